@@ -1,0 +1,1 @@
+"""DNS answers as facts, and their cache. Deciding on them is policy."""

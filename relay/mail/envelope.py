@@ -1,0 +1,93 @@
+"""The envelope: what MAIL and RCPT said, and how a message was accepted. The message's bytes are elsewhere (the store)."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from relay.mail.address import Address
+from relay.mail.tls import TlsEvidence
+
+
+class Body(StrEnum):
+    """BODY= of MAIL (RFC 6152). BINARYMIME is not offered."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT = "8BITMIME"
+
+
+class Ret(StrEnum):
+    """RET= of MAIL (RFC 3461 section 4.3); UNSET leaves the choice to whoever reports."""
+
+    UNSET = ""
+    FULL = "FULL"
+    HEADERS = "HDRS"
+
+
+class Notify(StrEnum):
+    """One word of NOTIFY= of RCPT (RFC 3461 section 4.1). An empty set means the parameter was not given."""
+
+    NEVER = "NEVER"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    DELAY = "DELAY"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A forward-path with its DSN parameters. `orcpt` is the parameter's value as received (`rfc822;bob@x`, xtext kept), "" if none."""
+
+    address: Address
+    notify: frozenset[Notify] = frozenset()
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """`envid` is xtext as received, "" if none. `smtputf8` says that MAIL asked for it (RFC 6531)."""
+
+    sender: Address
+    recipients: tuple[Recipient, ...] = ()
+    body: Body = Body.SEVEN_BIT
+    smtputf8: bool = False
+    ret: Ret = Ret.UNSET
+    envid: str = ""
+
+    def to(self, recipients: tuple[Recipient, ...]) -> "Envelope":
+        """The same envelope for some of its recipients."""
+        return replace(self, recipients=recipients)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """How a message came to us, for the trace and for later decisions.
+
+    `protocol` is the Received keyword (RFC 3848: ESMTP, ESMTPS, ESMTPSA; UTF8SMTPS by RFC 6531), "local" for our own reports.
+    `connector` is the inbound connector that admitted it, "" if none did; `auth` the submission user, "" if none.
+    `tls` is None for a message that came in clear. `may_relay` says that the client was one that may send anywhere.
+    """
+
+    at: datetime
+    client: str
+    helo: str
+    listener: str
+    protocol: str
+    connector: str = ""
+    auth: str = ""
+    tls: TlsEvidence | None = None
+    may_relay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in our care. `size` counts the received bytes, without the trace header; `header` is what we put in front of them.
+
+    `id` is ours: 20 characters that sort by time. `message_id` is the Message-ID header as received, "" if none.
+    """
+
+    id: str
+    envelope: Envelope
+    accepted: Accepted
+    size: int
+    header: bytes = field(default=b"", repr=False)
+    message_id: str = ""
+    eight_bit: bool = False  # the bytes hold octets above 127, whatever BODY= said

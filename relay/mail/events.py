@@ -1,0 +1,173 @@
+"""One event per fact. Log, metrics and traces are made from these and from nothing else; `relay.observe` turns them into both.
+
+An event never holds a secret (password, key) and never a message's content.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.mail.attempt import Attempt
+from relay.mail.envelope import Message
+from relay.mail.reply import Reply
+from relay.mail.tls import TlsFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerReady(Event):
+    listener: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened(Event):
+    listener: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed(Event):
+    """`reason` is "quit", "lost", or what made us close. `tls` is the version in use, "" in clear."""
+
+    listener: str
+    client: str
+    reason: str
+    seconds: float
+    tls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRefused(Event):
+    """A connection that never became a session: too many, bad PROXY header, failed handshake."""
+
+    listener: str
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRefused(Event):
+    """We said 4xx or 5xx to something that mattered. `connector` is the one that refused, "" if none did."""
+
+    listener: str
+    client: str
+    command: str
+    reply: Reply
+    sender: str = ""
+    recipient: str = ""
+    connector: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFailed(Event):
+    listener: str
+    client: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageAccepted(Event):
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptMade(Event):
+    message: Message
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientEnded(Event):
+    """A recipient reached its last state: "delivered", "bounced" (given up, `status` says why) or "deleted"."""
+
+    message: str
+    recipient: str
+    state: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsWithheld(Event):
+    """Mail waits because TLS was offered and broke, or failed its plan: someone may be tampering. `remedy` is for the admin."""
+
+    message: str
+    recipient: str
+    hop: str
+    failure: TlsFailure
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportQueued(Event):
+    """We wrote a DSN. `kind` is "failure", "delay", "success"; `about` the message it speaks of."""
+
+    message: str
+    about: str
+    kind: str
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportHeld(Event):
+    """A DSN that could not be delivered: held for the postmaster, never bounced (RFC 5321 section 6.1)."""
+
+    message: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationTaken(Event):
+    """`weaker` lists what the new configuration allows that the old one did not."""
+
+    file: str
+    weaker: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationWaiting(Event):
+    """The file on disk changed and is not in use: it has errors, or it weakens something and waits for `relay reload`."""
+
+    file: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesLoaded(Event):
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateTrouble(Event):
+    """A certificate is unreadable, about to end (`days` left) or has ended (`days` below 0)."""
+
+    name: str
+    trouble: str
+    days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTrouble(Event):
+    """The queue can not take mail: disk short of `limits.free_space`, database locked or gone. Clients get 452 until it recovers."""
+
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered(Event):
+    """Mail is taken again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unexpected(Event):
+    """A bug. `id` is the one that the peer was told; `trace` is the traceback, for the log only."""
+
+    id: str
+    where: str
+    trace: str
+
+
+Emit = Callable[[Event], None]

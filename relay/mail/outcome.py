@@ -1,0 +1,38 @@
+"""What became of one recipient at one attempt."""
+
+from dataclasses import dataclass
+
+from relay.mail.tls import TlsFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The hop said 2xx to the end of data. `dsn` says that the hop took over the DSN parameters (RFC 3461 section 5.2.2)."""
+
+    code: int
+    status: str
+    text: str
+    dsn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Try again later. `code` is the hop's reply code, or the 4xx that stands for our own finding. `failure` where TLS was the reason."""
+
+    code: int
+    status: str
+    text: str
+    failure: TlsFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """Given up for good."""
+
+    code: int
+    status: str
+    text: str
+    failure: TlsFailure | None = None
+
+
+Outcome = Delivered | Deferred | Bounced

@@ -1,0 +1,1 @@
+"""The sending side: look-ups, connections and their reuse, one attempt. Every delivery goes through a verdict."""

@@ -1,0 +1,131 @@
+"""Where mail for a domain goes: the hosts to try, in order, from what DNS said (RFC 5321 section 5.1, RFC 7505).
+
+The caller shuffles equal preferences; sorting here is stable. Addresses are filtered here too: an MX record is a stranger's word
+and must not lead us to our own loopback or to a machine inside.
+"""
+
+import ipaddress
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from relay.config.models import DEFAULT, OutboundConnector, PrivateAddresses, Retry
+from relay.config.values import HostPort
+from relay.mail.outcome import Bounced, Deferred
+from relay.policy.book import IpAddress, RuleBook
+
+SMTP_PORT = 25
+
+
+@dataclass(frozen=True, slots=True)
+class MxRecord:
+    preference: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class MxRecords:
+    """What the MX look-up gave, in the order to prefer among equals. Empty: the domain exists and has no MX record."""
+
+    records: tuple[MxRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoDomain:
+    """NXDOMAIN."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupFailed:
+    """SERVFAIL, a timeout: nothing is known."""
+
+    text: str
+
+
+MxAnswer = MxRecords | NoDomain | LookupFailed
+Unroutable = Bounced | Deferred
+
+NULL_MX = Bounced(556, "5.1.10", "the domain says that it takes no mail (null MX, RFC 7505)")
+LOOPS = Bounced(554, "5.4.6", "mail for this domain loops back to this relay: its best MX is ourselves")
+
+
+def lane(connector: OutboundConnector, domain: str) -> str:
+    """The destination that shares concurrency, rate and back-off: the smart hosts of a connector, or the domain by MX."""
+    if not connector.route.by_mx:
+        return DEFAULT if connector.name == DEFAULT else f"connector {connector.name}"
+    return domain
+
+
+def needs_mx(connector: OutboundConnector, domain: str) -> bool:
+    """False for smart hosts and for address literals, which need no MX look-up."""
+    return connector.route.by_mx and not domain.startswith("[")
+
+
+def hops(
+    connector: OutboundConnector, domain: str, answer: MxAnswer, *, ourselves: Collection[str], port: int = SMTP_PORT
+) -> tuple[HostPort, ...] | Unroutable:
+    """The hosts to try. `answer` counts only where `needs_mx`; `ourselves` are the names of this relay, which end the list.
+
+    Without an MX record the domain itself is the host (implicit MX). Hosts with the preference of our own or a worse one are left out:
+    they would send it back to us (RFC 5321 section 5.1).
+    """
+    if not connector.route.by_mx:
+        return connector.route.hosts
+    if domain.startswith("["):
+        return (HostPort(str(ipaddress.ip_address(domain[1:-1].removeprefix("IPv6:"))), port),)
+    match answer:
+        case NoDomain():
+            return Bounced(550, "5.1.2", f"the domain {domain} does not exist")
+        case LookupFailed(text):
+            return Deferred(451, "4.4.3", f"the MX look-up of {domain} failed: {text}")
+        case MxRecords(records):
+            return _by_mx(domain, records, ourselves, port)
+
+
+def _by_mx(
+    domain: str, records: tuple[MxRecord, ...], ourselves: Collection[str], port: int
+) -> tuple[HostPort, ...] | Unroutable:
+    if not records:
+        return LOOPS if domain in ourselves else (HostPort(domain, port),)
+    ordered = sorted((each for each in records if each.host), key=lambda each: each.preference)
+    if not ordered:
+        return NULL_MX
+    own = min((each.preference for each in ordered if each.host in ourselves), default=None)
+    usable = [each for each in ordered if own is None or each.preference < own]
+    return tuple(HostPort(each.host, port) for each in usable) or LOOPS
+
+
+def usable_addresses(
+    connector: OutboundConnector, addresses: Iterable[IpAddress], own: Collection[IpAddress]
+) -> tuple[IpAddress, ...]:
+    """The addresses of a host that mail may go to. By MX: none that is private, loopback, link-local, reserved, or our own.
+
+    Smart hosts are exempt, an admin named them; `route: {private: allow}` lifts all but our own.
+    """
+    if not connector.route.by_mx:
+        return tuple(addresses)
+    private = connector.route.private is PrivateAddresses.ALLOW
+    return tuple(each for each in addresses if each not in own and (private or _is_public(each)))
+
+
+def _is_public(address: IpAddress) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_global and not address.is_multicast
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A destination as the scheduler sees it: what shares one limit. `rate` in messages a second, 0 for none."""
+
+    key: str
+    connector: str
+    concurrency: int
+    rate: float
+    retry: Retry
+
+
+def lane_of(book: RuleBook, domain: str) -> Lane:
+    """The lane that mail for a recipient domain waits in, by the configuration in force now."""
+    connector = book.outbound_for(domain)
+    limits = connector.limits
+    return Lane(lane(connector, domain), connector.name, limits.concurrency, limits.rate or 0.0, connector.retry)

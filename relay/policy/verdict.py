@@ -1,0 +1,89 @@
+"""Does this connection satisfy this plan? The one place where evidence is judged, before any MAIL is said on the connection."""
+
+from dataclasses import dataclass
+
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, TlsPlan, TlsVersion
+from relay.mail.tls import TLS_VERSIONS, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
+from relay.policy.names import matching_name
+
+
+@dataclass(frozen=True, slots=True)
+class Satisfied:
+    """Every demand holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The demand that does not hold. `source` is who asked for it."""
+
+    failure: TlsFailure
+    source: str
+    text: str
+
+
+Verdict = Satisfied | Failed
+SATISFIED = Satisfied()
+
+
+def judge(plan: TlsPlan, evidence: TlsEvidence | None) -> Verdict:
+    """All demands must hold. `evidence` is None for a connection in clear. Fails closed on a demand it does not know."""
+    if evidence is None:
+        if plan.requires_tls or plan.plaintext is Plaintext.NEVER:
+            source = min((demand.source for demand in plan.demands), default="default")
+            return Failed(
+                TlsFailure.STARTTLS_NOT_SUPPORTED, source, "the connection is in clear and the plan requires TLS"
+            )
+        return SATISFIED
+    for demand in sorted(plan.demands, key=_order):
+        verdict = _judge_one(demand, evidence)
+        if isinstance(verdict, Failed):
+            return verdict
+    return SATISFIED
+
+
+def _order(demand: Demand) -> tuple[str, str]:
+    """Any fixed order will do; this one reports a wrong CA or name before a wrong pin."""
+    return type(demand).__name__.replace("Pins", "Zins"), demand.source
+
+
+def _judge_one(demand: Demand, evidence: TlsEvidence) -> Verdict:
+    match demand:
+        case Encryption():
+            return SATISFIED
+        case TlsVersion(source, minimum):
+            return _version(source, minimum, evidence)
+        case Pkix(source, trust, names):
+            return _pkix(source, trust, names, evidence)
+        case Pins(source, pins):
+            leaf = evidence.leaf
+            if leaf is not None and leaf.spki_sha256 in pins:
+                return SATISFIED
+            shown = leaf.spki_sha256 if leaf else "no certificate"
+            return Failed(TlsFailure.PIN_MISMATCH, source, f"the certificate's key is {shown}, which is not pinned")
+    return Failed(TlsFailure.VALIDATION_FAILURE, demand.source, f"no rule judges the demand {type(demand).__name__}")
+
+
+def _version(source: str, minimum: str, evidence: TlsEvidence) -> Verdict:
+    if evidence.version in TLS_VERSIONS and TLS_VERSIONS.index(evidence.version) >= TLS_VERSIONS.index(minimum):
+        return SATISFIED
+    return Failed(
+        TlsFailure.TLS_VERSION_TOO_LOW, source, f"the hop speaks {evidence.version}, {minimum} or newer is required"
+    )
+
+
+def _pkix(source: str, trust: str, names: tuple[str, ...], evidence: TlsEvidence) -> Verdict:
+    leaf = evidence.leaf
+    if leaf is None:
+        return Failed(TlsFailure.CERTIFICATE_NOT_TRUSTED, source, "the hop showed no certificate")
+    match evidence.paths.get(trust, Undecided("the chain was not checked against it")):
+        case Untrusted(failure, text):
+            return Failed(failure, source, f"the certificate is not trusted by {trust}: {text}")
+        case Undecided(text):
+            return Failed(TlsFailure.VALIDATION_FAILURE, source, f"{trust} cannot be used: {text}")
+        case Trusted():
+            pass
+    if names and not matching_name(names, leaf):
+        shown = ", ".join(leaf.names[:5]) or "no name"
+        wanted = " or ".join(names)
+        return Failed(TlsFailure.CERTIFICATE_HOST_MISMATCH, source, f"the certificate is for {shown}, not for {wanted}")
+    return SATISFIED

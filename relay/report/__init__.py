@@ -1,0 +1,1 @@
+"""What is said about mail: delivery status notifications and traces."""
