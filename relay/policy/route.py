@@ -72,13 +72,11 @@ def hops(
         return connector.route.hosts
     if domain.startswith("["):
         return (HostPort(str(ipaddress.ip_address(domain[1:-1].removeprefix("IPv6:"))), port),)
-    match answer:
-        case NoDomain():
-            return Bounced(550, "5.1.2", f"the domain {domain} does not exist")
-        case LookupFailed(text):
-            return Deferred(451, "4.4.3", f"the MX look-up of {domain} failed: {text}")
-        case MxRecords(records):
-            return _by_mx(domain, records, ourselves, port)
+    if isinstance(answer, NoDomain):
+        return Bounced(550, "5.1.2", f"the domain {domain} does not exist")
+    if isinstance(answer, LookupFailed):
+        return Deferred(451, "4.4.3", f"the MX look-up of {domain} failed: {answer.text}")
+    return _by_mx(domain, answer.records, ourselves, port)
 
 
 def _by_mx(
@@ -104,13 +102,29 @@ def usable_addresses(
     if not connector.route.by_mx:
         return tuple(addresses)
     private = connector.route.private is PrivateAddresses.ALLOW
-    return tuple(each for each in addresses if each not in own and (private or _is_public(each)))
+    embedded = {each: _embedded(each) for each in addresses}
+    return tuple(each for each, inner in embedded.items() if inner not in own and (private or _is_public(each, inner)))
 
 
-def _is_public(address: IpAddress) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_global and not address.is_multicast
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+
+
+def _embedded(address: IpAddress) -> IpAddress:
+    """The IPv4 address that an IPv6 address leads to (mapped, 6to4, NAT64), else the address itself.
+
+    Threat: an AAAA record of 64:ff9b::7f00:1 would reach 127.0.0.1 of whoever translates.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_public(address: IpAddress, embedded: IpAddress) -> bool:
+    mapped = address != embedded and isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+    outer = embedded if mapped else address  # some Pythons call every mapped address private
+    return all(each.is_global and not each.is_multicast for each in (outer, embedded))
 
 
 @dataclass(frozen=True, slots=True)

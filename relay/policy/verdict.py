@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, TlsPlan, TlsVersion
-from relay.mail.tls import TLS_VERSIONS, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
+from relay.mail.tls import TLS_VERSIONS, TlsEvidence, TlsFailure, Undecided, Untrusted
 from relay.policy.names import matching_name
 
 
@@ -75,13 +75,11 @@ def _pkix(source: str, trust: str, names: tuple[str, ...], evidence: TlsEvidence
     leaf = evidence.leaf
     if leaf is None:
         return Failed(TlsFailure.CERTIFICATE_NOT_TRUSTED, source, "the hop showed no certificate")
-    match evidence.paths.get(trust, Undecided("the chain was not checked against it")):
-        case Untrusted(failure, text):
-            return Failed(failure, source, f"the certificate is not trusted by {trust}: {text}")
-        case Undecided(text):
-            return Failed(TlsFailure.VALIDATION_FAILURE, source, f"{trust} cannot be used: {text}")
-        case Trusted():
-            pass
+    path = evidence.paths.get(trust, Undecided("the chain was not checked against it"))
+    if isinstance(path, Untrusted):
+        return Failed(path.failure, source, f"the certificate is not trusted by {trust}: {path.text}")
+    if isinstance(path, Undecided):
+        return Failed(TlsFailure.VALIDATION_FAILURE, source, f"{trust} cannot be used: {path.text}")
     if names and not matching_name(names, leaf):
         shown = ", ".join(leaf.names[:5]) or "no name"
         wanted = " or ".join(names)
