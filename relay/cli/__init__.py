@@ -1,1 +1,71 @@
-"""The command line: one file per group of commands. Talks to a running relay over its admin socket only."""
+"""The command line: one file per group of commands, listed in COMMANDS and imported only when it is used.
+
+Talks to a running relay over its admin socket only. Exit codes and options that all commands share are in `relay.cli.common`.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import typer
+
+import relay
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`module` has either `command`, a function that typer can run, or `app`, a typer.Typer with sub-commands."""
+
+    name: str
+    module: str
+    summary: str
+
+
+COMMANDS = (
+    Command("init", "relay.cli.init", "Create connectors.yaml and a self-signed certificate where they are missing."),
+    Command("check", "relay.cli.check", "Check connectors.yaml: every error with its line, and what is unwise."),
+    Command("explain", "relay.cli.explain", "Say what would happen to a message, and why, without sending one."),
+    Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
+)
+
+_HELP = "A self-hosted SMTP relay with enforced TLS per partner."
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The application for this command line. Only the command that `arguments` name is imported; of the others it knows the summary."""
+    # No rich mark-up, no pretty tracebacks: help stays fast, and a traceback never prints the values of variables.
+    app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    named = next((each for each in arguments if not each.startswith("-")), "")
+    for command in COMMANDS:
+        if command.name != named:
+            app.command(command.name, help=command.summary)(_unused)
+            continue
+        module = importlib.import_module(command.module)
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=command.name)
+        else:
+            app.command(command.name)(module.command)
+    return app
+
+
+def main() -> None:
+    """The `relay` command. Exits with the codes of design section 11."""
+    build(sys.argv[1:])(prog_name="relay")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ironpost {relay.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+) -> None:
+    """What comes before the command's name."""
+
+
+def _unused() -> None:
+    """Stands in the list of commands for one that this command line does not name."""

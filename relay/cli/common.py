@@ -1,0 +1,53 @@
+"""What every command shares: --config, --json, exit codes, how a configuration that does not load is reported.
+
+Data goes to standard output, everything else to standard error, so that `--json` can be piped.
+"""
+
+import json
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from relay.config.models import Config
+
+DEFAULT_CONFIG = Path("connectors.yaml")
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", envvar="RELAY_CONFIG", metavar="FILE", help="The configuration file.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class ExitCode(IntEnum):
+    """Design section 11."""
+
+    FINE = 0
+    NO = 1
+    """Refused, invalid, not found."""
+    USAGE = 2
+    UNREACHABLE = 3
+    """The relay can not be reached."""
+
+
+def print_json(value: Any) -> None:
+    """To standard output, never wrapped or coloured."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def stop(message: str, code: ExitCode = ExitCode.NO) -> NoReturn:
+    """Say why on standard error and end with `code`."""
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+def read_config(path: Path) -> "Config":
+    """The configuration, or its problems on standard error and exit code 1."""
+    from relay.config.load import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        stop(str(error))
