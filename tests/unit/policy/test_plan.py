@@ -99,7 +99,8 @@ def test_an_exception_is_for_exactly_its_domain() -> None:
 )
 def test_the_way_back(back: str, out: str, strong: bool) -> None:
     def of(level: str) -> TlsPlan:
-        return plan(rules(tls=level, **({"names": ["mail.contoso.com"]} if level == "domain" else {})))
+        names: dict[str, Any] = {"names": ["mail.contoso.com"]} if level == "domain" else {}
+        return plan(rules(tls=level, **names))
 
     assert as_strong(of(back), of(out)) is strong
 
