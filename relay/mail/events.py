@@ -162,6 +162,19 @@ class StoreRecovered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AdminActed(Event):
+    """Somebody changed something through the admin socket. `uid` is the user at its other end (SO_PEERCRED), -1 if not known.
+
+    `action` is "retry", "hold", "release", "bounce", "delete" or "reload"; `selection` says what of, in words; `count` how many it touched.
+    """
+
+    uid: int
+    action: str
+    selection: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unexpected(Event):
     """A bug. `id` is the one that the peer was told; `trace` is the traceback, for the log only."""
 

@@ -1,0 +1,203 @@
+"""Every event as one flat record: its name, its level, its fields. The names are a contract with whoever reads the log (docs/operations.md).
+
+A field without a value is left out. Lists are cut at `_MANY` entries, with the full number beside them; text from peers is cut at `_LONG`.
+Built by hand, one function per event class, since this runs several times for each message.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from relay.mail import events as e
+from relay.mail.address import Address
+from relay.mail.attempt import Attempt
+from relay.mail.envelope import Message
+from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.mail.tls import TlsEvidence
+
+Fields = dict[str, Any]
+Record = tuple[str, str, Fields]  # level, name, fields
+
+DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
+
+_MANY = 20
+_LONG = 500
+
+
+def record(event: e.Event) -> Record:
+    """The event as level, name and fields. An event class that is not known here is written out field by field."""
+    build = _BUILDERS.get(type(event))
+    return build(event) if build is not None else _generic(event)
+
+
+def known() -> frozenset[type[e.Event]]:
+    """The event classes that have a record of their own."""
+    return frozenset(_BUILDERS)
+
+
+def sender_text(sender: Address) -> str:
+    return str(sender) or "<>"
+
+
+def _some(**fields: Any) -> Fields:
+    return {key: value for key, value in fields.items() if value != "" and value is not None}
+
+
+def _tls(fields: Fields, evidence: TlsEvidence | None, certificate: str) -> None:
+    if evidence is None:
+        return
+    fields["tls_version"] = evidence.version
+    fields["tls_cipher"] = evidence.cipher
+    if evidence.group:
+        fields["tls_group"] = evidence.group
+    leaf = evidence.leaf
+    if leaf is not None:
+        fields[certificate] = leaf.names[0] if leaf.names else leaf.subject
+        fields[f"{certificate}_sha256"] = leaf.sha256
+
+
+def _message(message: Message) -> Fields:
+    recipients = message.envelope.recipients
+    return {
+        "message": message.id,
+        "sender": sender_text(message.envelope.sender),
+        "recipients": [str(each.address) for each in recipients[:_MANY]],
+        "recipient_count": len(recipients),
+        "size": message.size,
+    }
+
+
+def _accepted(event: e.MessageAccepted) -> Record:
+    accepted = event.message.accepted
+    fields = _message(event.message)
+    if event.message.message_id:
+        fields["message_id"] = event.message.message_id[:_LONG]
+    fields["client"] = accepted.client
+    fields["helo"] = accepted.helo
+    fields["listener"] = accepted.listener
+    fields["protocol"] = accepted.protocol
+    if accepted.connector:
+        fields["connector"] = accepted.connector
+    if accepted.auth:
+        fields["user"] = accepted.auth
+    _tls(fields, accepted.tls, "client_certificate")
+    return INFO, "message-accepted", fields
+
+
+_STATES: Mapping[type[Outcome], str] = {Delivered: "delivered", Deferred: "deferred", Bounced: "bounced"}
+
+
+def _outcome(message: Message, index: int, outcome: Outcome) -> Fields:
+    fields = {
+        "recipient": str(message.envelope.recipients[index].address),
+        "state": _STATES[type(outcome)],
+        "code": outcome.code,
+        "status": outcome.status,
+        "text": outcome.text[:_LONG],
+    }
+    if not isinstance(outcome, Delivered) and outcome.failure is not None:
+        fields["failure"] = outcome.failure.value
+    return fields
+
+
+def _attempt(event: e.AttemptMade) -> Record:
+    attempt, message = event.attempt, event.message
+    fields: Fields = {"message": attempt.message}
+    if attempt.hop:
+        fields["hop"] = attempt.hop
+    if attempt.address:
+        fields["address"] = attempt.address
+    fields["connector"] = attempt.connector
+    if attempt.plan is not None:
+        fields["tls_level"] = attempt.plan.level.value
+    _tls(fields, attempt.evidence, "certificate")
+    fields["seconds"] = round(attempt.seconds, 3)
+    fields["recipient_count"] = len(attempt.outcomes)
+    fields["outcomes"] = [_outcome(message, index, each) for index, each in attempt.outcomes[:_MANY]]
+    return WARNING if _failed(attempt) else INFO, "attempt-made", fields
+
+
+def _failed(attempt: Attempt) -> bool:
+    """TLS stood in the way of somebody's mail."""
+    return any(not isinstance(each, Delivered) and each.failure is not None for _index, each in attempt.outcomes)
+
+
+def _refused(event: e.CommandRefused) -> Record:
+    fields = _some(
+        listener=event.listener,
+        client=event.client,
+        command=event.command[:_LONG],
+        code=event.reply.code,
+        status=event.reply.status,
+        text=event.reply.text[:_LONG],
+        sender=event.sender,
+        recipient=event.recipient,
+        connector=event.connector,
+    )
+    return INFO, "command-refused", fields
+
+
+def _closed(event: e.SessionClosed) -> Record:
+    fields = _some(
+        listener=event.listener,
+        client=event.client,
+        reason=event.reason,
+        seconds=round(event.seconds, 3),
+        tls_version=event.tls,
+    )
+    # A session that ended as it should is told by the messages it brought.
+    return DEBUG if event.reason == "quit" else INFO, "session-closed", fields
+
+
+def _taken(event: e.ConfigurationTaken) -> Record:
+    fields = _some(file=event.file, weaker=list(event.weaker))
+    return WARNING if event.weaker else INFO, "configuration-taken", fields
+
+
+def _trouble(event: e.CertificateTrouble) -> Record:
+    level = ERROR if event.days < 0 else WARNING
+    return level, "certificate-trouble", _some(name=event.name, trouble=event.trouble, days=event.days)
+
+
+def _plain(level: str, name: str, *fields: str) -> Callable[[Any], Record]:
+    """For events whose fields go out as they are. Tuples become lists."""
+
+    def build(event: e.Event) -> Record:
+        values = ((field, getattr(event, field)) for field in fields)
+        return level, name, _some(**{key: list(each) if isinstance(each, tuple) else each for key, each in values})
+
+    return build
+
+
+def _generic(event: e.Event) -> Record:
+    name = "".join(f"-{char.lower()}" if char.isupper() else char for char in type(event).__name__).lstrip("-")
+    fields = (field.name for field in dataclasses.fields(event) if field.repr)
+    return INFO, name, {each: _simple(getattr(event, each)) for each in fields}
+
+
+def _simple(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)[:_LONG]
+
+
+_BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
+    e.MessageAccepted: _accepted,
+    e.AttemptMade: _attempt,
+    e.CommandRefused: _refused,
+    e.SessionClosed: _closed,
+    e.ConfigurationTaken: _taken,
+    e.CertificateTrouble: _trouble,
+    e.ListenerReady: _plain(INFO, "listener-ready", "listener", "address"),
+    e.SessionOpened: _plain(DEBUG, "session-opened", "listener", "client"),
+    e.ConnectionRefused: _plain(WARNING, "connection-refused", "listener", "client", "reason"),
+    e.LoginFailed: _plain(WARNING, "login-failed", "listener", "client", "user"),
+    e.RecipientEnded: _plain(INFO, "recipient-ended", "message", "recipient", "state", "status"),
+    e.TlsWithheld: _plain(WARNING, "tls-withheld", "message", "recipient", "hop", "failure", "remedy"),
+    e.ReportQueued: _plain(INFO, "report-queued", "message", "about", "kind", "recipient"),
+    e.ReportHeld: _plain(WARNING, "report-held", "message", "status"),
+    e.ConfigurationWaiting: _plain(WARNING, "configuration-waiting", "file", "reasons"),
+    e.CertificatesLoaded: _plain(INFO, "certificates-loaded", "names"),
+    e.StoreTrouble: _plain(ERROR, "store-trouble", "trouble"),
+    e.StoreRecovered: _plain(INFO, "store-recovered"),
+    e.AdminActed: _plain(INFO, "admin-acted", "uid", "action", "selection", "count"),
+    e.Unexpected: _plain(ERROR, "unexpected", "id", "where", "trace"),
+}
