@@ -3,10 +3,18 @@
 Yields contradictions with the place they stand at; `relay.config.load` finds the lines. A legal but unwise file is `relay.config.advice`.
 """
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from relay.config.models import DEFAULT, Config, ListenerKind, OutboundConnector, OutboundSettings, Switch
+from relay.config.connectors import (
+    DEFAULT,
+    InboundConnector,
+    OutboundConnector,
+    OutboundSettings,
+)
+from relay.config.models import Config, ListenerKind, Switch
+from relay.config.values import Network
 from relay.mail.plan import Level, Plaintext
 
 Place = tuple[str | int, ...]
@@ -14,14 +22,18 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """`place` is the path of keys and list positions to where it stands, such as ("connectors", 2, "names")."""
+    """`place` is the path of keys and list positions to where it stands, such as ("connectors", 2, "names").
+
+    `against` names the top-level keys that it was compared with: where one of these was itself unreadable, nothing is contradicted.
+    """
 
     place: Place
     text: str
+    against: tuple[str, ...] = ()
 
 
 def contradictions(config: Config) -> Iterator[Contradiction]:
-    """Every contradiction in the file, in the file's order."""
+    """Every contradiction in the file."""
     yield from _listeners(config)
     yield from _accepted(config)
     yield from _outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound)
@@ -35,32 +47,60 @@ def _listeners(config: Config) -> Iterator[Contradiction]:
         place: Place = ("listeners", index)
         first = seen.setdefault(str(listener.address), index)
         if first != index and listener.address.port:
-            yield Contradiction(place, f"{listener.address} is already the address of listener {first + 1}")
+            yield Contradiction((*place, "address"), f"{listener.address} is already the address of listeners[{first}]")
         if listener.kind is not ListenerKind.MX and config.submission is None:
             yield Contradiction(
-                place, f"kind {listener.kind.value} needs `submission: {{passwords: FILE}}`: nobody could log in"
+                place,
+                f"kind {listener.kind.value} needs `submission: {{passwords: FILE}}`: nobody could log in",
+                ("submission",),
             )
         if listener.starttls is Switch.ON and config.certificates is None:
             yield Contradiction(
                 place,
                 "TLS is on and there are no `certificates`: name the folder, or write `starttls: off` to take mail in clear",
+                ("certificates",),
             )
+        if listener.proxy_protocol is not None:
+            yield from _everyone(
+                (*place, "proxy_protocol", "from"), listener.proxy_protocol.from_, "anyone could claim any address"
+            )
+    if config.bare_lf is not None:
+        why = "this is for devices of your own; from elsewhere a bare LF is an attempt at smuggling"
+        yield from _everyone(("bare_lf", "normalise"), config.bare_lf.normalise, why)
+
+
+def _everyone(place: Place, networks: Iterable[Network], why: str) -> Iterator[Contradiction]:
+    """`networks` that take in all of IPv4 or IPv6, in one piece or in several."""
+    every = tuple(networks)
+    v4 = ipaddress.collapse_addresses(each for each in every if isinstance(each, ipaddress.IPv4Network))
+    v6 = ipaddress.collapse_addresses(each for each in every if isinstance(each, ipaddress.IPv6Network))
+    for network in (*v4, *v6):
+        if network.prefixlen == 0:
+            position = next((index for index, each in enumerate(every) if each == network), None)
+            where = place if position is None else (*place, position)
+            yield Contradiction(where, f"{network} is the whole internet: {why}")
 
 
 def _accepted(config: Config) -> Iterator[Contradiction]:
     named = {pattern for connector in config.outbound for pattern in connector.match.recipient_domains}
     for index, domain in enumerate(config.accept.domains):
-        if not _covered(domain, named):
+        if domain == "*":
+            yield Contradiction(
+                ("accept", "domains", index), '"*" makes an open relay: name the domains that are yours'
+            )
+        elif not _covered(domain, named):
             # Its MX record leads to us: without a route of its own, this mail would come back.
             yield Contradiction(
                 ("accept", "domains", index),
                 f"no outbound connector names {domain}: add one whose `route` says where its mail goes",
+                ("connectors",),
             )
     for domain in config.accept.recipients:
         if not _covered(domain, set(config.accept.domains)):
             yield Contradiction(
                 ("accept", "recipients", domain), f"{domain} is not in `accept.domains`, so this list is never used"
             )
+    yield from _everyone(("accept", "networks"), config.accept.networks, "this makes an open relay")
 
 
 def _covered(domain: str, patterns: set[str]) -> bool:
@@ -74,64 +114,79 @@ def _covered(domain: str, patterns: set[str]) -> bool:
 
 def _connectors(config: Config) -> Iterator[Contradiction]:
     names: dict[str, int] = {}
-    patterns: dict[str, str] = {}
-    effective = {connector.name: connector for connector in config.outbound}
+    patterns: dict[str, int] = {}
+    acting = iter(config.outbound)
     for index, connector in enumerate(config.connectors):
         place: Place = ("connectors", index)
         if connector.name == DEFAULT:
             yield Contradiction(
                 (*place, "name"), f"`{DEFAULT}` is the name of what acts without a connector: choose another"
             )
-        if names.setdefault(connector.name, index) != index:
-            yield Contradiction(
-                (*place, "name"), f"connector {names[connector.name] + 1} has the name {connector.name} already"
-            )
-            continue
-        if not isinstance(connector, OutboundConnector):
+        first = names.setdefault(connector.name, index)
+        if first != index:
+            yield Contradiction((*place, "name"), f"connectors[{first}] has the name {connector.name} already")
+        if isinstance(connector, InboundConnector):
+            yield from _inbound(place, connector)
             continue
         for number, pattern in enumerate(connector.match.recipient_domains):
-            other = patterns.setdefault(pattern, connector.name)
-            if other != connector.name:
+            other = patterns.setdefault(pattern, index)
+            where: Place = (*place, "match", "recipient_domains", number)
+            if other != index:
+                name = config.connectors[other].name
                 yield Contradiction(
-                    (*place, "match", "recipient_domains", number),
-                    f"{pattern} is named by connector {other} too, equally specific: which one acts would be chance",
+                    where,
+                    f"{pattern} is named by connectors[{other}] {name} too, equally specific: which one acts would be chance",
                 )
-        yield from _outbound(config, place, effective[connector.name], connector)
+            elif pattern in connector.match.recipient_domains[:number]:
+                yield Contradiction(where, f"{pattern} stands in this list already")
+        yield from _outbound(config, place, next(acting), connector)
+
+
+def _inbound(place: Place, connector: InboundConnector) -> Iterator[Contradiction]:
+    why = "it requires nothing"
+    yield from _everyone((*place, "require", "networks"), connector.require.networks or (), why)
+    yield from _everyone((*place, "match", "networks"), connector.match.networks or (), "it matches everybody")
 
 
 def _outbound(
     config: Config, place: Place, acting: OutboundConnector, written: OutboundSettings
 ) -> Iterator[Contradiction]:
     """`acting` has the defaults in it; what it inherited is not an error of the connector, what it wrote itself is."""
-    own = written.model_fields_set
-    if "plaintext" in own and acting.tls is not Level.OPPORTUNISTIC and acting.plaintext is not Plaintext.NEVER:
-        yield Contradiction(
-            (*place, "plaintext"),
-            f"`plaintext` is for level opportunistic only, and this is {acting.tls.value}: "
+    own, level = written.model_fields_set, acting.tls
+
+    def found(key: str, text: str, *against: str) -> Contradiction:
+        return Contradiction((*place, key), text, (*against, "defaults") if place[0] != "defaults" else against)
+
+    if "plaintext" in own and level is not Level.OPPORTUNISTIC and acting.plaintext is Plaintext.NEVER:
+        yield found("plaintext", f"at level {level.value} nothing is ever sent in clear: leave `plaintext` out")
+    elif "plaintext" in own and level is not Level.OPPORTUNISTIC:
+        yield found(
+            "plaintext",
+            f"`plaintext` is for level opportunistic only, and this is {level.value}: "
             "write an entry under `exceptions`, which ends by itself",
         )
-    if "names" in own and acting.tls is not Level.DOMAIN:
-        yield Contradiction(
-            (*place, "names"),
-            f"names are compared only at level domain, and this is {acting.tls.value}: write `tls: domain`",
+    if "names" in own and level is not Level.DOMAIN:
+        yield found("names", f"names are compared only at level domain, and this is {level.value}: write `tls: domain`")
+    if "ca" in own and level.rank < Level.CERTIFICATE.rank:
+        yield found("ca", f"a CA counts from level certificate on, and this is {level.value}: write `tls: certificate`")
+    if "pins" in own and level is Level.OPPORTUNISTIC:
+        yield found(
+            "pins", "a pin holds only where TLS is required, and this is opportunistic: write `tls: encryption`"
         )
-    if "ca" in own and acting.tls.rank < Level.CERTIFICATE.rank:
-        yield Contradiction(
-            (*place, "ca"),
-            f"a CA counts from level certificate on, and this is {acting.tls.value}: write `tls: certificate`",
-        )
-    if "pins" in own and acting.tls is Level.OPPORTUNISTIC:
-        yield Contradiction(
-            (*place, "pins"),
-            "a pin holds only where TLS is required, and this is opportunistic: write `tls: encryption`",
-        )
-    if acting.tls is Level.DOMAIN and acting.names is None and acting.route.by_mx:
-        yield Contradiction(
-            (*place, "tls"),
+    if level is Level.DOMAIN and acting.names is None and acting.route.by_mx:
+        yield found(
+            "tls",
             "level domain with delivery by MX needs `names`: the MX host's name comes from DNS that anyone can forge",
         )
-    if acting.client_certificate is not None and config.certificates is None:
-        yield Contradiction((*place, "client_certificate"), "there are no `certificates` to find it in")
+    if (
+        acting.route.auth is not None
+        and level is Level.OPPORTUNISTIC
+        and acting.plaintext is not Plaintext.NEVER
+        and ("route" in own or "tls" in own or "plaintext" in own)
+    ):
+        yield found("route", "`auth` at level opportunistic could send the password in clear: write `tls: certificate`")
+    if "client_certificate" in own and config.certificates is None:
+        yield found("client_certificate", "there are no `certificates` to find it in", "certificates")
 
 
 def _exceptions(config: Config) -> Iterator[Contradiction]:

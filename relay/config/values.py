@@ -1,4 +1,4 @@
-"""The kinds of value that connectors.yaml holds: sizes, durations, networks, patterns, pins, secrets.
+"""The kinds of value that connectors.yaml holds: sizes, durations, networks, patterns, pins. What leads to other files: `relay.config.files`.
 
 Each is a pydantic type whose error says what is allowed. Text comes in as YAML 1.2 gives it, so `off` and `no` are words.
 """
@@ -8,30 +8,28 @@ import binascii
 import ipaddress
 import re
 from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ValidationInfo,
-    WithJsonSchema,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from relay.mail.address import Address, AddressError, normalise_domain, parse_mailbox
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)\Z")
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([A-Za-z]*)\Z", re.ASCII)
+_LARGEST = 2**60
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d|w))")
-_RATE = re.compile(r"(\d+)\s*/\s*(s|m|h)\Z")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)", re.ASCII)
+_LONGEST = timedelta(days=365)
+_RATE = re.compile(r"(\d{1,9})\s*/\s*(s|m|h)\Z", re.ASCII)
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_COUNT = re.compile(r"\d{1,18}\Z", re.ASCII)
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\Z", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 
 
 def _string(value: Any, what: str) -> str:
@@ -43,13 +41,71 @@ def _string(value: Any, what: str) -> str:
 def parse_size(value: Any) -> int:
     """Bytes from `50MiB`, `10 MB` or a plain number."""
     what = "write a size such as 50MiB, 500KB or a number of bytes"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
         return value
     match = _SIZE.match(_string(value, what))
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise ValueError(what)
-    return int(float(match[1]) * unit)
+    size = int(match[1]) * unit if match[1].isdigit() else int(float(match[1]) * unit)
+    if size > _LARGEST:
+        raise ValueError(f"{match[0]} is more than any disk holds: {what}")
+    return size
+
+
+def parse_count(value: Any) -> int:
+    """A whole number, also as text (from `${NAME}`)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _COUNT.match(value.strip()):
+        return int(value)
+    raise ValueError("write a whole number")
+
+
+def parse_flag(value: Any) -> bool:
+    """`true` or `false`, also as text (from `${NAME}`). `yes`, `on` and their like are words in YAML 1.2."""
+    flags = {"true": True, "false": False}
+    if isinstance(value, str) and value in flags:
+        return flags[value]
+    if not isinstance(value, bool):
+        raise ValueError("write true or false")
+    return value
+
+
+def parse_only_true(value: Any) -> bool:
+    """`true`: `false` would read as a rule that asks for the contrary, and there is none."""
+    if not parse_flag(value):
+        raise ValueError("only `true` can be written here: leave the key out to ask nothing")
+    return True
+
+
+def parse_name(value: Any) -> str:
+    """A connector's name. It stands in logs, metrics and replies, so it is kept to what needs no quoting anywhere."""
+    if not isinstance(value, str) or not _NAME.match(value):
+        raise ValueError(
+            "write a name of letters, digits, `-`, `_` and `.`, at most 64, beginning with a letter or digit"
+        )
+    return value
+
+
+def parse_text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("write some text; a number, true or false needs quotes to be text")
+    return value.strip()
+
+
+def parse_date(value: Any) -> date:
+    """A day, `2027-03-31`."""
+    if isinstance(value, date):
+        return value
+    what = "write a day as year-month-day, such as 2027-03-31"
+    text = _string(value, what)
+    if not _DATE.match(text):
+        raise ValueError(f"{text!r} is not a date: {what}")
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"there is no day {text} in the calendar: {what}") from None
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -61,7 +117,10 @@ def parse_duration(value: Any) -> timedelta:
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(what)
-    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"{text} is longer than a year: {what}")
+    return timedelta(seconds=seconds)
 
 
 def parse_rate(value: Any) -> float:
@@ -75,25 +134,35 @@ def parse_rate(value: Any) -> float:
 
 def parse_network(value: Any) -> Network:
     """An IPv4 or IPv6 network or single address. Bits beyond the mask are an error: they are mostly a typing slip."""
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return value
     text = _string(value, "write a network such as 203.0.113.0/24 or 2001:db8::/32")
     try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
+        network = ipaddress.ip_network(text)
+    except ValueError:
         try:
             meant = ipaddress.ip_network(text, strict=False)
         except ValueError:
             raise ValueError(f"{text!r} is not a network: write 203.0.113.0/24, 2001:db8::/32 or one address") from None
         raise ValueError(
             f"{text!r} has host bits set: did you mean {meant}, or the single address {text.split('/')[0]}?"
-        ) from error
+        ) from None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        # Clients from ::ffff:a.b.c.d count as IPv4, so such a network would never match.
+        raise ValueError(f"{text!r} holds IPv4 addresses in IPv6 dress: write the IPv4 network")
+    return network
 
 
 def parse_domain(value: Any) -> str:
+    """A domain as lower-case A-labels. An IP address is none, however much it looks like one."""
     text = _string(value, "write a domain such as contoso.com")
     try:
-        return normalise_domain(text)
+        domain = normalise_domain(text)
     except AddressError as error:
         raise ValueError(str(error)) from None
+    if domain.rpartition(".")[2].isdigit():  # RFC 3696 section 2: a top-level domain is not all-numeric
+        raise ValueError(f"{text!r} is an IP address, or part of one: write a domain such as contoso.com")
+    return domain
 
 
 def parse_pattern(value: Any) -> str:
@@ -119,6 +188,8 @@ def parse_certificate_name(value: Any) -> str:
         raise ValueError(
             '"*" would accept any certificate of the CA: name the hosts, or use `tls: certificate` without names'
         )
+    if name.startswith("*.") and "." not in name[2:]:
+        raise ValueError(f'"{name}" would accept every domain under "{name[2:]}": name the partner\'s own domain')
     return name
 
 
@@ -141,6 +212,8 @@ def parse_pin(value: Any) -> str:
 
 
 def parse_address(value: Any) -> Address:
+    if isinstance(value, Address):
+        return value
     try:
         return parse_mailbox(_string(value, "write an address such as postmaster@example.com"))
     except AddressError as error:
@@ -174,7 +247,7 @@ class HostPort:
             else "write address:port, such as 0.0.0.0:25 or [::]:25"
         )
         text = _string(value, what)
-        match = re.match(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\Z", text)
+        match = _HOST_PORT.match(text)
         if match is None or (match[3] is None and default_port is None):
             raise ValueError(f"{text!r}: {what}")
         port = int(match[3]) if match[3] is not None else default_port
@@ -189,81 +262,6 @@ class HostPort:
         return cls(parse_domain(host), port)
 
 
-class Secret:
-    """A value that must not be seen. It shows as stars wherever it is printed; only `reveal()` gives it."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret('********')"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(("secret", self._value))
-
-    @classmethod
-    def parse(cls, value: Any, info: ValidationInfo) -> "Secret":
-        """The text itself (after `${ENV}`), or the first line of `file:PATH`."""
-        if isinstance(value, Secret):
-            return value
-        text = _string(value, "write ${NAME} for an environment variable, or file:PATH")
-        if not text.startswith("file:"):
-            return cls(text)
-        path = locate(text.removeprefix("file:"), info)
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise ValueError(f"cannot read the secret in {path}: {_reason(error)}") from None
-        lines = content.splitlines()
-        if not lines or not lines[0]:
-            raise ValueError(f"{path} is empty: its first line is the secret")
-        return cls(lines[0])
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(cls.parse)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "description": "${NAME} of an environment variable, or file:PATH"}
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-
-
-def locate(text: str, info: ValidationInfo) -> Path:
-    """A path of the file, relative to the folder that the configuration file is in (`context["base"]`)."""
-    base = Path((info.context or {}).get("base", "."))
-    return (base / text).absolute()
-
-
-def _path(value: Any, info: ValidationInfo) -> Path:
-    if isinstance(value, Path):
-        return value
-    text = _string(value, "write a path, relative to this file")
-    if not text:
-        raise ValueError("write a path, relative to this file")
-    return locate(text, info)
-
-
-def _existing(value: Any, info: ValidationInfo) -> Path:
-    path = _path(value, info)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
-    return path
-
-
 _TEXT = {"type": "string"}
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["50MiB"]})
@@ -272,16 +270,24 @@ Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), WithJsonSchema(_TEXT | {"examples": ["30s", "4h", "5d"]})
 ]
 Rate = Annotated[float, BeforeValidator(parse_rate), WithJsonSchema(_TEXT | {"examples": ["100/s", "600/m"]})]
-Domain = Annotated[str, BeforeValidator(parse_domain)]
+Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer"})]
+Flag = Annotated[bool, BeforeValidator(parse_flag), WithJsonSchema({"type": "boolean"})]
+OnlyTrue = Annotated[Literal[True], BeforeValidator(parse_only_true), WithJsonSchema({"const": True})]
+Text = Annotated[str, BeforeValidator(parse_text), WithJsonSchema(_TEXT | {"minLength": 1})]
+Day = Annotated[date, BeforeValidator(parse_date), WithJsonSchema(_TEXT | {"format": "date"})]
+Name = Annotated[
+    str, BeforeValidator(parse_name), WithJsonSchema(_TEXT | {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"})
+]
+Domain = Annotated[str, BeforeValidator(parse_domain), WithJsonSchema(_TEXT | {"examples": ["contoso.com"]})]
 Pattern = Annotated[
     str, BeforeValidator(parse_pattern), WithJsonSchema(_TEXT | {"examples": ["contoso.com", "*.contoso.com"]})
 ]
-CertificateName = Annotated[str, BeforeValidator(parse_certificate_name)]
+CertificateName = Annotated[
+    str, BeforeValidator(parse_certificate_name), WithJsonSchema(_TEXT | {"examples": ["mail.contoso.com"]})
+]
 Pin = Annotated[str, BeforeValidator(parse_pin), WithJsonSchema(_TEXT | {"pattern": "^sha256:"})]
 Mailbox = Annotated[Address, BeforeValidator(parse_address), WithJsonSchema(_TEXT | {"format": "email"})]
 Net = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema(_TEXT | {"examples": ["203.0.113.0/24"]})]
-FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema(_TEXT)]
-ExistingPath = Annotated[Path, BeforeValidator(_existing), WithJsonSchema(_TEXT)]
 
 
 def _at_least_one(value: tuple[Any, ...]) -> tuple[Any, ...]:
