@@ -24,9 +24,13 @@ class MxRecord:
 
 @dataclass(frozen=True, slots=True)
 class MxRecords:
-    """What the MX look-up gave, in the order to prefer among equals. Empty: the domain exists and has no MX record."""
+    """What the MX look-up gave, in the order to prefer among equals. Empty: the domain exists and has no MX record.
+
+    `skipped` says of each MX record that was left out why it can not name a host (an IP address, not a host name).
+    """
 
     records: tuple[MxRecord, ...]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,9 @@ def hops(
         return Bounced(550, "5.1.2", f"the domain {domain} does not exist")
     if isinstance(answer, LookupFailed):
         return Deferred(451, "4.4.3", f"the MX look-up of {domain} failed: {answer.text}")
+    if answer.skipped and not answer.records:
+        # RFC 5321 section 5.1: MX records of which none is usable are an error; the implicit MX is only for a domain without any.
+        return Bounced(550, "5.4.4", f"no MX record of {domain} names a host: {'; '.join(answer.skipped[:3])}")
     return _by_mx(domain, answer.records, ourselves, port)
 
 

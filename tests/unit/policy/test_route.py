@@ -36,6 +36,9 @@ BY_MX = connector()
 BY_HOST = connector(route={"smart_hosts": ["b.example:2525", "a.example"]})
 
 
+NO_HOST = Bounced(550, "5.4.4", "no MX record of contoso.com names a host: 192.0.2.1 is an IP address")
+
+
 def mx(*records: tuple[int, str]) -> MxRecords:
     return MxRecords(tuple(MxRecord(*record) for record in records))
 
@@ -54,6 +57,8 @@ def at(*hosts: str, port: int = 25) -> tuple[HostPort, ...]:
         (mx((10, "a.example"), (20, "relay.example.com"), (30, "b.example")), at("a.example")),
         (mx((10, "relay.example.com"), (20, "b.example")), LOOPS),
         (mx((10, "a.example"), (10, "relay.example.com")), LOOPS),
+        (MxRecords((), ("192.0.2.1 is an IP address",)), NO_HOST),
+        (MxRecords((MxRecord(9, "a.example"),), ("192.0.2.1 is an IP address",)), at("a.example")),
         (NoDomain(), Bounced(550, "5.1.2", "the domain contoso.com does not exist")),
         (LookupFailed("SERVFAIL"), Deferred(451, "4.4.3", "the MX look-up of contoso.com failed: SERVFAIL")),
     ],
