@@ -1,0 +1,106 @@
+"""How many connections and failed logins one client may have. Tables of bounded size, no I/O; times are the event loop's seconds.
+
+Threat: floods. Whoever holds one IPv6 address holds its /64 (RFC 6177), so that is what is counted, not the address.
+"""
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum
+
+from relay.policy.book import IpAddress
+
+Key = int | str
+"""One client as limits count: an IPv4 address, an IPv6 /64, or a name for clients without an address."""
+
+
+def limit_key(address: IpAddress) -> Key:
+    if isinstance(address, ipaddress.IPv4Address):
+        return int(address)
+    return -1 - (int(address) >> 64)  # below zero: no /64 can be taken for an IPv4 address
+
+
+class Entry(Enum):
+    """May this connection come in?"""
+
+    FREE = "free"
+    FULL = "too many connections"
+    CLIENT_FULL = "too many connections from your address"
+
+
+class Connections:
+    """Open connections, in all and by client. The limits come with each question: a new configuration may have changed them."""
+
+    __slots__ = ("_by_client", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._by_client: dict[Key, int] = {}
+
+    def enter(self, total: int) -> Entry:
+        """Counts a connection whose client is not known yet, if it may come in."""
+        if self.total >= total:
+            return Entry.FULL
+        self.total += 1
+        return Entry.FREE
+
+    def enter_client(self, key: Key, each: int) -> Entry:
+        """Counts it for its client too, once that is known."""
+        count = self._by_client.get(key, 0)
+        if count >= each:
+            return Entry.CLIENT_FULL
+        self._by_client[key] = count + 1
+        return Entry.FREE
+
+    def leave(self, key: Key | None) -> None:
+        """`key` is None for a connection that was never counted for a client."""
+        self.total -= 1
+        if key is None:
+            return
+        count = self._by_client[key] - 1
+        if count:
+            self._by_client[key] = count
+        else:
+            del self._by_client[key]
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int
+    until: float
+    """Before this moment no login is tried."""
+    forgotten: float
+    """From this moment on, nothing happened."""
+
+
+class LoginFailures:
+    """Clients that failed to log in. From the `tries`-th failure on, each one closes the door for twice as long as the last.
+
+    A success clears nothing: with one account of his own, an attacker would have endless guesses at the others.
+    """
+
+    __slots__ = ("_clients", "_first", "_longest", "_memory", "_size", "_tries")
+
+    def __init__(
+        self, tries: int = 5, memory: float = 600.0, first: float = 30.0, longest: float = 900.0, size: int = 10_000
+    ) -> None:
+        self._tries, self._memory, self._first, self._longest, self._size = tries, memory, first, longest, size
+        self._clients: OrderedDict[Key, _Failures] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def wait(self, key: Key, now: float) -> float:
+        """Seconds until this client may try again, 0 where it may now."""
+        known = self._clients.get(key)
+        return max(0.0, known.until - now) if known else 0.0
+
+    def add(self, key: Key, now: float) -> None:
+        known = self._clients.pop(key, None)
+        count = known.count + 1 if known and now < known.forgotten else 1
+        over = count - self._tries
+        # The exponent is bounded before the power: a float overflows at 2 ** 1024.
+        until = now + min(self._first * 2.0 ** min(over, 30), self._longest) if over >= 0 else now
+        self._clients[key] = _Failures(count, until, until + self._memory)
+        while len(self._clients) > self._size:
+            self._clients.popitem(last=False)
