@@ -76,7 +76,7 @@ class Secret:
         if isinstance(value, Secret):
             return value
         if not isinstance(value, str) or not value:
-            raise ValueError("write ${NAME} for an environment variable, or file:PATH")
+            raise ValueError("write ${NAME} for an environment variable, or file:PATH; digits alone need quotes")
         if not value.startswith("file:"):
             return cls(value, SecretOrigin.ENVIRONMENT if isinstance(value, Expanded) else SecretOrigin.WRITTEN)
         path = locate(value.removeprefix("file:"), info)

@@ -74,7 +74,8 @@ def _everyone(place: Place, networks: Iterable[Network], why: str) -> Iterator[C
     every = tuple(networks)
     v4 = ipaddress.collapse_addresses(each for each in every if isinstance(each, ipaddress.IPv4Network))
     v6 = ipaddress.collapse_addresses(each for each in every if isinstance(each, ipaddress.IPv6Network))
-    for network in (*v4, *v6):
+    whole: tuple[Network, ...] = (*v4, *v6)
+    for network in whole:
         if network.prefixlen == 0:
             position = next((index for index, each in enumerate(every) if each == network), None)
             where = place if position is None else (*place, position)

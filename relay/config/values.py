@@ -156,6 +156,8 @@ def parse_network(value: Any) -> Network:
 def parse_domain(value: Any) -> str:
     """A domain as lower-case A-labels. An IP address is none, however much it looks like one."""
     text = _string(value, "write a domain such as contoso.com")
+    if "*" in text:
+        raise ValueError(f"{text!r}: no wildcard is taken here, write one domain")
     try:
         domain = normalise_domain(text)
     except AddressError as error:
