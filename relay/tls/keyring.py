@@ -1,0 +1,151 @@
+"""Our own certificates in use: chosen by server name, loaded anew without a restart.
+
+`relay.config.certificates` reads the folder and says what is wrong with it. Here stands what is in use: a file that cannot be read
+any more, or is half written, changes nothing, the certificate loaded before stays. Says nothing to anybody by itself: `reload`
+and `expiring` return what happened, the caller makes events of it.
+
+Threat: a renewal that is half done when we look; a name in SNI that is made to hurt.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from OpenSSL import SSL
+
+from relay.config.certificates import (
+    CertificateFiles,
+    Folder,
+    Problem,
+    Severity,
+    covers,
+    find_certificate,
+    read_folder,
+)
+from relay.tls.engine import server_engine
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a reload did, by certificate name. `kept` are problems of certificates that stay in use as they were loaded before."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    kept: tuple[Problem, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """True where something in use is different from before."""
+        return bool(self.added or self.removed or self.replaced)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The certificates in use at one time, in the order of their files, and an index over their names."""
+
+    certificates: tuple[CertificateFiles, ...]
+    default: tuple[CertificateFiles, ...]
+    by_san: dict[str, tuple[CertificateFiles, ...]] = field(repr=False)
+
+    @classmethod
+    def of(cls, certificates: Sequence[CertificateFiles], hostname: str) -> "Keys":
+        """`default` are those that hold `hostname`, else the first."""
+        by_san: dict[str, tuple[CertificateFiles, ...]] = {}
+        for files in certificates:
+            for name in files.names:
+                by_san[name] = (*by_san.get(name, ()), files)
+        own = tuple(files for files in certificates if covers(files.names, hostname))
+        return cls(tuple(certificates), own or tuple(certificates[:1]), by_san)
+
+    def candidates(self, server_name: str) -> tuple[CertificateFiles, ...]:
+        """Those that speak for a name: exactly, else by wildcard, else the default ones."""
+        _label, _dot, parent = server_name.partition(".")
+        return self.by_san.get(server_name) or self.by_san.get(f"*.{parent}") or self.default
+
+
+class Keyring:
+    """The certificates of one folder. `hostname` (lower case) says which is shown where SNI says nothing known."""
+
+    def __init__(self, folder: Path, *, hostname: str, clock: Callable[[], datetime]) -> None:
+        self._folder = folder
+        self._hostname = hostname
+        self._clock = clock
+        self.keys = Keys.of((), hostname)
+        self.problems: tuple[Problem, ...] = ()
+        self.generation = 0
+        self.reload()
+
+    @property
+    def certificates(self) -> tuple[CertificateFiles, ...]:
+        return self.keys.certificates
+
+    @property
+    def usable(self) -> bool:
+        """True where there is any certificate to show, ended or not: an ended one still keeps mail from going in clear."""
+        return bool(self.keys.certificates)
+
+    def by_name(self, name: str) -> CertificateFiles | None:
+        """The certificate that `client_certificate: NAME` means; see `find_certificate`."""
+        return find_certificate(self.keys.certificates, name)
+
+    def pick(self, server_name: str) -> CertificateFiles | None:
+        """The certificate for a server name, "" for none. None only where there is no certificate at all."""
+        return self.pick_from(self.keys, server_name.encode("utf-8", "replace")) if self.usable else None
+
+    def pick_from(self, keys: Keys, server_name: bytes) -> CertificateFiles:
+        """As `pick`, among the certificates that one context was made with, and from the bytes of SNI, whatever they are."""
+        name = server_name.decode("ascii", "replace").lower().rstrip(".")
+        candidates = keys.candidates(name)
+        if len(candidates) == 1:
+            return candidates[0]
+        now = self._clock()
+        return max(candidates, key=lambda files: (files.valid_at(now), files.not_after))
+
+    def expiring(self, within: timedelta) -> tuple[CertificateFiles, ...]:
+        """Those that end within that time or have ended, the most urgent first."""
+        limit = self._clock() + within
+        return tuple(
+            sorted((each for each in self.certificates if each.not_after <= limit), key=lambda each: each.not_after)
+        )
+
+    def reload(self) -> Changes:
+        """Reads the folder again. `problems` are then the folder's."""
+        folder = _checked(self._folder, read_folder(self._folder, self._clock()))
+        self.problems = folder.problems
+        before = {files.name: files for files in self.keys.certificates}
+        after = {files.name: files for files in folder.certificates}
+        if any(problem.file == self._folder for problem in folder.problems):
+            return Changes(kept=folder.problems if before else ())
+        # In trouble, not gone: what was loaded stays.
+        troubled = {problem.file.stem for problem in folder.problems}
+        staying = [name for name in before if name not in after and name in troubled]
+        after |= {name: before[name] for name in staying}
+        changes = Changes(
+            added=tuple(name for name in after if name not in before),
+            removed=tuple(name for name in before if name not in after),
+            replaced=tuple(name for name in after if name in before and after[name].chain != before[name].chain),
+            kept=tuple(problem for problem in folder.problems if problem.file.stem in staying),
+        )
+        if changes.any:
+            self.keys = Keys.of([after[name] for name in sorted(after)], self._hostname)
+            self.generation += 1
+        return changes
+
+
+def _checked(path: Path, folder: Folder) -> Folder:
+    """Without the certificates that OpenSSL will not show, which no other check may have found."""
+    certificates: list[CertificateFiles] = []
+    problems = list(folder.problems)
+    for files in folder.certificates:
+        try:
+            server_engine(files, minimum="TLSv1.2", ask_certificate=False)
+        except SSL.Error as error:
+            reasons = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else "no reason given"
+            text = f"OpenSSL refuses the certificate or its key: {reasons}"
+            remedy = "have it issued again, with a key of EC P-256 or RSA 2048 and SHA-256"
+            problems.append(Problem(Severity.ERROR, path / f"{files.name}.pem", text, remedy))
+        else:
+            certificates.append(files)
+    return Folder(tuple(certificates), tuple(problems))
