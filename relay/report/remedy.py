@@ -1,0 +1,146 @@
+"""What to do about a TLS failure: for the admin (the remedy) and for the sender of a bounced message (the explanation). Values only.
+
+One row per TlsFailure; a test holds the tables complete. A remedy never advises to lower a level for good: where mail cannot wait, it names
+the entry under `exceptions` that ends by itself.
+"""
+
+from collections.abc import Mapping
+
+from relay.config.models import DEFAULT
+from relay.mail.tls import TlsFailure as F
+
+_REMEDIES: Mapping[F, str] = {
+    F.STARTTLS_NOT_SUPPORTED: (
+        "{hop} does not offer STARTTLS. Ask {partner} to switch TLS on there, or route to a host that has it. "
+        "{exception_plaintext}"
+    ),
+    F.HANDSHAKE_FAILED: (
+        "{hop} offers TLS and the handshake breaks: something on the way may be interfering. Try it from elsewhere "
+        "(openssl s_client -starttls smtp -connect {hop}), ask {partner} what changed, and compare protocol versions."
+        " {exception_plaintext}"
+    ),
+    F.CERTIFICATE_HOST_MISMATCH: (
+        "{hop} shows a certificate for other names (relay trace shows which). Ask {partner} whether the host or the "
+        "certificate is wrong; if the new name is right, add it to `names` of {connector}. {exception_encryption}"
+    ),
+    F.CERTIFICATE_EXPIRED: (
+        "{hop} shows a certificate that is out of date (relay trace shows its dates). Check this machine's clock, "
+        "then ask {partner} to renew it. {exception_encryption}"
+    ),
+    F.CERTIFICATE_NOT_TRUSTED: (
+        "{hop} shows a certificate whose issuer is not trusted, or not the whole chain (relay trace shows it). Get "
+        "the CA's certificate from {partner} by a safe way and name it as `ca` of {connector}. {exception_encryption}"
+    ),
+    F.CERTIFICATE_REVOKED: (
+        "The CA has revoked the certificate that {hop} shows: its key may be in wrong hands. Ask {partner} for a new "
+        "one; do not go around this."
+    ),
+    F.PIN_MISMATCH: (
+        "{hop} shows a key that is not pinned (relay trace shows its spki_sha256). Confirm the new key with {partner}"
+        " by telephone, add it to `pins` of {connector}, and run relay reload. If they know nothing of a new key, "
+        "somebody is in between."
+    ),
+    F.TLS_VERSION_TOO_LOW: (
+        "{hop} speaks only an old version of TLS. Ask {partner} to enable TLS 1.2 or 1.3; until then `tls_version` of"
+        " {connector} may name the version they have."
+    ),
+    F.VALIDATION_FAILURE: (
+        "The certificate of {hop} could not be judged. Run relay check: a file named by `ca` or `trust` may be "
+        "missing or unreadable."
+    ),
+    F.REQUIRETLS_NOT_SUPPORTED: (
+        "The message asks for TLS all the way (REQUIRETLS) and {hop} cannot promise it. Only its sender can decide to"
+        " send without."
+    ),
+    F.TLSA_INVALID: (
+        "The TLSA record published for {hop} does not match its certificate. Tell {partner}: mail from every DANE "
+        "sender is stuck."
+    ),
+    F.DNSSEC_INVALID: (
+        "The DNSSEC signatures for {partner} do not verify. Check your validating resolver with another signed "
+        "domain, then tell {partner}."
+    ),
+    F.DANE_REQUIRED: (
+        "{partner} has no usable TLSA record though one is required. Tell them, or check the resolver named under "
+        "`dns`."
+    ),
+    F.STS_POLICY_FETCH_ERROR: (
+        "The MTA-STS policy of {partner} could not be fetched. Check that HTTPS to mta-sts.{partner} works from here,"
+        " then tell them."
+    ),
+    F.STS_POLICY_INVALID: (
+        "The MTA-STS policy of {partner} is not valid, or does not list {hop}. Tell them; their policy says that mail"
+        " must wait."
+    ),
+    F.STS_WEBPKI_INVALID: (
+        "The certificate of mta-sts.{partner} is not valid, so their policy cannot be read. Tell them."
+    ),
+}
+
+_EXPLANATIONS: Mapping[F, str] = {
+    F.STARTTLS_NOT_SUPPORTED: "{partner}'s mail server did not offer the encryption that {connector} requires.",
+    F.HANDSHAKE_FAILED: (
+        "The encrypted connection to {partner}'s mail server could not be set up, and {connector} does not let the "
+        "message go without."
+    ),
+    F.CERTIFICATE_HOST_MISMATCH: (
+        "{partner}'s mail server showed a certificate for another name than the one that {connector} requires."
+    ),
+    F.CERTIFICATE_EXPIRED: (
+        "{partner}'s mail server showed a certificate that is out of date; {connector} requires a valid one."
+    ),
+    F.CERTIFICATE_NOT_TRUSTED: (
+        "{partner}'s mail server showed a certificate from an issuer that {connector} does not trust."
+    ),
+    F.CERTIFICATE_REVOKED: (
+        "{partner}'s mail server showed a certificate that its issuer has revoked; {connector} requires a valid one."
+    ),
+    F.PIN_MISMATCH: "{partner}'s mail server showed another key than the one that {connector} expects.",
+    F.TLS_VERSION_TOO_LOW: (
+        "{partner}'s mail server offered only an outdated version of encryption; {connector} requires a newer one."
+    ),
+    F.VALIDATION_FAILURE: "The identity of {partner}'s mail server could not be checked as {connector} requires.",
+    F.REQUIRETLS_NOT_SUPPORTED: (
+        "The message asks for encryption all the way (REQUIRETLS), and {partner}'s mail server cannot promise it."
+    ),
+    F.TLSA_INVALID: (
+        "{partner} publishes in DNS which certificate its mail servers have (DANE), and the server showed another one."
+    ),
+    F.DNSSEC_INVALID: (
+        "{partner} signs its DNS, and the signatures did not verify, so its mail servers could not be found safely."
+    ),
+    F.DANE_REQUIRED: "The certificate that {partner} should publish in DNS (DANE) was not found there.",
+    F.STS_POLICY_FETCH_ERROR: (
+        "{partner} publishes rules for encryption to its mail servers (MTA-STS), and they could not be fetched."
+    ),
+    F.STS_POLICY_INVALID: (
+        "{partner} publishes rules for encryption to its mail servers (MTA-STS), and they could not be met."
+    ),
+    F.STS_WEBPKI_INVALID: (
+        "{partner} publishes rules for encryption to its mail servers (MTA-STS), and their origin could not be "
+        "verified."
+    ),
+}
+
+_EXCEPTION = (
+    "If mail cannot wait, write under `exceptions`: "
+    '{{recipient_domain: {partner}, allow: {allow}, until: DATE, reason: "..."}}; it ends by itself.'
+)
+
+
+def remedy(failure: F, *, connector: str, partner: str, hop: str = "") -> str:
+    """What the admin can do. `partner` is the recipient domain, `hop` "host:port" or "" where none was reached."""
+    names = {
+        "connector": "`defaults.outbound`" if connector == DEFAULT else f"connector {connector}",
+        "partner": partner,
+        "hop": hop or f"the mail server of {partner}",
+    }
+    for allow in ("plaintext", "encryption"):
+        names[f"exception_{allow}"] = _EXCEPTION.format(partner=partner, allow=allow)
+    return _REMEDIES[failure].format(**names)
+
+
+def explanation(failure: F, *, connector: str, partner: str) -> str:
+    """What happened, for somebody who knows nothing of TLS."""
+    asks = "this mail system" if connector == DEFAULT else f"connector {connector}"
+    return _EXPLANATIONS[failure].format(partner=partner, connector=asks)
