@@ -141,11 +141,8 @@ def _path(value: Any, info: ValidationInfo) -> Path:
 
 def _socket(value: Any, info: ValidationInfo) -> Path:
     path = _path(value, info)
-    length = len(str(path).encode(errors="surrogateescape"))
-    if length > _LONGEST_SOCKET:
-        raise ValueError(
-            f"{path} has {length} bytes, and the path of a unix socket at most {_LONGEST_SOCKET}: choose a shorter one"
-        )
+    if len(str(path).encode(errors="surrogateescape")) > _LONGEST_SOCKET:
+        raise ValueError(f"{path} is longer than the {_LONGEST_SOCKET} bytes that a unix socket's path may have")
     return path
 
 

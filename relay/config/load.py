@@ -9,6 +9,7 @@ Threat: a file that is just being saved. Whatever is in it, nothing but ConfigEr
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from relay.config.references import reference_errors
 from relay.config.rules import Contradiction, Place, contradictions
 from relay.config.shape import ShapeError, shape_errors
 
-__all__ = ["ConfigError", "Problem", "load", "load_text"]
+__all__ = ["ConfigError", "Loaded", "Problem", "load", "load_text", "load_with_places"]
 
 _Found = Fault | ShapeError | Contradiction
 
@@ -50,16 +51,32 @@ _ENTRIES: Mapping[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and the file it came from, to say in which line a thing stands."""
+
+    config: Config
+    _placer: "_Placer" = field(repr=False)
+
+    def at(self, place: Place, message: str) -> Problem:
+        """`message` about what stands at `place`."""
+        return self._placer.problem(Contradiction(place, message))
+
+
 def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Config:
     """The configuration in `path`. Raises ConfigError, and nothing else. `environment` is the process's unless given.
 
     Blocks: it reads this file and those that it names. A large file takes seconds.
     """
-    text = _file_text(path)
-    return load_text(text, path, environment=environment)
+    return load_with_places(path, environment=environment).config
 
 
-def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = None) -> Config:
+def load_with_places(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
+    """`load`, for a caller that has more to say about places in the file."""
+    return load_text(_file_text(path), path, environment=environment)
+
+
+def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
     """The same for a text that is, or shall be, in `path`: errors name it, and paths are relative to its folder."""
     try:
         root, faults = read(text, os.environ if environment is None else environment)
@@ -72,7 +89,7 @@ def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = 
             "the file is empty" if empty else "this must be a mapping of `key: value` lines, beginning with `hostname:`"
         )
         raise placer.error([*faults, Fault(root.line, root.column, message)])
-    return _checked(root, faults, placer, path)
+    return Loaded(_checked(root, faults, placer, path), placer)
 
 
 def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", path: Path) -> Config:
@@ -136,9 +153,9 @@ class _Placer:
         self._names = _connector_names(root)
 
     def error(self, found: Iterable[_Found]) -> ConfigError:
-        return ConfigError(tuple(dict.fromkeys(self._problem(each) for each in found)))
+        return ConfigError(tuple(dict.fromkeys(self.problem(each) for each in found)))
 
-    def _problem(self, found: _Found) -> Problem:
+    def problem(self, found: _Found) -> Problem:
         key = key_text(found.place, self._names)
         match found:
             case Fault(line, column, message):

@@ -122,8 +122,8 @@ def _word(place: Place, node: Node, allowed: tuple[str, ...]) -> ShapeError:
         return ShapeError(
             place, f"`{value[:40]}` is none of the words that belong here", listed, _meant(value, allowed)
         )
-    # A YAML boolean, where the file has words.
-    word = {True: "on", False: "off"}[value] if isinstance(value, bool) else ""
+    # A YAML boolean or number, where the file has words.
+    word = {True: "on", False: "off"}[value] if isinstance(value, bool) else f"TLSv{value}"
     return ShapeError(place, "none of the words that belong here", listed, word if word in allowed else "")
 
 

@@ -294,7 +294,7 @@ Net = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema(_TEXT | 
 
 def _at_least_one(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
-        raise ValueError("an empty list would be a rule that says nothing: name at least one, or leave the key out")
+        raise ValueError("an empty list would be a rule that says nothing: name at least one")
     return value
 
 
