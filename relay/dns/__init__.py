@@ -1,1 +1,1 @@
-"""DNS answers as facts, and their cache. Deciding on them is policy."""
+"""DNS: where hosts are (MX, A, AAAA), asked without blocking and remembered for as long as the answers say."""
