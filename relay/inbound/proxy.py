@@ -41,7 +41,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class Proxied:
     """The client, as the proxy saw it. `length` counts the header's octets; the session's bytes begin behind them."""
 
     address: IpAddress
@@ -49,7 +49,7 @@ class Client:
     length: int
 
 
-Header = Unknown | Client
+Header = Unknown | Proxied
 
 INCOMPLETE = Incomplete()
 
@@ -89,7 +89,7 @@ def _version_1(data: bytes | bytearray) -> Header | Incomplete:
         raise ProxyError(f"a version 1 header has addresses that are not {fields[1]}: {line!r}") from None
     if not all(_PORT.match(port) and int(port) < 65536 for port in fields[4:]):
         raise ProxyError(f"a version 1 header has bad ports: {line!r}")
-    return Client(_plain(source), int(fields[4]), end + 2)
+    return Proxied(_plain(source), int(fields[4]), end + 2)
 
 
 def _plain(address: IpAddress) -> IpAddress:
@@ -127,7 +127,7 @@ def _version_2(data: bytes | bytearray) -> Header | Incomplete:
     raw = bytes(data[16 : 16 + width])
     source = ipaddress.IPv4Address(raw) if width == 4 else ipaddress.IPv6Address(raw)
     (port,) = struct.unpack_from("!H", data, 16 + 2 * width)
-    return Client(unmapped(source), port, total)
+    return Proxied(unmapped(source), port, total)
 
 
 def _check_tlvs(header: bytes, at: int) -> None:

@@ -1,0 +1,81 @@
+"""The client of one session as policy sees it, and the questions that are put to policy about it.
+
+The decisions are `relay.policy.admission`'s. This fetches what they need (path checks against exactly the trust stores that the
+connectors in question name) and remembers the answer for a while, since a busy partner sends many messages in one connection.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from relay.config.models import InboundConnector
+from relay.inbound.proxy import unmapped
+from relay.mail.tls import TlsEvidence
+from relay.policy.admission import (
+    NO_DOMAIN,
+    Admission,
+    Peer,
+    admit,
+    admit_header_from,
+    candidates,
+    header_candidates,
+    trusts,
+)
+from relay.policy.book import IpAddress, RuleBook
+from relay.tls.trust import Purpose, TrustStores
+
+KEEP = timedelta(seconds=60)
+UNKNOWN = "unknown"
+
+
+def socket_address(peername: object) -> IpAddress:
+    """The address in a transport's `peername`. Raises ValueError where it has none."""
+    if not isinstance(peername, tuple) or not peername:
+        raise ValueError("the connection has no peer address")
+    return unmapped(ipaddress.ip_address(str(peername[0]).partition("%")[0]))
+
+
+class Client:
+    """`address` is None where PROXY did not say. `asked` says that a certificate was asked for in the handshake."""
+
+    __slots__ = ("_checked", "_checked_at", "address", "asked", "evidence")
+
+    def __init__(self, address: IpAddress | None) -> None:
+        self.address = address
+        self.evidence: TlsEvidence | None = None
+        self.asked = False
+        self._checked: frozenset[str] = frozenset()
+        self._checked_at: datetime | None = None
+
+    def __str__(self) -> str:
+        return UNKNOWN if self.address is None else str(self.address)
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(self.address, self.evidence)
+
+    def admit(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:
+        """The decision at MAIL."""
+        self._check(book, stores, candidates(book, self.peer, domain), now)
+        return admit(book, self.peer, domain)
+
+    def admit_header_from(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:
+        """The decision at the end of data, where `asks_header_from`."""
+        if domain != NO_DOMAIN:
+            self._check(book, stores, header_candidates(book, domain), now)
+        return admit_header_from(book, self.peer, domain)
+
+    def _check(
+        self, book: RuleBook, stores: TrustStores, connectors: Iterable[InboundConnector], now: datetime
+    ) -> None:
+        if self.evidence is None or self.evidence.leaf is None:
+            return
+        wanted = trusts(book, connectors)
+        if not wanted:
+            return
+        fresh = self._checked_at is not None and timedelta(0) <= now - self._checked_at < KEEP
+        if wanted <= self._checked and fresh:
+            return
+        self._checked = wanted | self._checked if fresh else wanted
+        self._checked_at = now
+        self.evidence = stores.check(self.evidence, self._checked, Purpose.CLIENT, now)

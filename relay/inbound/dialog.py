@@ -1,0 +1,263 @@
+"""What one session says about mail: every event of the machine that asks for an answer gets it here.
+
+`relay.policy` decides, the intake keeps the bytes; this asks them, at the right moment, and tells the log what was refused. Bytes on the
+wire, TLS and time limits are `relay.inbound.session`'s.
+
+No exception's text reaches the peer: an error of ours is 451 4.3.0 with an id that stands in the log beside the traceback.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from relay.inbound.auth import Denied
+from relay.inbound.client import Client
+from relay.inbound.limits import Key
+from relay.inbound.passwords import Account
+from relay.inbound.port import Port, Terms
+from relay.inbound.transaction import Arrival, Transaction
+from relay.mail.events import CommandRefused, LoginFailed
+from relay.mail.reply import Reply
+from relay.policy.admission import Admitted, Refused
+from relay.smtp.events import (
+    Close,
+    DataBegins,
+    DataChunk,
+    DataEnds,
+    Login,
+    MailFrom,
+    RcptTo,
+    Said,
+    SmtpEvent,
+    StartTls,
+    TransactionEnds,
+)
+from relay.smtp.session import ServerSession
+
+WRONG_LOGIN = Reply(535, "5.7.8", "wrong user or password")
+LOGIN_BUSY = Reply(454, "4.7.0", "too many logins at the moment: try again later")
+LOGIN_BLOCKED = Reply(454, "4.7.0", "too many failed logins from your address: try again later")
+LOGIN_NEEDED = Reply(530, "5.7.0", "authentication required")
+ACCOUNT_CHANGED = Reply(421, "4.7.0", "the account has changed: connect and log in again")
+
+UNEXPECTED = "unexpected error"
+
+Pause = StartTls | Close
+
+
+class Dialog:
+    """One session's conversation. `transaction` is None between messages. `draining`: the store is behind, read no more for now."""
+
+    __slots__ = ("_account", "_broken", "_key", "_port", "_resume", "client", "draining", "machine", "transaction")
+
+    def __init__(self, port: Port, terms: Terms, client: Client, key: Key, resume: Callable[[], None]) -> None:
+        """`resume` is called when an answer that took its time has been given."""
+        self.machine = ServerSession(terms.settings(client.address))
+        self.client = client
+        self.transaction: Transaction | None = None
+        self.draining = False
+        self._port, self._key, self._resume = port, key, resume
+        self._account: Account | None = None
+        self._broken = False
+
+    @property
+    def busy(self) -> bool:
+        """In the middle of something that should end before the session is closed."""
+        return self.transaction is not None or self.machine.waiting
+
+    @property
+    def committing(self) -> bool:
+        return self.transaction is not None and self.transaction.committing
+
+    def advance(self) -> Pause | None:
+        """Works on what came in. StartTls and Close are the caller's; None: more input or an answer is needed."""
+        machine = self.machine
+        while True:
+            try:
+                event = machine.next_event()
+                if event is None or isinstance(event, StartTls | Close):
+                    return event
+                _HANDLERS[type(event)](self, event)
+            except Exception as error:  # noqa: BLE001 - a bug must cost one command or one session, never the listener
+                if self._broken:
+                    return Close(UNEXPECTED)
+                self._unexpected(error)
+
+    def drop(self) -> None:
+        """What came since MAIL is thrown away, unless it is being committed."""
+        if self.transaction is not None:
+            self.transaction.abort()
+            self.transaction = None
+
+    def hang_up(self, reply: Reply, reason: str) -> None:
+        self.machine.hang_up(reply, reason)
+
+    # The events ------------------------------------------------------------------------------------------------------
+
+    def _login(self, event: Login) -> None:
+        self._port.floor.spawn(self._log_in(event))
+
+    async def _log_in(self, event: Login) -> None:
+        authenticator = self._port.floor.authenticator
+        result: Account | Denied = Denied.BUSY
+        reply: Reply | None = None
+        try:
+            if authenticator is not None:
+                result = await authenticator.login(event.user, event.password, self._key)
+        except Exception as error:  # noqa: BLE001 - as in `advance`: 451 and a line in the log
+            reply = self._reply_to(error, "AUTH")
+        if isinstance(result, Account):
+            self._account = result
+            self._later(self.machine.proceed)
+            return
+        if result is Denied.WRONG:
+            self._port.floor.services.emit(LoginFailed(self._port.name, str(self.client), event.user))
+        self._later(lambda: self._refuse("AUTH", reply or _LOGIN_REPLIES[result]))
+
+    def _mail(self, event: MailFrom) -> None:
+        services = self._port.floor.services
+        book = services.book()
+        if self._port.is_submission:
+            admission = self._admit_user(event)
+        else:
+            admission = self.client.admit(book, services.trust, event.sender.domain, services.clock())
+        if isinstance(admission, Refused):
+            self._refuse("MAIL", admission.reply, admission.connector, sender=str(event.sender))
+            return
+        self.transaction = Transaction(book, event.sender, admission, self.machine.user)
+        self.machine.proceed()
+
+    def _admit_user(self, event: MailFrom) -> Admitted | Refused:
+        """RFC 6409 section 6.1: who may send as whom. The file is asked each time: an account that is gone is gone at once."""
+        authenticator, account = self._port.floor.authenticator, self._account
+        if authenticator is None or account is None or not self.machine.user:
+            return Refused(LOGIN_NEEDED, "")
+        current = authenticator.account(account.user)
+        if current is None or current.hash != account.hash:
+            return Refused(ACCOUNT_CHANGED, "")
+        if not current.senders.allow(event.sender):
+            return Refused(Reply(553, "5.7.1", f"{account.user} may not send as <{event.sender}>"), "")
+        return Admitted("", may_relay=True)
+
+    def _rcpt(self, event: RcptTo) -> None:
+        judged = self._open.recipient(event.recipient)
+        if isinstance(judged, Reply):
+            self._refuse("RCPT", judged, recipient=str(event.recipient.address))
+        else:
+            self.machine.accept_recipient(judged)
+
+    def _data_begins(self, event: DataBegins) -> None:
+        try:
+            self._open.begin(self._port.floor.services)
+        except Exception as error:  # noqa: BLE001 - as in `advance`; mostly the store, which has a reply of its own
+            self._refuse("DATA", self._reply_to(error, "DATA"))
+            return
+        self.machine.proceed()
+
+    def _data_chunk(self, event: DataChunk) -> None:
+        transaction = self._open
+        try:
+            transaction.write(event.data)
+        except Exception as error:  # noqa: BLE001 - the rest of the message is read past, its end gets the 451
+            transaction.fail(self._reply_to(error, "DATA"))
+        if transaction.full and not self.draining:
+            self.draining = True
+            self._port.floor.spawn(self._drain(transaction))
+
+    async def _drain(self, transaction: Transaction) -> None:
+        try:
+            await transaction.drain()
+        except Exception as error:  # noqa: BLE001 - as in `_data_chunk`
+            transaction.fail(self._reply_to(error, "DATA"))
+        self.draining = False
+        self._resume()
+
+    def _data_ends(self, event: DataEnds) -> None:
+        transaction = self._open
+        refused = transaction.judge_content(self._port.floor.services, self.client)
+        if refused is not None:
+            transaction.abort()
+            self._refuse("DATA", refused.reply, refused.connector)
+            self.transaction = None
+            return
+        machine = self.machine
+        arrival = Arrival(machine.helo, self._port.name, machine.protocol)
+        transaction.committing = True  # from here on, a client that goes away takes nothing with it
+        self._port.floor.spawn(self._commit(transaction, event, arrival))
+
+    async def _commit(self, transaction: Transaction, event: DataEnds, arrival: Arrival) -> None:
+        try:
+            reply = await transaction.commit(self._port.floor.services, self.client, event, arrival)
+        except Exception as error:  # noqa: BLE001 - as in `advance`
+            reply = self._reply_to(error, "DATA")
+        self.transaction = None
+        if reply.is_positive:
+            self._later(lambda: self.machine.answer(reply))
+        else:
+            self._later(lambda: self._refuse("DATA", reply, sender=str(transaction.sender)))
+
+    def _transaction_ends(self, event: TransactionEnds) -> None:
+        self.drop()
+
+    def _said(self, event: Said) -> None:
+        self._tell(event.command, event.reply)
+
+    # Answers ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _open(self) -> Transaction:
+        if self.transaction is None:
+            raise RuntimeError("no transaction is open")
+        return self.transaction
+
+    def _later(self, answer: Callable[[], None]) -> None:
+        """Gives an answer from a task. The session may have ended meanwhile: then nobody hears it."""
+        try:
+            answer()
+        except Exception as error:  # noqa: BLE001 - as in `advance`
+            self._unexpected(error)
+        self._resume()
+
+    def _refuse(
+        self, command: str, reply: Reply, connector: str = "", *, sender: str = "", recipient: str = ""
+    ) -> None:
+        self._tell(command, reply, connector, sender=sender, recipient=recipient)
+        self.machine.answer(reply)
+
+    def _tell(self, command: str, reply: Reply, connector: str = "", *, sender: str = "", recipient: str = "") -> None:
+        if not sender and self.transaction is not None:
+            sender = str(self.transaction.sender)
+        port = self._port
+        port.floor.services.emit(
+            CommandRefused(port.name, str(self.client), command, reply, sender, recipient, connector)
+        )
+
+    def _reply_to(self, error: Exception, where: str) -> Reply:
+        """An exception with a reply of its own is an answer (the store cannot take mail now); any other is a bug."""
+        reply = getattr(error, "reply", None)
+        if isinstance(reply, Reply):
+            return reply
+        reference = self._port.floor.unexpected(error, where)
+        return Reply(451, "4.3.0", f"local error, try again later; our log has it as {reference}")
+
+    def _unexpected(self, error: Exception) -> None:
+        """Within a command: the command fails. Outside of one: the session ends."""
+        reply = self._reply_to(error, "")
+        if self.machine.waiting:
+            self.machine.answer(reply)
+            return
+        self._broken = True
+        self.machine.hang_up(Reply(421, reply.status, reply.text), UNEXPECTED)
+
+
+_LOGIN_REPLIES = {Denied.WRONG: WRONG_LOGIN, Denied.BUSY: LOGIN_BUSY, Denied.BLOCKED: LOGIN_BLOCKED}
+
+_HANDLERS: dict[type[SmtpEvent], Callable[[Dialog, Any], None]] = {
+    Login: Dialog._login,
+    MailFrom: Dialog._mail,
+    RcptTo: Dialog._rcpt,
+    DataBegins: Dialog._data_begins,
+    DataChunk: Dialog._data_chunk,
+    DataEnds: Dialog._data_ends,
+    TransactionEnds: Dialog._transaction_ends,
+    Said: Dialog._said,
+}

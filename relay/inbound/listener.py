@@ -1,0 +1,171 @@
+"""Opens the listeners of a configuration, follows it when it changes, and closes them without losing a message.
+
+What happens on a connection is `relay.inbound.session`'s. A listener is one socket: "[::]:25" takes IPv6 only, so that "0.0.0.0:25"
+can stand beside it.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relay.config.models import Config, Listener, ListenerKind, Switch
+from relay.config.values import HostPort
+from relay.inbound.auth import Authenticator
+from relay.inbound.port import Floor, Port
+from relay.inbound.services import Services, TimeLimits
+from relay.inbound.session import Session
+from relay.mail.events import ListenerReady
+
+BACKLOG = 1024
+
+
+class ListenError(Exception):
+    """A listener cannot be opened; str() says which, why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An open listener and where it really is: port 0 in the configuration means any free one."""
+
+    listener: Listener
+    address: HostPort
+    socket: socket.socket = field(repr=False)
+    server: asyncio.Server = field(repr=False)
+
+
+class Listeners:
+    """All listeners of the configuration that `services.book` gives. Made and used in one event loop, started and closed once."""
+
+    def __init__(self, services: Services, times: TimeLimits | None = None) -> None:
+        self._services = services
+        self._floor = Floor(services, times or TimeLimits())
+        self._bound: tuple[Bound, ...] = ()
+        self._passwords: Path | None = None
+
+    @property
+    def bound(self) -> tuple[Bound, ...]:
+        """In the order of the configuration."""
+        return self._bound
+
+    @property
+    def sessions(self) -> int:
+        """Open connections, those that are not greeted yet among them."""
+        return len(self._floor.sessions)
+
+    async def start(self) -> tuple[Bound, ...]:
+        """Opens every listener, or none. Raises ListenError, and PasswordFileError where submission's password file cannot be used."""
+        await self._follow(self._services.book().config)
+        return self._bound
+
+    async def reload(self) -> tuple[Bound, ...]:
+        """Opens, closes and changes listeners as the present configuration says; the others stay open, and so does every session.
+
+        Raises as `start`, and has changed nothing then.
+        """
+        return await self.start()
+
+    async def close(self, grace: float = 30.0) -> None:
+        """Takes no more connections; idle sessions end at once, others after their message, all of them after `grace` seconds.
+
+        Commits under way are waited for, however long they take: what becomes of a message is for the store to say.
+        """
+        floor = self._floor
+        floor.stopping = True
+        for each in self._bound:
+            each.server.close()
+        self._bound = ()
+        for session in tuple(floor.sessions):
+            session.stop()
+        await self._emptied(grace)
+        for session in tuple(floor.sessions):
+            session.cut_short()
+        while floor.tasks:
+            await asyncio.wait(floor.tasks)
+        await self._emptied(floor.times.linger)
+        for session in tuple(floor.sessions):
+            session.abort()
+        if floor.authenticator is not None:
+            floor.authenticator.close()
+            floor.authenticator = None
+
+    async def _emptied(self, seconds: float) -> None:
+        if self._floor.sessions:
+            try:
+                await asyncio.wait_for(self._floor.empty.wait(), seconds)
+            except TimeoutError:
+                return
+
+    async def _follow(self, config: Config) -> None:
+        """All that can fail comes before anything that exists is touched."""
+        floor = self._floor
+        self._check(config)
+        passwords = config.submission.passwords if config.submission is not None else None
+        authenticator = floor.authenticator
+        if passwords != self._passwords:
+            authenticator = None if passwords is None else Authenticator(passwords, self._services.emit)
+        open_now = {each.listener: each for each in self._bound}
+        fresh = await self._open([each for each in config.listeners if each not in open_now])
+        if authenticator is not floor.authenticator and floor.authenticator is not None:
+            floor.authenticator.close()
+        floor.authenticator, self._passwords = authenticator, passwords
+        for each in self._bound:
+            if each.listener not in config.listeners:
+                each.server.close()
+        self._bound = tuple(open_now.get(each) or fresh[each] for each in config.listeners)
+        for each in fresh.values():
+            await each.server.start_serving()
+            self._services.emit(ListenerReady(each.listener.name, str(each.address)))
+
+    async def _open(self, listeners: Sequence[Listener]) -> dict[Listener, Bound]:
+        opened: dict[Listener, Bound] = {}
+        try:
+            for listener in listeners:
+                opened[listener] = await self._open_one(listener)
+        except BaseException:
+            for each in opened.values():
+                each.server.close()
+            raise
+        return opened
+
+    async def _open_one(self, listener: Listener) -> Bound:
+        # Where only the rules of an address change, its socket goes on, and no connection is turned away in between.
+        same = [each for each in self._bound if each.listener.address == listener.address and listener.address.port]
+        listening = same[0].socket.dup() if same else _socket(listener)
+        port = Port(self._floor, listener)
+        server = await self._floor.loop.create_server(
+            lambda: Session(port), sock=listening, backlog=BACKLOG, start_serving=False
+        )
+        host, number = listening.getsockname()[:2]
+        return Bound(listener, HostPort(host, number), listening, server)
+
+    def _check(self, config: Config) -> None:
+        """A listener that would have to go without its TLS, or without passwords, is a start-up error (design section 4)."""
+        keyring = self._services.keyring
+        for listener in config.listeners:
+            if listener.starttls is Switch.ON and (keyring is None or not keyring.usable):
+                problems = "; ".join(str(problem) for problem in keyring.problems) if keyring is not None else ""
+                raise ListenError(
+                    f"listener {listener.name} has no usable certificate{f' ({problems})' if problems else ''}: "
+                    "put NAME.pem and NAME.key into the folder of `certificates`, or write `starttls: off` for kind mx"
+                )
+            if listener.kind is not ListenerKind.MX and config.submission is None:
+                raise ListenError(
+                    f"listener {listener.name} needs a password file: write `submission: {{passwords: FILE}}`"
+                )
+
+
+def _socket(listener: Listener) -> socket.socket:
+    host, port = listener.address.host, listener.address.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        advice = {
+            errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+            errno.EADDRINUSE: "another program listens there; `ss -ltnp` shows which",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+        }.get(error.errno or 0, "see `listeners` in the configuration")
+        raise ListenError(f"cannot listen on {listener.address}: {error.strerror or error}: {advice}") from error

@@ -1,0 +1,86 @@
+"""What a listener needs from the rest of the relay, and what all of its sessions share.
+
+The queue is known here by two protocols only; `relay.app` hands in the real one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from relay.mail.envelope import Accepted, Envelope, Message
+from relay.mail.events import Emit
+from relay.policy.book import RuleBook
+from relay.tls.keyring import Keyring
+from relay.tls.trust import TrustStores
+
+
+class Incoming(Protocol):
+    """One message on its way into the store.
+
+    An exception with an attribute `reply` that is a Reply is an answer for the client (452 4.3.1: no room, store gone), not a bug.
+    """
+
+    @property
+    def id(self) -> str:
+        """Ours, for the Received header."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Stop reading from the socket until `drain` returns."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Never blocks and never raises; `data` is not copied."""
+        ...
+
+    async def drain(self) -> None: ...
+
+    async def commit(
+        self,
+        envelope: Envelope,
+        accepted: Accepted,
+        *,
+        header: bytes = b"",
+        message_id: str = "",
+        eight_bit: bool = False,
+    ) -> Message:
+        """Durable when it returns. When it raises, nothing was kept."""
+        ...
+
+    def abort(self) -> None:
+        """Throw the message away. Any number of times; nothing after a commit."""
+        ...
+
+
+class Intake(Protocol):
+    def begin(self) -> Incoming: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`book` is asked at every MAIL, so that a new configuration holds at once. `keyring` is None where there are no certificates."""
+
+    book: Callable[[], RuleBook]
+    intake: Intake
+    trust: TrustStores
+    keyring: Keyring | None
+    emit: Emit
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """In seconds. Those for commands and for a whole message are in the configuration (`limits`).
+
+    `proxy_header`: from accept to the end of the PROXY header. `handshake`: one TLS handshake. `unread`: how long a peer may leave our
+    replies unread while the write buffer is full. `linger`: how long a last reply may take to reach the peer. `tick`: how late
+    any of this may be noticed.
+    """
+
+    proxy_header: float = 10.0
+    handshake: float = 30.0
+    unread: float = 60.0
+    linger: float = 5.0
+    tick: float = 1.0

@@ -1,0 +1,152 @@
+"""One transaction, from MAIL to its end: what was decided at MAIL, the message on its way into the store, what its header says.
+
+The session asks; this answers with replies. `relay.policy` decides, the intake keeps the bytes.
+"""
+
+from dataclasses import dataclass, replace
+
+from relay.inbound.client import Client
+from relay.inbound.received import certificate_words, received_header
+from relay.inbound.services import Incoming, Services
+from relay.mail.address import Address
+from relay.mail.envelope import Accepted, Recipient
+from relay.mail.reply import Reply
+from relay.policy.admission import Admitted, Finding, Refused, asks_header_from
+from relay.policy.book import RuleBook
+from relay.policy.recipients import judge_recipient
+from relay.smtp.events import DataEnds
+from relay.smtp.header import HeaderScan
+
+MOST_RECEIVED = 100  # RFC 5321 section 6.3
+
+LOOP = Reply(554, "5.4.6", "too many hops: the message is going round in a loop")
+LONG_HEADER = Reply(552, "5.3.4", "the header of the message is too large")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How the message came: what the session knows and the header tells."""
+
+    helo: str
+    listener: str
+    protocol: str
+
+
+class Transaction:
+    """`failure` is the reply that the end of data will get, whatever else comes; None while there is none.
+
+    `committing`: the store has been asked to keep the message, and nothing stops that any more. `deadline`, in the event loop's seconds,
+    is when the whole message must be there; 0 before its first byte.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_findings",
+        "_header_connector",
+        "_incoming",
+        "_scan",
+        "_user",
+        "book",
+        "committing",
+        "deadline",
+        "failure",
+        "sender",
+    )
+
+    def __init__(self, book: RuleBook, sender: Address, admitted: Admitted, user: str) -> None:
+        self.book, self.sender = book, sender
+        self.failure: Reply | None = None
+        self.committing = False
+        self.deadline = 0.0
+        self._admitted, self._user = admitted, user
+        self._findings: tuple[Finding, ...] = admitted.findings
+        self._header_connector = ""
+        self._incoming: Incoming | None = None
+        self._scan: HeaderScan | None = None
+
+    def recipient(self, recipient: Recipient) -> Recipient | Reply:
+        """The recipient to enter into the envelope, or why not."""
+        judged = judge_recipient(self.book, recipient.address, may_relay=self._admitted.may_relay)
+        if isinstance(judged, Reply):
+            return judged
+        return recipient if judged.address == recipient.address else replace(recipient, address=judged.address)
+
+    def begin(self, services: Services) -> None:
+        """Raises what the intake raises."""
+        self._incoming = services.intake.begin()
+        self._scan = HeaderScan()
+
+    def write(self, data: bytes) -> None:
+        """Nothing more is kept once the message has failed."""
+        if self.failure is None and self._incoming is not None and self._scan is not None:
+            self._scan.feed(data)
+            self._incoming.write(data)
+
+    @property
+    def full(self) -> bool:
+        return self.failure is None and self._incoming is not None and self._incoming.full
+
+    async def drain(self) -> None:
+        """Raises what the intake raises."""
+        if self._incoming is not None:
+            await self._incoming.drain()
+
+    def fail(self, reply: Reply) -> None:
+        self.failure = reply
+        self.abort()
+
+    def abort(self) -> None:
+        if self._incoming is not None and not self.committing:
+            self._incoming.abort()
+
+    def judge_content(self, services: Services, client: Client) -> Refused | None:
+        """What the header says against it. None: nothing."""
+        scan = self._scan
+        if scan is None:
+            raise RuntimeError("the end of data without its beginning")
+        scan.finish()
+        if self.failure is not None:
+            return Refused(self.failure, "")
+        if scan.too_long:
+            return Refused(LONG_HEADER, "")
+        if scan.received >= MOST_RECEIVED:
+            return Refused(LOOP, "")
+        # Connectors about partners do not apply to authenticated users (design section 4).
+        if self._user or not asks_header_from(self.book):
+            return None
+        admission = client.admit_header_from(self.book, services.trust, scan.header_from(), services.clock())
+        if isinstance(admission, Refused):
+            return admission
+        self._header_connector = admission.connector
+        self._findings += admission.findings
+        return None
+
+    async def commit(self, services: Services, client: Client, end: DataEnds, how: "Arrival") -> Reply:
+        """Durable when it returns. Raises what the intake raises; nothing is kept then."""
+        if self._incoming is None or self._scan is None:
+            raise RuntimeError("the end of data without its beginning")
+        accepted = Accepted(
+            at=services.clock(),
+            client=str(client),
+            helo=how.helo,
+            listener=how.listener,
+            protocol=how.protocol,
+            connector=self._admitted.connector or self._header_connector,
+            auth=self._user,
+            tls=client.evidence,
+            may_relay=self._admitted.may_relay,
+        )
+        header = received_header(
+            accepted, self.book.config.hostname, self._incoming.id, end.envelope, self._certificate(client)
+        )
+        message = await self._incoming.commit(
+            end.envelope, accepted, header=header, message_id=self._scan.message_id, eight_bit=end.eight_bit
+        )
+        return Reply(250, "2.0.0", f"queued as {message.id}")
+
+    def _certificate(self, client: Client) -> str:
+        if client.evidence is None:
+            return ""
+        satisfied = (each.connector for each in self._findings if each.satisfied)
+        connector = next((each.name for each in satisfied if each.speaks_of_certificates), "")
+        return certificate_words(client.evidence, asked=client.asked, connector=connector)
