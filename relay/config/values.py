@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from relay.mail.address import Address, AddressError, normalise_domain, parse_mailbox
 
@@ -121,6 +123,14 @@ def parse_duration(value: Any) -> timedelta:
     if seconds > _LONGEST.total_seconds():
         raise ValueError(f"{text} is longer than a year: {what}")
     return timedelta(seconds=seconds)
+
+
+def duration_text(span: timedelta) -> str:
+    """The shortest way to write a time span in the file: `5d`, `90m`, `0s`. The inverse of `parse_duration`."""
+    for unit in ("w", "d", "h", "m", "s"):
+        if span and span % timedelta(seconds=_SECONDS[unit]) == timedelta(0):
+            return f"{span // timedelta(seconds=_SECONDS[unit])}{unit}"
+    return f"{round(span / timedelta(milliseconds=1))}ms" if span else "0s"
 
 
 def parse_rate(value: Any) -> float:
@@ -272,7 +282,7 @@ Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), WithJsonSchema(_TEXT | {"examples": ["30s", "4h", "5d"]})
 ]
 Rate = Annotated[float, BeforeValidator(parse_rate), WithJsonSchema(_TEXT | {"examples": ["100/s", "600/m"]})]
-Count = Annotated[int, BeforeValidator(parse_count), WithJsonSchema({"type": "integer"})]
+Count = Annotated[int, BeforeValidator(parse_count)]
 Flag = Annotated[bool, BeforeValidator(parse_flag), WithJsonSchema({"type": "boolean"})]
 OnlyTrue = Annotated[Literal[True], BeforeValidator(parse_only_true), WithJsonSchema({"const": True})]
 Text = Annotated[str, BeforeValidator(parse_text), WithJsonSchema(_TEXT | {"minLength": 1})]
@@ -292,10 +302,20 @@ Mailbox = Annotated[Address, BeforeValidator(parse_address), WithJsonSchema(_TEX
 Net = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema(_TEXT | {"examples": ["203.0.113.0/24"]})]
 
 
+class _AtLeastOne:
+    """Refuses an empty list: a rule that says nothing is a slip, and which way it would fall nobody can tell from reading it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_at_least_one, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "minItems": 1}
+
+
 def _at_least_one(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("an empty list would be a rule that says nothing: name at least one")
     return value
 
 
-NonEmpty = AfterValidator(_at_least_one)
+NonEmpty = _AtLeastOne()

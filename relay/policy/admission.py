@@ -94,7 +94,7 @@ def trusts(book: RuleBook, connectors: Iterable[InboundConnector]) -> frozenset[
     return frozenset(
         _trust(book, each.require.certificate)
         for each in connectors
-        if each.require.certificate is not None and _needs_path(each.require.certificate)
+        if each.require.certificate is not None and needs_path(each.require.certificate)
     )
 
 
@@ -200,7 +200,7 @@ def _certificate(book: RuleBook, required: CertificateRequirement, peer: Peer) -
         return
     if required.names:
         yield _names(required.names, peer, "certificate names")
-    if _needs_path(required):
+    if needs_path(required):
         yield _path(_trust(book, required), peer.evidence)
     if required.pins:
         yield Requirement(
@@ -231,7 +231,7 @@ def _path(trust: str, evidence: TlsEvidence) -> Requirement:
             return Requirement("certificate ca", required, f"{untrusted.failure.value} ({untrusted.text})", met=False)
 
 
-def _needs_path(required: CertificateRequirement) -> bool:
+def needs_path(required: CertificateRequirement) -> bool:
     """Pins alone authenticate a key; names alone authenticate nothing, so they always come with a path."""
     return required.ca is not None or required.pins is None
 

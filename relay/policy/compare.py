@@ -1,0 +1,324 @@
+"""What a new configuration allows that the old one did not, and what of it a running relay cannot take over.
+
+A change on disk is taken by itself only where `weakened` finds nothing (design section 4, "Reload"). Connectors are compared as they
+act, with the defaults in them, domain by domain: who governed contoso.com before, who does now. `relay.policy.partners` compares
+inbound connectors.
+
+Threat: a change that weakens and slips through. So every key has a rule here or counts as weakening when it differs at all; a key
+that enters the models later does so by itself. What never counts is listed in HARMLESS, each with its reason.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from relay.config.connectors import (
+    Allow,
+    Model,
+    OutboundConnector,
+    OutboundSettings,
+    PrivateAddresses,
+    Route,
+    TlsException,
+)
+from relay.config.models import Accept, Config, Limits, Listener, Switch
+from relay.config.values import duration_text
+from relay.mail.plan import Level, Plaintext
+from relay.mail.tls import TLS_VERSIONS
+from relay.policy.book import RuleBook
+from relay.policy.difference import changes, few, from_to, more_names, more_networks, others
+from relay.policy.partners import weakened_partners
+
+HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
+    OutboundSettings: {
+        "helo": "a name that we say",
+        "source": "an address of ours",
+        "limits": "more or less speed",
+    },
+    Limits: {
+        "message_size": "refuses or takes, with a clear reply",
+        "recipients": "refuses or takes, with a clear reply",
+        "connections": "refuses or takes, with a clear reply",
+        "connections_per_ip": "refuses or takes, with a clear reply",
+        "line_length": "refuses or takes, with a clear reply",
+        "command_timeout": "patience",
+        "data_timeout": "patience",
+        "session_messages": "the client connects again",
+    },
+    TlsException: {"reason": "words for people"},
+}
+
+
+def weakened(old: Config, new: Config) -> tuple[str, ...]:
+    """Every way in which `new` removes or weakens something, in words for an admin. Empty: it may be taken by itself."""
+    if old == new:
+        return ()
+    found: list[str] = []
+    for key in Config.model_fields:
+        rule = _SECTIONS.get(key)
+        found.extend(rule(old, new) if rule is not None else changes(old, new, key))
+    return tuple(dict.fromkeys(found))
+
+
+def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
+    """What differs and is only read when the relay starts: sockets, and where the queue is."""
+    found: list[str] = []
+    before = {each.name: each for each in old.listeners}
+    after = {each.name: each for each in new.listeners}
+    found.extend(f"listener {name} is new" for name in after.keys() - before.keys())
+    found.extend(f"listener {name} is gone" for name in before.keys() - after.keys())
+    found.extend(f"listener {name} changes" for name in before.keys() & after.keys() if before[name] != after[name])
+    for key in ("queue", "admin", "observe"):
+        found.extend(changes(old, new, key))
+    return tuple(sorted(found))
+
+
+def _restart_only(_old: Config, _new: Config) -> Iterable[str]:
+    """Cannot be taken while running, so it cannot weaken anything either: `needs_restart` speaks of it."""
+    return ()
+
+
+def _listeners(old: Config, new: Config) -> Iterator[str]:
+    before = {str(each.address): each for each in old.listeners}
+    after = {str(each.address): each for each in new.listeners}
+    yield from (f"listener {address} is gone" for address in before if address not in after)
+    for address, listener in after.items():
+        was = before.get(address)
+        if was is None:
+            if listener.starttls is Switch.OFF or listener.proxy_protocol is not None:
+                yield f"listener {address} is new, and without TLS or behind a proxy"
+            continue
+        if listener.starttls is Switch.OFF and was.starttls is Switch.ON:
+            yield f"listener {address}: starttls is turned off"
+        if listener.kind is not was.kind:
+            yield f"listener {address}: kind goes from {was.kind.value} to {listener.kind.value}"
+        if listener.proxy_protocol != was.proxy_protocol:
+            yield from _proxy(address, was, listener)
+        for key in others(Listener, {"address", "starttls", "kind", "proxy_protocol"}):
+            yield from changes(was, listener, key, f"listener {address}: ")
+
+
+def _proxy(address: str, was: Listener, listener: Listener) -> Iterator[str]:
+    if was.proxy_protocol is None or listener.proxy_protocol is None:
+        # Without the header, every client would come from the proxy's address; with it, whoever sends one is believed.
+        yield f"listener {address}: proxy_protocol is turned {'on' if was.proxy_protocol is None else 'off'}"
+        return
+    added = more_networks(was.proxy_protocol.from_, listener.proxy_protocol.from_)
+    if added:
+        yield f"listener {address}: proxy_protocol.from has {added} in addition"
+
+
+def _limits(old: Config, new: Config) -> Iterator[str]:
+    if new.limits.free_space < old.limits.free_space:
+        yield f"limits.free_space goes from {old.limits.free_space} to {new.limits.free_space} bytes"
+    for key in others(Limits, HARMLESS[Limits].keys() - {"free_space"}):
+        yield from changes(old.limits, new.limits, key, "limits.")
+
+
+def _dns(old: Config, new: Config) -> Iterator[str]:
+    for key in type(old.dns).model_fields:
+        yield from (f"dns.{each}" for each in from_to(old.dns, new.dns, key))
+
+
+def _accept(old: Config, new: Config) -> Iterator[str]:
+    before, after = old.accept, new.accept
+    for domain in after.domains:
+        if domain not in before.domains:
+            yield f"accept.domains has {domain} in addition"
+    for domain in before.domains:
+        if domain not in after.domains:
+            yield f"accept.domains has {domain} no more: mail for it is refused"
+    added = more_networks(before.networks, after.networks)
+    if added:
+        yield f"accept.networks has {added} in addition"
+    for domain, known in before.recipients.items():
+        now = after.recipients.get(domain)
+        if now is None:
+            yield f"accept.recipients has no list for {domain} any more: any recipient is taken"
+        elif not known <= now:
+            yield f"accept.recipients for {domain} lacks {few(known - now)}: mail for them is refused"
+    for key in others(Accept, {"domains", "networks", "recipients"}):
+        yield from changes(before, after, key, "accept.")
+
+
+def _bare_lf(old: Config, new: Config) -> Iterator[str]:
+    if new.bare_lf is None:
+        return
+    added = more_networks(old.bare_lf.normalise if old.bare_lf else (), new.bare_lf.normalise)
+    if added:
+        yield f"bare_lf.normalise has {added} in addition"
+    if old.bare_lf is not None:
+        for key in others(type(new.bare_lf), {"normalise"}):
+            yield from changes(old.bare_lf, new.bare_lf, key, "bare_lf.")
+
+
+def _defaults(old: Config, new: Config) -> Iterator[str]:
+    """`defaults.outbound` shows in the connectors as they act."""
+    for key in others(type(old.defaults), {"outbound"}):
+        yield from changes(old.defaults, new.defaults, key, "defaults.")
+
+
+def _exceptions(old: Config, new: Config) -> Iterator[str]:
+    before = {each.recipient_domain: each for each in old.exceptions}
+    for exception in new.exceptions:
+        domain = exception.recipient_domain
+        was = before.get(domain)
+        if was is None:
+            yield f"exception for {domain}: {exception.allow.value} until {exception.until}"
+            continue
+        if exception.until > was.until:
+            yield f"exception for {domain}: until goes from {was.until} to {exception.until}"
+        if exception.allow is not was.allow and exception.allow is Allow.PLAINTEXT:
+            yield f"exception for {domain}: plaintext instead of {was.allow.value}"
+        known = {"recipient_domain", "until", "allow"} | HARMLESS[TlsException].keys()
+        for key in others(TlsException, known):
+            yield from changes(was, exception, key, f"exception for {domain}: ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Who governed a domain and who does now, as they act, and the trust that stands in for a `ca`."""
+
+    old: OutboundConnector
+    new: OutboundConnector
+    old_trust: str
+    new_trust: str
+
+
+def _connectors(old: Config, new: Config) -> Iterator[str]:
+    names = {each.name for each in new.outbound}
+    yield from (f"connector {each.name} is gone" for each in old.outbound if each.name not in names)
+    before, after = RuleBook.of(old), RuleBook.of(new)
+    patterns = [p for config in (old, new) for each in config.outbound for p in each.match.recipient_domains]
+    # A pattern is looked up like a domain: what governs `*.contoso.com` there, wherever no narrower rule does.
+    for pattern in dict.fromkeys([*patterns, "*"]):
+        pair = _Pair(before.outbound_for(pattern), after.outbound_for(pattern), old.trust, new.trust)
+        for text in _weaker_delivery(pair):
+            yield f"{_about(pair, pattern)}: {text}"
+    yield from weakened_partners(before, after)
+
+
+def _about(pair: _Pair, pattern: str) -> str:
+    if pair.old.name == pair.new.name:
+        return f"connector {pair.new.name}"
+    return f"mail to {pattern}, before under connector {pair.old.name}, now under {pair.new.name}"
+
+
+def _weaker_delivery(pair: _Pair) -> Iterator[str]:
+    for key in others(OutboundSettings, HARMLESS[OutboundSettings].keys()):
+        rule = _DELIVERY.get(key)
+        yield from rule(pair) if rule is not None else changes(pair.old, pair.new, key)
+
+
+def _tls(pair: _Pair) -> Iterator[str]:
+    if pair.new.tls.rank < pair.old.tls.rank:
+        yield f"tls goes from {pair.old.tls.value} to {pair.new.tls.value}"
+
+
+def _plaintext(pair: _Pair) -> Iterator[str]:
+    before, after = _clear(pair.old), _clear(pair.new)
+    if after.rank > before.rank:
+        yield f"plaintext goes from {before.value} to {after.value}"
+
+
+def _clear(connector: OutboundConnector) -> Plaintext:
+    if connector.tls is not Level.OPPORTUNISTIC:
+        return Plaintext.NEVER
+    return connector.plaintext or Plaintext.IF_NOT_OFFERED
+
+
+def _names(pair: _Pair) -> Iterator[str]:
+    if pair.old.tls is Level.DOMAIN and pair.new.tls is Level.DOMAIN:
+        added = more_names(_wanted(pair.old), _wanted(pair.new))
+        if added:
+            yield f"names accept {added} in addition"
+
+
+def _wanted(connector: OutboundConnector) -> tuple[str, ...]:
+    return connector.names or tuple(each.host for each in connector.route.hosts)
+
+
+def _ca(pair: _Pair) -> Iterator[str]:
+    if min(pair.old.tls.rank, pair.new.tls.rank) < Level.CERTIFICATE.rank:
+        return
+    before, after = pair.old.ca or pair.old_trust, pair.new.ca or pair.new_trust
+    if before != after:
+        yield f"certificates are trusted from {after} instead of {before}"
+
+
+def _pins(pair: _Pair) -> Iterator[str]:
+    if pair.old.tls is Level.OPPORTUNISTIC or pair.new.tls is Level.OPPORTUNISTIC or pair.old.pins is None:
+        return
+    if pair.new.pins is None:
+        yield "pins are gone"
+    else:
+        yield from (f"pins has {pin} in addition" for pin in pair.new.pins if pin not in pair.old.pins)
+
+
+def _tls_version(pair: _Pair) -> Iterator[str]:
+    if TLS_VERSIONS.index(pair.new.tls_version) < TLS_VERSIONS.index(pair.old.tls_version):
+        yield f"tls_version goes from {pair.old.tls_version} to {pair.new.tls_version}"
+
+
+def _client_certificate(pair: _Pair) -> Iterator[str]:
+    if pair.old.client_certificate is not None:
+        yield from from_to(pair.old, pair.new, "client_certificate")
+
+
+def _route(pair: _Pair) -> Iterator[str]:
+    before, after = pair.old.route, pair.new.route
+    if before.hosts != after.hosts:
+        yield f"mail goes to {_hosts(after)} instead of {_hosts(before)}"
+    if after.private is PrivateAddresses.ALLOW and before.private is not after.private:
+        yield "route.private lets MX records lead to private addresses"
+    if before.auth is not None:
+        if after.auth is None:
+            yield "route.auth is gone"
+        elif before.auth.user != after.auth.user:
+            yield f"route.auth.user goes from {before.auth.user} to {after.auth.user}"
+        # A new password is nothing weaker: it is how a secret is rotated.
+    for key in others(Route, {"smart_hosts", "private", "auth"}):
+        yield from changes(before, after, key, "route.")
+
+
+def _hosts(route: Route) -> str:
+    return "the domain's MX" if route.by_mx else ", ".join(str(each) for each in route.hosts)
+
+
+def _retry(pair: _Pair) -> Iterator[str]:
+    """Giving up earlier would bounce mail that waits now. The rest is patience."""
+    before, after = pair.old.retry, pair.new.retry
+    if after.expire < before.expire:
+        yield f"retry.expire goes from {duration_text(before.expire)} to {duration_text(after.expire)}"
+    for key in others(type(after), {"expire", "initial", "maximum", "delay_warning"}):
+        yield from changes(before, after, key, "retry.")
+
+
+_DELIVERY: Mapping[str, Callable[[_Pair], Iterable[str]]] = {
+    "tls": _tls,
+    "plaintext": _plaintext,
+    "names": _names,
+    "ca": _ca,
+    "pins": _pins,
+    "tls_version": _tls_version,
+    "client_certificate": _client_certificate,
+    "route": _route,
+    "retry": _retry,
+}
+
+_SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
+    "hostname": lambda old, new: from_to(old, new, "hostname"),
+    "postmaster": lambda old, new: from_to(old, new, "postmaster"),
+    "listeners": _listeners,
+    "certificates": lambda old, new: from_to(old, new, "certificates"),
+    "trust": lambda old, new: from_to(old, new, "trust"),
+    "queue": _restart_only,
+    "admin": _restart_only,
+    "observe": _restart_only,
+    "limits": _limits,
+    "dns": _dns,
+    "accept": _accept,
+    "bare_lf": _bare_lf,
+    "defaults": _defaults,
+    "connectors": _connectors,
+    "exceptions": _exceptions,
+}
