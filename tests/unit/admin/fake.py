@@ -1,0 +1,107 @@
+"""A relay that does nothing, for the API and for the commands that speak with it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from relay.admin.operations import Action, Json, Reload, Selection, TraceQuery, Unavailable
+
+
+def recipient(address: str = "bob@contoso.com", state: str = "waiting", **more: Any) -> dict[str, Any]:
+    return {
+        "address": address,
+        "state": state,
+        "connector": "contoso-out",
+        "attempts": 0,
+        "next_attempt": "2026-11-25T08:30:00.000Z" if state == "waiting" else None,
+        "last": None,
+        **more,
+    }
+
+
+LAST = {
+    "at": "2026-11-25T08:00:01.000Z",
+    "hop": "mx.contoso.com:25",
+    "state": "deferred",
+    "code": 451,
+    "status": "4.7.4",
+    "text": "mx.contoso.com does not offer STARTTLS",
+    "failure": "starttls-not-supported",
+}
+
+
+def message(number: int, *recipients: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"01JD3M8Z7Q{number:010d}",
+        "message_id": f"<{number}@example.com>",
+        "sender": "alice@example.com",
+        "size": 4096,
+        "accepted_at": "2026-11-25T08:00:00.000Z",
+        "recipients": list(recipients) or [recipient()],
+        **more,
+    }
+
+
+def trace(number: int) -> dict[str, Any]:
+    one = message(number, recipient(state="delivered"))
+    del one["accepted_at"]
+    return {
+        **one,
+        "accepted": {
+            "at": "2026-11-25T08:00:00.000Z",
+            "client": "192.0.2.1",
+            "helo": "client.example",
+            "listener": "mx 0.0.0.0:25",
+            "protocol": "ESMTP",
+            "connector": None,
+            "auth": None,
+            "may_relay": False,
+            "tls": None,
+        },
+        "attempts": [],
+    }
+
+
+class FakeRelay:
+    """Implements `relay.admin.operations.Operations`. `asked` lists what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.queue: list[dict[str, Any]] = []
+        self.traces: list[dict[str, Any]] = []
+        self.result: dict[str, Any] = {"changed": 1, "running": 0, "unknown": []}
+        self.reloaded = Reload(taken=True, changed=True)
+        self.error: Exception | None = None
+
+    def _ask(self, what: Any) -> None:
+        self.asked.append(what)
+        if self.error is not None:
+            raise self.error
+
+    async def status(self) -> Json:
+        self._ask("status")
+        return {"version": "0.1.0", "hostname": "relay.example.com"}
+
+    async def messages(self, selection: Selection, *, after: str, limit: int) -> Json:
+        self._ask((selection, after, limit))
+        rest = [each for each in self.queue if each["id"] > after]
+        page = rest[:limit]
+        return {"messages": page, "next": page[-1]["id"] if len(rest) > limit else None}
+
+    async def message(self, message_id: str) -> Json | None:
+        self._ask(message_id)
+        return next((each for each in self.queue if each["id"] == message_id), None)
+
+    async def act(self, action: Action, selection: Selection) -> Json:
+        self._ask((action, selection))
+        return self.result
+
+    async def trace(self, query: TraceQuery) -> Sequence[Json]:
+        self._ask(query)
+        return self.traces[: query.limit]
+
+    async def reload(self, *, dry_run: bool) -> Reload:
+        self._ask(dry_run)
+        return self.reloaded
+
+
+GONE = Unavailable("the queue cannot be read now: disk gone")

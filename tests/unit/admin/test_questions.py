@@ -1,0 +1,137 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from relay.admin.operations import Selection, TraceQuery
+from relay.admin.questions import (
+    BadQuestionError,
+    action_question,
+    page_question,
+    reload_question,
+    trace_question,
+)
+
+ID = "01JD3M8Z7Q0000000001"
+
+
+def test_a_page() -> None:
+    assert page_question({}, []) == (Selection(everything=True), "", 100)
+    query = {"to": "Contoso.COM.", "connector": "contoso-out", "after": ID, "limit": "7"}
+    expected = Selection(everything=True, domain="contoso.com", connector="contoso-out", states=("held",))
+    assert page_question(query, ["held"]) == (expected, ID, 7)
+    assert page_question({"to": "bücher.example"}, [])[0].domain == "xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"limit": "0"}, "limit: a number from 1 to 1000"),
+        ({"limit": "1001"}, "limit:"),
+        ({"limit": "-1"}, "limit:"),
+        ({"limit": "9" * 5000}, "limit:"),
+        ({"limit": "٣"}, "limit:"),
+        ({"to": "not a domain"}, "to: 'not a domain' is not a domain name"),
+        ({"connector": "a b"}, "connector: 'a b' is not the name of a connector"),
+        ({"after": "x'--"}, 'after: "x\'--" is not a message id'),
+        ({"statr": "held"}, "statr: there is no such parameter here, only after, connector, limit, state, to"),
+    ],
+)
+def test_a_page_that_cannot_be(query: dict[str, str], said: str) -> None:
+    with pytest.raises(BadQuestionError) as error:
+        page_question(query, [])
+    assert str(error.value).startswith(said)
+
+
+def test_a_state_that_is_none() -> None:
+    with pytest.raises(BadQuestionError, match="state: 'x' is none of waiting, delivering"):
+        page_question({"state": "x"}, ["x"])
+
+
+@pytest.mark.parametrize(
+    ("body", "selection", "words"),
+    [
+        ({"ids": [ID]}, Selection(ids=(ID,)), ID),
+        ({"all": True}, Selection(everything=True), "all"),
+        ({"to": "contoso.com"}, Selection(everything=True, domain="contoso.com"), "to contoso.com"),
+        ({"to": "@contoso.com"}, Selection(everything=True, domain="contoso.com"), "to contoso.com"),
+        (
+            {"all": True, "to": "a.example", "connector": "b"},
+            Selection(everything=True, domain="a.example", connector="b"),
+            "to a.example, connector b",
+        ),
+        ({"ids": [ID] * 7}, Selection(ids=(ID,) * 7), f"{ID}, {ID}, {ID}, {ID}, {ID} and 2 more"),
+    ],
+)
+def test_an_action(body: Any, selection: Selection, words: str) -> None:
+    assert action_question(body) == selection
+    assert str(selection) == words
+
+
+def test_an_empty_selection_is_nothing() -> None:
+    assert str(Selection()) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([], "the body is a JSON object"),
+        (None, "the body is a JSON object"),
+        ({}, "say which messages: ids, all, to or connector"),
+        ({"ids": []}, "say which messages"),
+        ({"all": False}, "say which messages"),
+        ({"ids": ID}, "ids: a list of message ids"),
+        ({"ids": [1]}, "ids: a list of message ids"),
+        ({"ids": ["a b"]}, "ids: 'a b' is not a message id"),
+        ({"ids": [ID] * 1001}, "ids: at most 1000"),
+        ({"all": "yes"}, "all: true or false"),
+        ({"to": 5}, "to: a string"),
+        ({"connector": None}, "connector: a string"),
+        ({"ids": [ID], "all": True}, "give ids, or a selection, not both"),
+        ({"ids": [ID], "to": "a.example"}, "give ids, or a selection, not both"),
+        ({"id": ID}, "id: there is no such parameter"),
+    ],
+)
+def test_an_action_that_cannot_be(body: Any, said: str) -> None:
+    with pytest.raises(BadQuestionError) as error:
+        action_question(body)
+    assert str(error.value).startswith(said)
+
+
+def test_a_trace() -> None:
+    query = {"to": "Bob@Contoso.com", "from": "example.com", "since": "2026-11-25T09:00:00+01:00", "limit": "5"}
+    expected = TraceQuery(
+        recipient="Bob@contoso.com", sender="@example.com", since=datetime(2026, 11, 25, 8, tzinfo=UTC), limit=5
+    )
+    assert trace_question(query) == expected
+    assert trace_question({"since": "2026-11-25"}).since == datetime(2026, 11, 25, tzinfo=UTC)
+    assert trace_question({"id": ID, "message_id": "<1@x>"}) == TraceQuery(id=ID, message_id="<1@x>")
+    assert trace_question({"from": "<>"}).sender == "<>"
+    assert trace_question({"to": "<bob@x.example>"}).recipient == "bob@x.example"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({}, "say which messages: id, to, from, message_id or since"),
+        ({"limit": "5"}, "say which messages"),
+        ({"since": "yesterday"}, "since: a time as in"),
+        ({"to": "a b@c"}, "to: 'a b' is not a valid local part"),
+        ({"from": "-"}, "from: '-' is not a domain name"),
+        ({"id": "x"}, "id: 'x' is not a message id"),
+        ({"id": ID, "limit": "201"}, "limit: a number from 1 to 200"),
+    ],
+)
+def test_a_trace_that_cannot_be(query: dict[str, str], said: str) -> None:
+    with pytest.raises(BadQuestionError) as error:
+        trace_question(query)
+    assert str(error.value).startswith(said)
+
+
+def test_reload() -> None:
+    assert reload_question({}) is False
+    assert reload_question({"dry_run": True}) is True
+    bodies: list[Any] = [[], {"dry_run": 1}, {"force": True}]
+    for body in bodies:
+        with pytest.raises(BadQuestionError):
+            reload_question(body)
