@@ -27,6 +27,8 @@ _UTF8_ADDRESS = re.compile(
 _QUOTED_PATH = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^" ])+')
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
 _DIGITS = re.compile(r"[0-9]{1,20}\Z")
+_BODIES = {each.value: each for each in Body}
+_RETS = {each.value: each for each in Ret if each is not Ret.UNSET}
 _NOTIFY_EVENTS = frozenset({Notify.SUCCESS, Notify.FAILURE, Notify.DELAY})
 
 Parameters = dict[str, str]
@@ -76,14 +78,14 @@ def parse_mail(argument: str, *, auth_offered: bool) -> MailFrom:
         match keyword:
             case "SIZE" if _DIGITS.match(value):  # RFC 1870 section 6
                 size = int(value)
-            case "BODY" if value.upper() in (Body.SEVEN_BIT, Body.EIGHT_BIT):  # RFC 6152 section 3
-                body = Body(value.upper())
+            case "BODY" if value.upper() in _BODIES:  # RFC 6152 section 3
+                body = _BODIES[value.upper()]
             case "BODY" if value.upper() == "BINARYMIME":  # RFC 3030 section 3: not offered
                 raise CommandError(Reply(555, "5.5.4", "BODY=BINARYMIME is not offered"))
             case "SMTPUTF8" if not value:  # RFC 6531 section 3.4
                 utf8 = True
-            case "RET" if value.upper() in (Ret.FULL, Ret.HEADERS):  # RFC 3461 section 4.3
-                ret = Ret(value.upper())
+            case "RET" if value.upper() in _RETS:  # RFC 3461 section 4.3
+                ret = _RETS[value.upper()]
             case "ENVID" if len(value) <= 3 * _MAX_ENVID and _is_xtext(value):  # RFC 3461 section 4.4
                 envid = value
             case "AUTH" if auth_offered and (value == "<>" or _is_xtext(value)):

@@ -1,4 +1,8 @@
-"""What the session machine tells its driver. An event that says "answer" stops the machine until it has been answered."""
+"""What the session machine tells its driver. An event that says "answer" stops the machine until it has been answered.
+
+Every transaction that a 2xx to MailFrom opened ends in exactly one DataEnds or TransactionEnds (or with the connection).
+Between the go-ahead for DataBegins and that end only DataChunk and Said come.
+"""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +26,7 @@ class StartTls(SmtpEvent):
 
 @dataclass(frozen=True, slots=True)
 class Login(SmtpEvent):
-    """AUTH finished its exchange. Answer: 235, 535 or 454."""
+    """AUTH finished its exchange. Answer: 235 (by `proceed()`), 535 or 454."""
 
     user: str
     password: str = field(repr=False)
@@ -30,7 +34,7 @@ class Login(SmtpEvent):
 
 @dataclass(frozen=True, slots=True)
 class MailFrom(SmtpEvent):
-    """MAIL with its parameters. `size` is SIZE=, 0 if not given. Answer: a Reply; 250 opens the transaction."""
+    """MAIL with its parameters. `size` is SIZE=, 0 if not given. Answer: `proceed()` or a Reply; 2xx opens the transaction."""
 
     sender: Address
     body: Body
@@ -42,21 +46,21 @@ class MailFrom(SmtpEvent):
 
 @dataclass(frozen=True, slots=True)
 class RcptTo(SmtpEvent):
-    """RCPT. Answer: a Reply; where it is 250, with the recipient to enter into the envelope."""
+    """RCPT. Answer: `proceed()`, `accept_recipient()` with what is to enter the envelope instead, or a Reply."""
 
     recipient: Recipient
 
 
 @dataclass(frozen=True, slots=True)
 class DataBegins(SmtpEvent):
-    """DATA, or the first BDAT of a message, with at least one recipient. Answer: go on, or a 4xx or 5xx Reply."""
+    """DATA, or the first BDAT of a message, with at least one recipient. Answer: `proceed()`, or a 4xx or 5xx Reply."""
 
     envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
 class DataChunk(SmtpEvent):
-    """Message bytes, dots unstuffed, line ends proved to be CRLF. No answer."""
+    """Message bytes, dots unstuffed, line ends proved to be CRLF, never cut between CR and LF. No answer."""
 
     data: bytes = field(repr=False)
 
@@ -72,12 +76,15 @@ class DataEnds(SmtpEvent):
 
 @dataclass(frozen=True, slots=True)
 class TransactionEnds(SmtpEvent):
-    """RSET, EHLO, STARTTLS, QUIT, or a fault in the message's framing: throw away what came since MAIL. No answer."""
+    """RSET, EHLO, STARTTLS, QUIT, a refused DataBegins, a fault in the message's framing, a session that ends: throw away what came since MAIL.
+
+    No answer.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Said(SmtpEvent):
-    """The machine itself said 4xx or 5xx to a command, for the log. No answer."""
+    """The machine itself said 4xx or 5xx, for the log. `command` is a verb we know, or "": never the peer's own text. No answer."""
 
     command: str
     reply: Reply

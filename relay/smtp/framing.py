@@ -155,13 +155,13 @@ class DataFraming:
         """Where the end of data begins (-1: not here), and whether dots may have to be taken off in front of it."""
         if not self._strict:
             return data.find(self._end, start), True
-        # Most reads hold no line that begins with a dot, and the search from behind is the cheaper one.
-        if data.find(b".", start) < 0 or data.rfind(_CRLF_DOT, start) < 0:
+        # Most reads hold no line that begins with a dot, or only the end of data itself; searching from behind is the cheaper way.
+        last = data.rfind(_CRLF_DOT, start) if data.find(b".", start) >= 0 else -1
+        if last < 0:
             return -1, False
-        first = data.find(_CRLF_DOT, start)
-        if data.startswith(self._end, first):
-            return first, False
-        return data.find(self._end, first + 1), True
+        if data.rfind(_CRLF_DOT, start, last + 2) < 0 and data.startswith(self._end, last):
+            return last, False
+        return data.find(self._end, start), True
 
     def _tail(self, data: bytes) -> int:
         """How many octets at the end must wait for what comes next."""

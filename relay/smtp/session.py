@@ -47,7 +47,7 @@ _MAX_SKIPPED = 64 * 1024  # octets of one over-long command line that we read pa
 _EXCESS = 10  # times the recipient limit: so many RCPTs beyond it are answered before giving up on the peer
 _CHUNK_SLACK = 64 * 1024
 _CR = 0x0D
-_TLS_RECORD = b"\x16"  # a handshake record (RFC 8446 section 5.1): the client believes in implicit TLS here
+_TLS_RECORD = 0x16  # a handshake record (RFC 8446 section 5.1): the client believes in implicit TLS here
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +443,9 @@ class ServerSession:
     def _read_line(self) -> bool:
         """A command, or a response of the AUTH exchange. False where more input is needed."""
         buffer, start = self._buffer, self._position
-        if not self._skipped and buffer[start : start + 1] == _TLS_RECORD and self._mode is _Mode.COMMAND:
+        if start == len(buffer):
+            return False
+        if buffer[start] == _TLS_RECORD and not self._skipped and self._mode is _Mode.COMMAND:
             return self._hang("", replies.NOT_SMTP, "TLS on a clear-text port")
         newline = buffer.find(b"\n", start)
         if newline < 0:
@@ -471,7 +473,7 @@ class ServerSession:
 
     def _wait_for_line(self, length: int) -> bool:
         """No line end yet. What is too long already is thrown away as it comes."""
-        if length == 0 or (not self._skipped and length <= self._line_limit(self._position)):
+        if not self._skipped and length <= self._line_limit(self._position):
             return False
         self._skipped += length
         self._skipped_cr = self._buffer[-1] == _CR
