@@ -25,6 +25,9 @@ _RECORD = 16 * 1024  # plaintext in one record at most (RFC 8446 section 5.1), s
 _FEED = 32 * 1024
 _DRAIN = 32 * 1024
 _HEADER = 5
+
+# What may be left in OpenSSL's incoming BIO, which tells nobody: nothing, one record or the rest of it, anything.
+_NOTHING, _ONE_RECORD, _ANYTHING = 0, 1, 2
 _EOF_REASON = "unexpected eof while reading"
 
 
@@ -50,7 +53,7 @@ class TlsConnection(ssl.SSLObject):
         self._incoming = incoming
         self._outgoing = outgoing
         self._server_hostname = server_hostname
-        self._held = False  # bytes may be left in OpenSSL's incoming BIO
+        self._held = _NOTHING
         self._notified = False
         self.notes = Notes()
         self.openssl = SSL.Connection(engine, None)
@@ -73,11 +76,12 @@ class TlsConnection(ssl.SSLObject):
             return b"" if buffer is None else 0
         connection = self.openssl
         while True:
-            whole = not self._held and self._feed()
+            if not self._held:
+                self._feed()
             try:
                 result = connection.recv(size) if buffer is None else connection.recv_into(buffer, size)
             except SSL.WantReadError:
-                self._held = False
+                self._held = _NOTHING
                 if self._incoming.pending:
                     continue
                 self._drain()
@@ -86,8 +90,8 @@ class TlsConnection(ssl.SSLObject):
                 return self._ended(buffer)
             except SSL.Error as error:
                 raise self._failed(error) from None
-            if whole and not connection.pending():
-                self._held = False
+            if self._held == _ONE_RECORD and not connection.pending():
+                self._held = _NOTHING
             return result
 
     def write(self, data: Any) -> int:
@@ -108,11 +112,11 @@ class TlsConnection(ssl.SSLObject):
         self._notified = True
 
     def pending(self) -> int:
-        """Bytes that can be read now, or 1 where that is not known.
+        """Bytes that can be read now, or a guess above 0 where that is not known.
 
         uvloop reads on only while this is not 0, so bytes that sit undecrypted in OpenSSL's BIO count, or the connection hangs.
         """
-        return self.openssl.pending() or int(self._held)
+        return self.openssl.pending() or self._held
 
     # what it can tell
 
@@ -188,17 +192,16 @@ class TlsConnection(ssl.SSLObject):
 
     # between OpenSSL's BIOs and the loop's
 
-    def _feed(self) -> bool:
-        """Hands over what has arrived. True where it was exactly one record, so that a successful read leaves nothing behind."""
+    def _feed(self) -> None:
+        """Hands over what has arrived."""
         incoming = self._incoming
         if incoming.pending:
             data = incoming.read(_FEED)
             self.openssl.bio_write(data)
-            self._held = True
-            return len(data) > _HEADER and _HEADER + (data[3] << 8 | data[4]) == len(data)
-        if incoming.eof:
+            single = len(data) > _HEADER and _HEADER + (data[3] << 8 | data[4]) == len(data)
+            self._held = _ONE_RECORD if single else _ANYTHING
+        elif incoming.eof:
             self.openssl.bio_shutdown()
-        return False
 
     def _drain(self) -> None:
         """Takes out what OpenSSL wants sent."""
@@ -230,26 +233,28 @@ class TlsConnection(ssl.SSLObject):
             try:
                 result = function(*args, **kwargs)
             except SSL.WantReadError:
-                self._held = False
+                self._held = _NOTHING
                 if self._incoming.pending:
                     continue
                 self._drain()
                 raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "want read") from None
             except SSL.Error as error:
                 raise self._failed(error) from None
+            if self._held:
+                self._held = _ANYTHING  # it may have been done without the last record
             self._drain()
             return result
 
     def _ended(self, buffer: Any) -> bytes | int:
         self._notified = True
-        self._held = False
+        self._held = _NOTHING
         if self.openssl.get_shutdown() & SSL.SENT_SHUTDOWN:
             raise ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "TLS connection has been closed (EOF)")
         return b"" if buffer is None else 0
 
     def _failed(self, error: SSL.Error) -> ssl.SSLError:
         """The ssl module's exception for one of pyOpenSSL's. The alert that goes with it waits in the outgoing BIO."""
-        self._held = False
+        self._held = _NOTHING
         self._drain()
         return as_ssl_error(error)
 

@@ -26,7 +26,7 @@ from relay.mail.tls import Certificate
 
 MAX_NAMES = 1000
 MAX_SUBJECT = 300  # characters
-_CACHED = 8 * 1024  # bytes of DER
+SMALL = 8 * 1024  # bytes of DER; larger certificates are never remembered
 _MIN_CURVE_BITS = 224  # as strong as RSA 2048 (NIST SP 800-57 part 1, table 2)
 _WEAK_DIGESTS = ("md5", "sha1")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,7 +43,8 @@ class Facts:
     """A certificate and what a path check needs beyond it.
 
     `usages` are the OIDs of its extended key usage, ANY_USAGE where it has none (RFC 5280 section 4.2.1.12). `signs` says that its
-    key may sign a handshake. `weak_key` and `weak_signature` say what is too weak about it, "" where nothing is.
+    key may sign a handshake. `weak_key` and `weak_signature` say what is too weak about it, `trouble` what of it cannot be read, so that
+    it cannot be relied on; "" where nothing is.
     """
 
     certificate: Certificate
@@ -51,11 +52,12 @@ class Facts:
     signs: bool
     weak_key: str
     weak_signature: str
+    trouble: str = ""
 
 
 def facts_of(der: bytes) -> Facts:
     """Never raises. Small certificates are read once and then remembered."""
-    return _remembered(der) if len(der) <= _CACHED else _read(der)
+    return _remembered(der) if len(der) <= SMALL else _read(der)
 
 
 def _read(der: bytes) -> Facts:
@@ -75,11 +77,14 @@ _remembered = lru_cache(maxsize=1024)(_read)
 def _unreadable(der: bytes, error: Exception) -> Facts:
     text = _printable(f"unreadable certificate ({error or type(error).__name__})")
     certificate = Certificate(text, text, (), (), _EPOCH, _EPOCH, hashlib.sha256(der).hexdigest(), pin_of(der), der)
-    return Facts(certificate, frozenset(), signs=False, weak_key="", weak_signature="")
+    return Facts(certificate, frozenset(), signs=False, weak_key="", weak_signature="", trouble="it cannot be read")
 
 
 def _read_with_library(der: bytes, parsed: x509.Certificate) -> Facts:
-    extensions = _or_else(lambda: parsed.extensions, x509.Extensions([]))
+    try:
+        extensions, trouble = parsed.extensions, ""
+    except Exception:  # noqa: BLE001 - see _read
+        extensions, trouble = x509.Extensions([]), "its extensions cannot be read"
     dns_names, ip_names = _names(extensions)
     certificate = Certificate(
         subject=_or_else(lambda: _name(parsed.subject), "unreadable subject"),
@@ -92,7 +97,14 @@ def _read_with_library(der: bytes, parsed: x509.Certificate) -> Facts:
         spki_sha256=pin_of(der),
         der=der,
     )
-    return Facts(certificate, _usages(extensions), _signs(extensions), _weak_key(parsed), _weak_signature(parsed))
+    return Facts(
+        certificate=certificate,
+        usages=_usages(extensions),
+        signs=_signs(extensions),
+        weak_key=_weak_key(parsed),
+        weak_signature=_weak_signature(parsed),
+        trouble=trouble,
+    )
 
 
 def _or_else(read: Callable[[], T], otherwise: T) -> T:

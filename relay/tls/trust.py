@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 
 from OpenSSL import SSL, crypto
 
 from relay.mail.tls import PathResult, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
-from relay.tls.facts import ANY_USAGE, CLIENT_AUTH, SERVER_AUTH, Facts, facts_of
+from relay.tls.facts import ANY_USAGE, CLIENT_AUTH, SERVER_AUTH, SMALL, Facts, facts_of
 from relay.tls.stores import Store, StoreShelf, Unusable
 
 _MAX_KEPT = 4096
@@ -106,7 +107,7 @@ def check_path(
     if not all(chain):
         return Undecided("this is the record of a connection, its certificates are not at hand")
     try:
-        leaf, *rest = (crypto.load_certificate(crypto.FILETYPE_ASN1, der) for der in chain)
+        leaf, *rest = (_remembered(der) if len(der) <= SMALL else _load(der) for der in chain)
     except crypto.Error:
         return Untrusted(TlsFailure.VALIDATION_FAILURE, "a certificate of the chain cannot be read")
     store.x509.set_time(now)
@@ -118,8 +119,18 @@ def check_path(
     return _accepted([facts_of(crypto.dump_certificate(crypto.FILETYPE_ASN1, each)) for each in path], purpose)
 
 
+def _load(der: bytes) -> crypto.X509:
+    return crypto.load_certificate(crypto.FILETYPE_ASN1, der)
+
+
+_remembered = lru_cache(maxsize=256)(_load)  # intermediates come again and again, and OpenSSL keeps their decoded keys
+
+
 def _accepted(path: Sequence[Facts], purpose: Purpose) -> Trusted | Untrusted:
     """The checks that are ours, on a path from leaf to anchor that OpenSSL has verified."""
+    trouble = next((f"{_who(path, index)}: {each.trouble}" for index, each in enumerate(path) if each.trouble), "")
+    if trouble:
+        return Untrusted(TlsFailure.VALIDATION_FAILURE, trouble)
     if not path[0].signs:
         return Untrusted(TlsFailure.VALIDATION_FAILURE, f"{_who(path, 0)}: its key usage does not allow TLS")
     for index, facts in enumerate(path):
