@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from relay.config.connectors import (
+    DEFAULT,
     Allow,
     Model,
     OutboundConnector,
@@ -20,12 +21,12 @@ from relay.config.connectors import (
     Route,
     TlsException,
 )
-from relay.config.models import Accept, Config, Limits, Listener, Switch
+from relay.config.models import Config, Limits, Listener, Switch
 from relay.config.values import duration_text
 from relay.mail.plan import Level, Plaintext
 from relay.mail.tls import TLS_VERSIONS
 from relay.policy.book import RuleBook
-from relay.policy.difference import changes, few, from_to, more_names, more_networks, others
+from relay.policy.difference import changes, few, from_to, more_names, more_networks, unknown
 from relay.policy.partners import weakened_partners
 
 HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
@@ -53,9 +54,9 @@ def weakened(old: Config, new: Config) -> tuple[str, ...]:
     if old == new:
         return ()
     found: list[str] = []
-    for key in Config.model_fields:
-        rule = _SECTIONS.get(key)
-        found.extend(rule(old, new) if rule is not None else changes(old, new, key))
+    for rule in _SECTIONS.values():
+        found.extend(rule(old, new))
+    found.extend(unknown(old, new, _SECTIONS.keys()))
     return tuple(dict.fromkeys(found))
 
 
@@ -93,8 +94,7 @@ def _listeners(old: Config, new: Config) -> Iterator[str]:
             yield f"listener {address}: kind goes from {was.kind.value} to {listener.kind.value}"
         if listener.proxy_protocol != was.proxy_protocol:
             yield from _proxy(address, was, listener)
-        for key in others(Listener, {"address", "starttls", "kind", "proxy_protocol"}):
-            yield from changes(was, listener, key, f"listener {address}: ")
+        yield from unknown(was, listener, {"address", "starttls", "kind", "proxy_protocol"}, f"listener {address}: ")
 
 
 def _proxy(address: str, was: Listener, listener: Listener) -> Iterator[str]:
@@ -110,8 +110,7 @@ def _proxy(address: str, was: Listener, listener: Listener) -> Iterator[str]:
 def _limits(old: Config, new: Config) -> Iterator[str]:
     if new.limits.free_space < old.limits.free_space:
         yield f"limits.free_space goes from {old.limits.free_space} to {new.limits.free_space} bytes"
-    for key in others(Limits, HARMLESS[Limits].keys() - {"free_space"}):
-        yield from changes(old.limits, new.limits, key, "limits.")
+    yield from unknown(old.limits, new.limits, HARMLESS[Limits].keys() | {"free_space"}, "limits.")
 
 
 def _dns(old: Config, new: Config) -> Iterator[str]:
@@ -136,8 +135,7 @@ def _accept(old: Config, new: Config) -> Iterator[str]:
             yield f"accept.recipients has no list for {domain} any more: any recipient is taken"
         elif not known <= now:
             yield f"accept.recipients for {domain} lacks {few(known - now)}: mail for them is refused"
-    for key in others(Accept, {"domains", "networks", "recipients"}):
-        yield from changes(before, after, key, "accept.")
+    yield from unknown(before, after, {"domains", "networks", "recipients"}, "accept.")
 
 
 def _bare_lf(old: Config, new: Config) -> Iterator[str]:
@@ -147,14 +145,12 @@ def _bare_lf(old: Config, new: Config) -> Iterator[str]:
     if added:
         yield f"bare_lf.normalise has {added} in addition"
     if old.bare_lf is not None:
-        for key in others(type(new.bare_lf), {"normalise"}):
-            yield from changes(old.bare_lf, new.bare_lf, key, "bare_lf.")
+        yield from unknown(old.bare_lf, new.bare_lf, {"normalise"}, "bare_lf.")
 
 
 def _defaults(old: Config, new: Config) -> Iterator[str]:
     """`defaults.outbound` shows in the connectors as they act."""
-    for key in others(type(old.defaults), {"outbound"}):
-        yield from changes(old.defaults, new.defaults, key, "defaults.")
+    yield from unknown(old.defaults, new.defaults, {"outbound"}, "defaults.")
 
 
 def _exceptions(old: Config, new: Config) -> Iterator[str]:
@@ -170,8 +166,7 @@ def _exceptions(old: Config, new: Config) -> Iterator[str]:
         if exception.allow is not was.allow and exception.allow is Allow.PLAINTEXT:
             yield f"exception for {domain}: plaintext instead of {was.allow.value}"
         known = {"recipient_domain", "until", "allow"} | HARMLESS[TlsException].keys()
-        for key in others(TlsException, known):
-            yield from changes(was, exception, key, f"exception for {domain}: ")
+        yield from unknown(was, exception, known, f"exception for {domain}: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +194,18 @@ def _connectors(old: Config, new: Config) -> Iterator[str]:
 
 def _about(pair: _Pair, pattern: str) -> str:
     if pair.old.name == pair.new.name:
-        return f"connector {pair.new.name}"
-    return f"mail to {pattern}, before under connector {pair.old.name}, now under {pair.new.name}"
+        return _who(pair.new)
+    return f"mail to {pattern}, before under {_who(pair.old)}, now under {_who(pair.new)}"
+
+
+def _who(connector: OutboundConnector) -> str:
+    return "the defaults" if connector.name == DEFAULT else f"connector {connector.name}"
 
 
 def _weaker_delivery(pair: _Pair) -> Iterator[str]:
-    for key in others(OutboundSettings, HARMLESS[OutboundSettings].keys()):
-        rule = _DELIVERY.get(key)
-        yield from rule(pair) if rule is not None else changes(pair.old, pair.new, key)
+    for rule in _DELIVERY:
+        yield from rule(pair)
+    yield from unknown(pair.old, pair.new, _DELIVERY_KEYS)
 
 
 def _tls(pair: _Pair) -> Iterator[str]:
@@ -276,8 +275,7 @@ def _route(pair: _Pair) -> Iterator[str]:
         elif before.auth.user != after.auth.user:
             yield f"route.auth.user goes from {before.auth.user} to {after.auth.user}"
         # A new password is nothing weaker: it is how a secret is rotated.
-    for key in others(Route, {"smart_hosts", "private", "auth"}):
-        yield from changes(before, after, key, "route.")
+    yield from unknown(before, after, {"smart_hosts", "private", "auth"}, "route.")
 
 
 def _hosts(route: Route) -> str:
@@ -289,20 +287,23 @@ def _retry(pair: _Pair) -> Iterator[str]:
     before, after = pair.old.retry, pair.new.retry
     if after.expire < before.expire:
         yield f"retry.expire goes from {duration_text(before.expire)} to {duration_text(after.expire)}"
-    for key in others(type(after), {"expire", "initial", "maximum", "delay_warning"}):
-        yield from changes(before, after, key, "retry.")
+    yield from unknown(before, after, {"expire", "initial", "maximum", "delay_warning"}, "retry.")
 
 
-_DELIVERY: Mapping[str, Callable[[_Pair], Iterable[str]]] = {
-    "tls": _tls,
-    "plaintext": _plaintext,
-    "names": _names,
-    "ca": _ca,
-    "pins": _pins,
-    "tls_version": _tls_version,
-    "client_certificate": _client_certificate,
-    "route": _route,
-    "retry": _retry,
+_DELIVERY: tuple[Callable[[_Pair], Iterable[str]], ...] = (
+    _tls,
+    _plaintext,
+    _names,
+    _ca,
+    _pins,
+    _tls_version,
+    _client_certificate,
+    _route,
+    _retry,
+)
+_DELIVERY_KEYS = HARMLESS[OutboundSettings].keys() | {
+    *("name", "direction", "match"),
+    *("tls", "plaintext", "names", "ca", "pins", "tls_version", "client_certificate", "route", "retry"),
 }
 
 _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {

@@ -7,9 +7,11 @@ from relay.config.connectors import Model
 from relay.config.values import Network
 
 
-def others(model: type[Model], known: Collection[str]) -> tuple[str, ...]:
-    """The model's keys that no rule knows, in its order."""
-    return tuple(key for key in model.model_fields if key not in known)
+def unknown(old: Model, new: Model, known: Collection[str], place: str = "") -> Iterator[str]:
+    """The keys that differ and that no rule knows."""
+    for key in type(new).model_fields:
+        if key not in known:
+            yield from changes(old, new, key, place)
 
 
 def changes(old: Model, new: Model, key: str, place: str = "") -> Iterator[str]:

@@ -7,12 +7,12 @@ it would have satisfied one of the old. A key without a rule here counts as weak
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relay.config.connectors import CertificateRequirement, InboundConnector, InboundMatch, Require
+from relay.config.connectors import CertificateRequirement, InboundConnector, InboundMatch
 from relay.config.values import Network
 from relay.mail.tls import TLS_VERSIONS
 from relay.policy.admission import needs_path
 from relay.policy.book import RuleBook
-from relay.policy.difference import changes, more_names, more_networks, others
+from relay.policy.difference import more_names, more_networks, unknown
 from relay.policy.match import PatternIndex
 
 
@@ -89,8 +89,7 @@ def _by_name(old: RuleBook, new: RuleBook) -> Iterator[str]:
         if peer or connector.grant is not None:
             pair = _Pair(was, connector, old.config.trust, new.config.trust)
             yield from (f"{about}: {text}" for text in _weaker(pair))
-        for key in others(InboundConnector, {"name", "direction", "match", "require", "grant"}):
-            yield from changes(was, connector, key, f"{about}: ")
+        yield from unknown(was, connector, {"name", "direction", "match", "require", "grant"}, f"{about}: ")
 
 
 def _weaker(pair: _Pair) -> tuple[str, ...]:
@@ -114,8 +113,7 @@ def _weaker_require(pair: _Pair) -> Iterator[str]:
         else:
             yield from _weaker_certificate(pair, before.certificate, after.certificate)
     yield from _weaker_networks("require.networks", before.networks, after.networks)
-    for key in others(Require, {"tls", "tls_version", "certificate", "networks"}):
-        yield from changes(before, after, key, "require.")
+    yield from unknown(before, after, {"tls", "tls_version", "certificate", "networks"}, "require.")
 
 
 def _weaker_certificate(pair: _Pair, before: CertificateRequirement, after: CertificateRequirement) -> Iterator[str]:
@@ -131,8 +129,7 @@ def _weaker_certificate(pair: _Pair, before: CertificateRequirement, after: Cert
             yield "certificate.pins are gone"
         else:
             yield from (f"certificate.pins has {pin} in addition" for pin in after.pins if pin not in before.pins)
-    for key in others(CertificateRequirement, {"names", "ca", "pins"}):
-        yield from changes(before, after, key, "certificate.")
+    yield from unknown(before, after, {"names", "ca", "pins"}, "certificate.")
 
 
 def _weaker_match(before: InboundMatch, after: InboundMatch) -> Iterator[str]:
@@ -140,8 +137,7 @@ def _weaker_match(before: InboundMatch, after: InboundMatch) -> Iterator[str]:
     yield from _weaker_names("match.certificate_names", before.certificate_names, after.certificate_names)
     yield from _weaker_networks("match.networks", before.networks, after.networks)
     known = {"sender_domains", "certificate_names", "networks", "header_from"}
-    for key in others(InboundMatch, known):
-        yield from changes(before, after, key, "match.")
+    yield from unknown(before, after, known, "match.")
 
 
 def _weaker_names(key: str, before: tuple[str, ...] | None, after: tuple[str, ...] | None) -> Iterator[str]:
