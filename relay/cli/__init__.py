@@ -27,6 +27,9 @@ COMMANDS = (
     Command("check", "relay.cli.check", "Check connectors.yaml: every error with its line, and what is unwise."),
     Command("explain", "relay.cli.explain", "Say what would happen to a message, and why, without sending one."),
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
+    Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
+    Command("trace", "relay.cli.trace", "Show the life of messages, with the TLS evidence of every attempt."),
+    Command("reload", "relay.cli.reload", "Put the configuration on disk in force, and say what becomes weaker."),
 )
 
 _HELP = "A self-hosted SMTP relay with enforced TLS per partner."

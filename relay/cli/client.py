@@ -1,0 +1,153 @@
+"""A running relay, as the commands speak with it: HTTP over its admin socket. Turns every failure into words and an exit code.
+
+The socket's path is read from the text of the configuration file, not from the loaded configuration: the queue must be seen, and a
+reload be asked for, while the file has errors.
+"""
+
+import errno
+import io
+import os
+import socket as socketlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from relay.cli.common import ExitCode, stop
+
+if TYPE_CHECKING:
+    import httpx
+    from rich.console import RenderableType
+
+SocketOption = Annotated[
+    Path | None,
+    typer.Option("--socket", metavar="PATH", help="The relay's admin socket, where the configuration cannot be read."),
+]
+
+_PATIENCE = 600.0  # seconds: an order about a million messages takes its time
+_WIDTH = 100
+
+
+class Relay:
+    """A context manager. What the relay refuses, and a relay that cannot be reached, end the program with the right exit code."""
+
+    def __init__(self, socket: Path) -> None:
+        import httpx
+
+        self._socket = socket
+        transport = httpx.HTTPTransport(uds=str(socket))
+        self._client = httpx.Client(transport=transport, base_url="http://relay", timeout=_PATIENCE)
+
+    @classmethod
+    def of(cls, config: Path, socket: Path | None) -> Self:
+        """By `--socket`, else by the configuration file."""
+        return cls(socket or socket_path(config))
+
+    def __enter__(self) -> Self:
+        why = _connects(self._socket)
+        if why:
+            stop(unreachable(self._socket, why), ExitCode.UNREACHABLE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A GET's JSON. `query` may hold lists."""
+        return self._answer("GET", path, params=query or {})
+
+    def post(self, path: str, body: Mapping[str, Any], *, expected: tuple[int, ...] = (200,)) -> dict[str, Any]:
+        """A POST's JSON. Statuses beside `expected` are refusals."""
+        return self._answer("POST", path, expected, json=body)
+
+    def pages(self, query: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        """GET /queue, page by page: no more than one is in memory."""
+        after: str | None = ""
+        while after is not None:
+            page = self.get("/queue", {**query, "after": after} if after else query)
+            yield page["messages"]
+            after = page["next"]
+
+    def _answer(self, method: str, path: str, expected: tuple[int, ...] = (200,), **options: Any) -> dict[str, Any]:
+        import httpx
+
+        try:
+            answer = self._client.request(method, path, **options)
+        except httpx.TransportError as error:
+            stop(f"the relay at {self._socket} broke off: {error}", ExitCode.UNREACHABLE)
+        found = _json(answer)
+        if answer.status_code not in expected:
+            code = ExitCode.USAGE if answer.status_code == 400 else ExitCode.NO
+            stop(str(found.get("error", f"the relay answered {answer.status_code}")), code)
+        return found
+
+
+def _json(answer: "httpx.Response") -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        stop("what listens on the socket is not a relay: its answer is not JSON", ExitCode.UNREACHABLE)
+    return found
+
+
+def _connects(path: Path) -> int:
+    """0 where somebody takes a connection, else the error number."""
+    with socketlib.socket(socketlib.AF_UNIX, socketlib.SOCK_STREAM) as probe:
+        probe.settimeout(10.0)
+        try:
+            return probe.connect_ex(str(path))
+        except OSError:  # longer than a socket's path can be: no relay has it
+            return errno.ENOENT
+
+
+def unreachable(path: Path, why: int) -> str:
+    """Why nobody answers, by error number, and what to do."""
+    head = f"the relay cannot be reached at {path}: "
+    if why == errno.ENOENT:
+        return head + "there is no such socket. Is it running? `admin.socket` in its configuration names the socket."
+    if why in (errno.EACCES, errno.EPERM):
+        return head + f"it is not for user {os.getuid()}. Run this as the relay's user, or as root."
+    if why == errno.ECONNREFUSED:
+        return head + "nobody listens there. Is the relay running?"
+    return head + os.strerror(why)
+
+
+def socket_path(config: Path) -> Path:
+    """`admin.socket` of a configuration file that may have any other errors. Ends the program where it cannot be found."""
+    from relay.config.document import UnreadableError, read
+
+    hint = "; or name the socket with --socket PATH"
+    try:
+        text = config.read_text(encoding="utf-8")
+        root, _faults = read(text, os.environ)
+    except OSError as error:
+        stop(f"{config}: {error.strerror}: name the configuration with --config FILE{hint}")
+    except UnicodeError:
+        stop(f"{config} is not UTF-8 text{hint}")
+    except UnreadableError as error:
+        stop(f"{config}:{error.fault.line}:{error.fault.column}: {error.fault.message}{hint}")
+    admin = root.child("admin")
+    socket = admin.child("socket") if admin is not None else None
+    if socket is None or not isinstance(socket.content, str) or not socket.content:
+        stop(f"{config} names no admin socket: write `admin: {{socket: relay.sock}}`, restart the relay{hint}")
+    return (config.parent / socket.content).absolute()
+
+
+def show(renderable: "RenderableType") -> None:
+    """Print for people: as wide as the terminal; 100 columns and no blanks at the ends of lines into a file or a pipe."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False, markup=False, emoji=False).print(renderable)
+        return
+    console = Console(width=_WIDTH, color_system=None, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(renderable)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

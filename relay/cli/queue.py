@@ -1,0 +1,234 @@
+"""`relay queue`: what waits in a running relay, and what to do with it."""
+
+import json as jsonlib
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli.client import Relay, SocketOption, show
+from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
+from relay.report.text import one_line
+
+app = typer.Typer(
+    help="Look into the queue of a running relay, and retry, hold, release, bounce or delete what is in it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_CHUNK = 1000  # ids in one request
+_PAGE = 500
+_DONE = {
+    "retry": "to be tried at once",
+    "hold": "held",
+    "release": "released",
+    "bounce": "returned to the sender",
+    "delete": "deleted without a word to the sender",
+}
+_FINAL = ("bounce", "delete")
+
+IdArguments = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids of messages.", show_default=False)]
+AllOption = Annotated[bool, typer.Option("--all", help="Everything in the queue.")]
+ToOption = Annotated[
+    str, typer.Option("--to", metavar="DOMAIN", help="Only recipients in this domain.", show_default=False)
+]
+ConnectorOption = Annotated[
+    str, typer.Option("--connector", metavar="NAME", help="Only what this connector governs.", show_default=False)
+]
+StateOption = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE", help="waiting, delivering, held; may be repeated.", show_default=False),
+]
+LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most so many messages; 0: all.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask, even for what cannot be undone.")]
+
+
+@app.command("list")
+def list_(
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    to: ToOption = "",
+    connector: ConnectorOption = "",
+    state: StateOption = None,
+    limit: LimitOption = 0,
+    socket: SocketOption = None,
+) -> None:
+    """List what is queued, oldest first."""
+    query: dict[str, Any] = {"limit": min(limit, _PAGE) if limit else _PAGE}
+    query |= {key: value for key, value in (("to", to), ("connector", connector), ("state", state)) if value}
+    with Relay.of(config, socket) as relay:
+        messages = _up_to(relay.pages(query), limit)
+        if json:
+            _print_array(messages)
+        else:
+            _print_list(messages, narrowed=bool(to or connector or state))
+
+
+def _up_to(pages: Iterable[list[dict[str, Any]]], limit: int) -> Iterable[dict[str, Any]]:
+    count = 0
+    for page in pages:
+        for each in page:
+            yield each
+            count += 1
+            if count == limit:
+                return
+
+
+def _print_array(messages: Iterable[Mapping[str, Any]]) -> None:
+    """A JSON array, one message a line, written as it comes."""
+    first = True
+    for each in messages:
+        typer.echo(("[" if first else ",") + jsonlib.dumps(each, ensure_ascii=False))
+        first = False
+    typer.echo("[]" if first else "]")
+
+
+def _print_list(messages: Iterable[Mapping[str, Any]], *, narrowed: bool) -> None:
+    count = 0
+    for each in messages:
+        if not count:
+            typer.echo(f"{'ID':20}  {'ACCEPTED':20}  {'SIZE':>9}  SENDER")
+        count += 1
+        sender = one_line(each["sender"]) or "<>"
+        typer.echo(f"{each['id']:20}  {_moment(each['accepted_at']):20}  {_size(each['size']):>9}  {sender}")
+        for recipient in each["recipients"]:
+            for line in _recipient_lines(recipient):
+                typer.echo(f"    {line}")
+    if not count:
+        typer.echo("Nothing in the queue matches." if narrowed else "The queue is empty.")
+
+
+def _recipient_lines(recipient: Mapping[str, Any]) -> Iterable[str]:
+    state, attempts, following = recipient["state"], recipient["attempts"], recipient["next_attempt"]
+    when = f", next {_moment(following)}" if following else ""
+    tried = f"{attempts} attempt{'' if attempts == 1 else 's'}"
+    yield f"{state:10}  {one_line(recipient['address'])}  ({tried}{when})"
+    last = recipient["last"]
+    if last:
+        yield f"  {one_line(' '.join(str(last[key] or '') for key in ('code', 'status', 'text')))[:74]}"
+
+
+@app.command("show")
+def show_(
+    message_id: Annotated[str, typer.Argument(metavar="ID")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """Show one message: where each recipient stands, what the last hop said, and what to do where TLS withholds it."""
+    from relay.report.trace import render_message, with_remedies
+
+    with Relay.of(config, socket) as relay:
+        found = relay.get(f"/queue/{_id(message_id)}")
+    if json:
+        print_json(with_remedies(found))
+    else:
+        show(render_message(found))
+
+
+def _register(action: str, summary: str) -> None:
+    """The five orders take the same arguments: one function, registered under each name."""
+
+    @app.command(action, help=summary)
+    def command(
+        ids: IdArguments = None,
+        config: ConfigOption = DEFAULT_CONFIG,
+        json: JsonOption = False,
+        everything: AllOption = False,
+        to: ToOption = "",
+        connector: ConnectorOption = "",
+        yes: YesOption = False,
+        socket: SocketOption = None,
+    ) -> None:
+        selection = _selection(ids, everything, to, connector)
+        _confirm(action, selection, yes=yes)
+        _act(action, Relay.of(config, socket), selection, json=json)
+
+
+_register("retry", "Try at once, whatever the back-off says.")
+_register("hold", "Keep back: no attempts and no expiry until released.")
+_register("release", "Let go what was held.")
+_register("bounce", "Give up now and tell the senders.")
+_register("delete", "Throw away without telling anybody.")
+
+
+def _selection(ids: list[str] | None, everything: bool, to: str, connector: str) -> dict[str, Any]:
+    """The body of POST /queue/ACTION. Exit code 2 where it says nothing, or two things."""
+    narrowed = {key: value for key, value in (("to", to), ("connector", connector)) if value}
+    if ids and (everything or narrowed):
+        stop("give ids, or --all, --to and --connector, not both", ExitCode.USAGE)
+    if ids:
+        return {"ids": [_id(each) for each in ids]}
+    if not everything and not narrowed:
+        stop("say which messages: ID..., --all, --to DOMAIN or --connector NAME", ExitCode.USAGE)
+    return {"all": True, **narrowed}
+
+
+def _id(text: str) -> str:
+    """As ids are written; what cannot be one is wrong usage, and must never become part of a path."""
+    upper = text.upper()
+    if not upper.isascii() or not upper.isalnum():
+        stop(f"{text!r} is not a message id: `relay queue list` shows them", ExitCode.USAGE)
+    return upper
+
+
+def _confirm(action: str, selection: Mapping[str, Any], *, yes: bool) -> None:
+    """What cannot be undone and names no ids is asked for once more; a script says --yes."""
+    if yes or action not in _FINAL or "ids" in selection:
+        return
+    what = "everything" + "".join(f", {key} {selection[key]}" for key in ("to", "connector") if key in selection)
+    if not _is_terminal():
+        stop(f"{action} {what}: this cannot be undone; add --yes", ExitCode.USAGE)
+    if not typer.confirm(f"{action.capitalize()} {what}: {_DONE[action]}. Go on?", err=True):
+        raise typer.Exit(ExitCode.NO)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _act(action: str, relay: Relay, selection: Mapping[str, Any], *, json: bool) -> None:
+    changed, running, unknown = 0, 0, []
+    with relay:
+        for body in _chunks(selection):
+            done = relay.post(f"/queue/{action}", body)
+            changed += done["changed"]
+            running += done["running"]
+            unknown += done["unknown"]
+    if json:
+        print_json({"changed": changed, "running": running, "unknown": unknown})
+    else:
+        _say(action, changed, running, unknown)
+    if unknown or not changed + running:
+        raise typer.Exit(ExitCode.NO)
+
+
+def _chunks(selection: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    ids = selection.get("ids")
+    if ids is None:
+        return (selection,)
+    return ({"ids": ids[start : start + _CHUNK]} for start in range(0, len(ids), _CHUNK))
+
+
+def _say(action: str, changed: int, running: int, unknown: list[str]) -> None:
+    typer.echo(f"{changed} recipient{'' if changed == 1 else 's'} {_DONE[action]}.")
+    if running:
+        typer.echo(f"{running} under way just now: done as soon as the attempt ends, unless that decides it.")
+    if unknown:
+        typer.echo(f"Not in the queue: {', '.join(unknown)}.", err=True)
+
+
+def _moment(text: str) -> str:
+    """RFC 3339 to the second."""
+    return f"{text[:19]}Z"
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
