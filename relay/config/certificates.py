@@ -9,6 +9,7 @@ Threat: a private key that others on the machine can read, and a key that shows 
 
 import base64
 import binascii
+import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
@@ -38,17 +39,18 @@ class PemError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """The blocks of one file. `certificates` as DER, in order; `keys` as PEM, each with its own BEGIN and END."""
+    """The blocks of one file. `certificates` as DER, in order; `keys` as PEM, each with its own BEGIN and END; `mode` as of stat()."""
 
     certificates: tuple[bytes, ...]
     keys: tuple[bytes, ...] = field(repr=False)
+    mode: int
 
 
 def read_pem(path: Path, limit: int = MAX_FILE) -> Pem:
     """All blocks of a PEM file. Raises PemError where it cannot be read, is too large, holds no block or is cut off."""
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            data, mode = file.read(limit + 1), os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise PemError(f"cannot be read: {error.strerror or error}") from None
     if len(data) > limit:
@@ -62,6 +64,7 @@ def read_pem(path: Path, limit: int = MAX_FILE) -> Pem:
     return Pem(
         tuple(_der(block[2]) for block in blocks if block[1] in _CERTIFICATE_LABELS),
         tuple(block[0] + b"\n" for block in blocks if block[1].endswith(b"PRIVATE KEY")),
+        mode,
     )
 
 
@@ -191,7 +194,8 @@ def _read_one(file: Path, now: datetime) -> Folder:
         return _without_key(file, key_file, leaf)
     source = file if pem.keys else key_file
     try:
-        key = _read_key(pem.keys or read_pem(key_file).keys)
+        key_pem = pem if pem.keys else read_pem(key_file)
+        key = _read_key(key_pem.keys)
     except PemError as error:
         return _error(source, str(error), "put the certificate's unencrypted private key there, in PEM")
     if key.public_key() != public_key:
@@ -205,7 +209,11 @@ def _read_one(file: Path, now: datetime) -> Folder:
         chain=pem.certificates,
         key=key,
     )
-    return Folder((found,), tuple(_warnings(file, source, found, now)))
+    problems = list(_warnings(file, found, now))
+    if key_pem.mode & stat.S_IRWXO:
+        text = "everybody on this machine can read the key"
+        problems.append(Problem(Severity.WARNING, source, text, f"chmod 600 {source}"))
+    return Folder((found,), tuple(problems))
 
 
 def _error(file: Path, text: str, remedy: str) -> Folder:
@@ -258,7 +266,7 @@ def san_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return (*dns, *(str(address) for address in san.get_values_for_type(x509.IPAddress)))
 
 
-def _warnings(file: Path, source: Path, found: CertificateFiles, now: datetime) -> Iterable[Problem]:
+def _warnings(file: Path, found: CertificateFiles, now: datetime) -> Iterable[Problem]:
     if not found.names:
         # RFC 9525 section 6.3: the common name never counts.
         text, remedy = (
@@ -272,9 +280,3 @@ def _warnings(file: Path, source: Path, found: CertificateFiles, now: datetime) 
     elif now < found.not_before:
         text = f"the certificate begins on {found.not_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         yield Problem(Severity.WARNING, file, text, "check the clock of this machine, or wait")
-    try:
-        readable = source.stat().st_mode & stat.S_IRWXO
-    except OSError:
-        readable = 0
-    if readable:
-        yield Problem(Severity.WARNING, source, "everybody on this machine can read the key", f"chmod 600 {source}")
