@@ -149,6 +149,11 @@ def _closed(event: e.SessionClosed) -> Record:
     return DEBUG if event.reason == "quit" else INFO, "session-closed", fields
 
 
+def _ended(event: e.RecipientEnded) -> Record:
+    fields = {"message": event.message, "recipient": event.recipient, "state": event.state, "status": event.status}
+    return INFO, "recipient-ended", fields
+
+
 def _taken(event: e.ConfigurationTaken) -> Record:
     fields = _some(file=event.file, weaker=list(event.weaker))
     return WARNING if event.weaker else INFO, "configuration-taken", fields
@@ -190,7 +195,7 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.SessionOpened: _plain(DEBUG, "session-opened", "listener", "client"),
     e.ConnectionRefused: _plain(WARNING, "connection-refused", "listener", "client", "reason"),
     e.LoginFailed: _plain(WARNING, "login-failed", "listener", "client", "user"),
-    e.RecipientEnded: _plain(INFO, "recipient-ended", "message", "recipient", "state", "status"),
+    e.RecipientEnded: _ended,
     e.TlsWithheld: _plain(WARNING, "tls-withheld", "message", "recipient", "hop", "failure", "remedy"),
     e.ReportQueued: _plain(INFO, "report-queued", "message", "about", "kind", "recipient"),
     e.ReportHeld: _plain(WARNING, "report-held", "message", "status"),

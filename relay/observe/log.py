@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -69,11 +69,16 @@ class EventLog:
         self._write(self.render(level, name, fields))
 
     def render(self, level: str, name: str, fields: Fields) -> bytes:
-        return self._render({"time": time_text(self._clock()), "level": level, "event": name, **self._relay, **fields})
+        return self._render({"time": _stamp(self._clock()), "level": level, "event": name, **self._relay, **fields})
 
     def dropped_notice(self, count: int) -> bytes:
         """The line that tells of lines that nobody took (`LineWriter.notice`)."""
         return self.render("warning", "log-lines-dropped", {"count": count})
+
+
+def _stamp(moment: datetime) -> str:
+    """As `time_text`; the short cut for UTC saves a tenth of the whole line."""
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z" if moment.tzinfo is UTC else time_text(moment)
 
 
 def _json(values: dict[str, Any]) -> bytes:
