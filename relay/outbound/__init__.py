@@ -1,1 +1,1 @@
-"""The sending side: look-ups, connections and their reuse, one attempt. Every delivery goes through a verdict."""
+"""Sending: find the hops, connect, make TLS as the plan says, let the verdict decide, and only then say MAIL."""

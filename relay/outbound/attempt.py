@@ -1,0 +1,206 @@
+"""One attempt: a message's recipients at one address, over a connection that was kept or is new. Every step judged, everything recorded.
+
+Leaves to `deliver` which address is next, and to the queue when to try again.
+At least once: a connection that dies after the final dot without a reply is a deferral, so the message may arrive twice; a kept
+connection that was already dead (no answer to MAIL, so nothing of the message was sent) is replaced once by a new one, unrecorded.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from relay.mail.attempt import Attempt, MessageBytes
+from relay.mail.envelope import Message
+from relay.mail.outcome import Deferred, Outcome
+from relay.mail.plan import TlsPlan
+from relay.mail.reply import Reply
+from relay.mail.tls import TlsEvidence
+from relay.outbound import outcomes
+from relay.outbound.client import Timeouts, Transaction, Transcript, accepted
+from relay.outbound.commands import PER_TRANSACTION, Commands, commands, header_is_utf8, needs_look_at_header
+from relay.outbound.connection import (
+    ClientTls,
+    Connection,
+    NoCertificateError,
+    Target,
+    Trouble,
+    open_connection,
+    open_in_clear,
+)
+from relay.outbound.pool import Kept, Moment, Pool, Wish
+from relay.outbound.wire import Break, Broken
+from relay.policy.plan import Step
+from relay.policy.verdict import Failed
+
+_CUT_SHORT = Deferred(451, "4.4.2", "the connection ended before this recipient's turn")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be sent, and under which configuration. `messages`: how many one connection may carry."""
+
+    message: Message
+    body: MessageBytes
+    connector: str
+    generation: object
+    messages: int
+
+    def record(
+        self, at: datetime, hop: str, address: str, plan: TlsPlan | None, results: Mapping[int, Outcome]
+    ) -> Attempt:
+        """An attempt that ended before there was a connection."""
+        return Attempt(self.message.id, at, hop, address, self.connector, plan, None, tuple(sorted(results.items())))
+
+    async def content(self) -> AsyncIterator[bytes]:
+        """Our trace header, then the message as received."""
+        ahead = self.message.header
+        async for piece in self.body.chunks():
+            yield ahead + piece if ahead else piece
+            ahead = b""
+        if ahead:
+            yield ahead
+
+
+@dataclass(slots=True)
+class Tried:
+    """The records of one address (two where TLS broke and clear text followed). `said_mail`: the hop was asked to take the message."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    said_mail: bool = False
+
+
+@dataclass(slots=True)
+class _Carried:
+    results: dict[int, Outcome] = field(default_factory=dict)
+    said_mail: bool = False
+    was_dead: bool = False
+
+
+class Attempts:
+    """Makes attempts. `clock` is the wall clock in UTC."""
+
+    def __init__(
+        self, pool: Pool[Connection], tls: ClientTls, timeouts: Timeouts, clock: Callable[[], datetime]
+    ) -> None:
+        self._pool, self._tls, self._timeouts, self._clock = pool, tls, timeouts, clock
+
+    async def at(self, job: Job, target: Target, indexes: Sequence[int]) -> Tried:
+        """Tries `target` for these recipients. Never raises for what the hop does; cut short, it leaves no open connection behind."""
+        tried, begun = Tried(), _Begun(self._clock())
+        try:
+            context = self._tls.context(target.plan)
+        except NoCertificateError as error:
+            self._note(tried, begun, job, target, None, dict.fromkeys(indexes, Deferred(451, "4.3.5", str(error))))
+            return tried
+        moment = Moment(begun.at, begun.tick, job.generation)
+        kept = self._pool.take(Wish(target, job.messages, context), moment)
+        if kept is not None:
+            carried = await self._carry(job, kept, indexes, is_reused=True)
+            if not carried.was_dead:
+                self._note(tried, begun, job, target, kept.connection.evidence, carried.results)
+                tried.said_mail = carried.said_mail
+                return tried
+        opened = await open_connection(target, self._tls, self._timeouts)
+        if isinstance(opened, Trouble) and opened.step is Step.SEND_IN_CLEAR:
+            self._note(tried, begun, job, target, opened.evidence, dict.fromkeys(indexes, opened.outcome))
+            begun = _Begun(self._clock())
+            opened = await open_in_clear(target, self._timeouts)
+        if isinstance(opened, Trouble):
+            self._note(tried, begun, job, target, opened.evidence, dict.fromkeys(indexes, opened.outcome))
+            return tried
+        tick = time.monotonic()
+        carried = await self._carry(job, Kept(opened, job.generation, tick, tick), indexes, is_reused=False)
+        self._note(tried, begun, job, target, opened.evidence, carried.results)
+        tried.said_mail = carried.said_mail
+        return tried
+
+    def _note(
+        self,
+        tried: Tried,
+        begun: "_Begun",
+        job: Job,
+        target: Target,
+        evidence: TlsEvidence | None,
+        results: Mapping[int, Outcome],
+    ) -> None:
+        ordered = tuple(results.items()) if len(results) == 1 else tuple(sorted(results.items()))
+        seconds = time.monotonic() - begun.tick
+        hop, address = str(target.hop), str(target.address)
+        tried.attempts.append(
+            Attempt(job.message.id, begun.at, hop, address, job.connector, target.plan, evidence, ordered, seconds)
+        )
+
+    async def _carry(self, job: Job, kept: Kept[Connection], indexes: Sequence[int], *, is_reused: bool) -> _Carried:
+        """Transactions until every recipient is settled or the connection is of no more use. Then it is kept, or told QUIT."""
+        carried = _Carried()
+        connection = kept.connection
+        waiting = list(indexes)
+        try:
+            while waiting:
+                waiting = await self._transact(job, connection, waiting, carried)
+                if carried.was_dead and is_reused:
+                    connection.cut()
+                    return carried
+                is_reused = False
+        except BaseException:
+            connection.cut()
+            raise
+        self._pool.put(kept)
+        return carried
+
+    async def _transact(self, job: Job, connection: Connection, waiting: Sequence[int], carried: _Carried) -> list[int]:
+        """One transaction, judged first. Returns the recipients that are left for the next one."""
+        approved = connection.judge(self._clock())
+        if isinstance(approved, Failed):
+            return _refused(connection, waiting, outcomes.of_verdict(approved), carried)
+        trouble = await approved.log_in()
+        if trouble is not None:
+            return _refused(connection, waiting, trouble.outcome, carried)
+        load = await self._load(job, connection, waiting[:PER_TRANSACTION])
+        carried.results.update(load.refused)
+        rest = list(waiting[PER_TRANSACTION:])
+        if not load.indexes:
+            return rest
+        transcript = await approved.transact(Transaction(load.mail, load.recipients, job.content))
+        carried.was_dead = not carried.said_mail and _was_dead(transcript)
+        carried.said_mail = True
+        settled = outcomes.settle(load.indexes, transcript, dsn=connection.offer.dsn)
+        carried.results.update(settled.outcomes)
+        rest = settled.again + rest
+        if rest and not accepted(transcript.mail):
+            # The sender is what it does not like, or there is nobody any more: the others would hear the same.
+            carried.results.update(dict.fromkeys(rest, carried.results[load.indexes[0]]))
+            return []
+        if rest and not transcript.usable:
+            carried.results.update(dict.fromkeys(rest, _CUT_SHORT))
+            return []
+        return rest
+
+    async def _load(self, job: Job, connection: Connection, indexes: Sequence[int]) -> Commands:
+        is_utf8 = needs_look_at_header(job.message, connection.offer) and await header_is_utf8(job.body)
+        return commands(job.message, indexes, connection.offer, utf8_header=is_utf8)
+
+
+class _Begun:
+    """When an attempt began, on both clocks."""
+
+    __slots__ = ("at", "tick")
+
+    def __init__(self, at: datetime) -> None:
+        self.at, self.tick = at, time.monotonic()
+
+
+def _refused(connection: Connection, waiting: Sequence[int], outcome: Outcome, carried: _Carried) -> list[int]:
+    """By us: nothing more is said on this connection but QUIT."""
+    connection.reusable = False
+    carried.results.update(dict.fromkeys(waiting, outcome))
+    return []
+
+
+def _was_dead(transcript: Transcript) -> bool:
+    """No reply to MAIL, or 421: a server that closed an idle connection. Nothing of the message was sent then (RFC 2920 flight or not)."""
+    answer = transcript.mail
+    if isinstance(answer, Reply):
+        return answer.code == 421
+    return isinstance(answer, Broken) and answer.kind in (Break.LOST, Break.TLS)

@@ -1,0 +1,225 @@
+"""aiosmtplib's client on our `Wire`, with what it lacks: MAIL, RCPT and DATA in one flight, and the message in pieces.
+
+Speaks SMTP and knows nothing of plans, verdicts and outcomes: `relay.outbound.connection` decides what may be said.
+RFC 5321 (section 4.5.3.2: a limit for each phase), RFC 2920 (pipelining).
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from aiosmtplib import SMTP, SMTPConnectResponseError
+from aiosmtplib.protocol import SMTPProtocol
+from aiosmtplib.response import SMTPResponse
+
+from relay.config.values import HostPort
+from relay.mail.reply import Reply
+from relay.outbound.framing import DotStuffing
+from relay.outbound.offer import Offer
+from relay.outbound.wire import Answer, Break, Broken, Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds (RFC 5321 section 4.5.3.2), but for `connect` and `handshake`, which are shorter since other hops wait to be tried."""
+
+    connect: float = 30.0
+    greeting: float = 300.0
+    command: float = 300.0  # for each reply to EHLO, STARTTLS, AUTH, MAIL, RCPT
+    handshake: float = 60.0
+    data: float = 120.0  # until the 354
+    block: float = 180.0  # for each piece of the message
+    final: float = 600.0  # after the final dot
+    quit: float = 5.0  # nobody waits for it; then the connection is cut
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One MAIL: the commands, each with its CRLF, and the message. `content` is called once."""
+
+    mail: bytes
+    recipients: tuple[bytes, ...]
+    content: Callable[[], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The answers to a transaction. `content` is the answer to DATA where that was refused, else the one to the final dot.
+
+    UNASKED where it never came so far. `usable` says whether the connection can carry another transaction.
+    """
+
+    mail: Answer
+    recipients: tuple[Answer, ...]
+    content: Answer
+    usable: bool
+
+
+UNASKED = Broken(Break.UNASKED)
+_DATA = b"DATA\r\n"
+_RSET = b"RSET\r\n"
+
+
+def accepted(answer: Answer) -> bool:
+    return isinstance(answer, Reply) and answer.code < 300
+
+
+class Client(SMTP):
+    """One connection to one address. `lost` is called when it is gone."""
+
+    def __init__(
+        self,
+        address: HostPort,
+        *,
+        helo: str,
+        source: str = "",
+        timeouts: Timeouts,
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(
+            hostname=address.host,
+            port=address.port,
+            local_hostname=helo,
+            source_address=(source, 0) if source else None,
+            timeout=timeouts.command,
+            start_tls=False,  # ours to decide; aiosmtplib's default goes on in clear where TLS is not offered
+        )
+        self.wire = Wire(asyncio.get_running_loop(), self._on_connection_lost)
+        self.lost = lost
+        self._address = address
+        self._timeouts = timeouts
+        self._in_transaction = False
+
+    @property
+    def offer(self) -> Offer:
+        """What the last EHLO said; nothing after HELO, and nothing between STARTTLS and the EHLO inside TLS."""
+        return Offer.of(self.esmtp_extensions, self.server_auth_methods)
+
+    async def _create_connection(self, timeout: float | None) -> SMTPResponse:  # noqa: ASYNC109 - aiosmtplib's signature
+        """Raises OSError and TimeoutError for the connection, aiosmtplib's errors for the greeting."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._timeouts.connect):
+            # An IP address: neither loop asks getaddrinfo.
+            self.transport, _ = await loop.create_connection(
+                lambda: self.wire, self._address.host, self._address.port, local_addr=self.source_address
+            )
+        self.protocol = self.wire
+        response = await self.wire.read_response(self._timeouts.greeting)
+        if response.code != 220:
+            raise SMTPConnectResponseError(response.code, response.message)
+        return response
+
+    async def secure(self, context: ssl.SSLContext, server_name: str) -> object:
+        """STARTTLS and the handshake; `server_name` is the SNI, "" for none. Raises as `Wire.start_tls`. EHLO has to be said again.
+
+        Returns the TLS connection, for evidence.
+        """
+        await self.wire.start_tls(context, server_name or None, self._timeouts.handshake)
+        self.transport = self.wire.transport
+        self._reset_server_state()  # RFC 3207 section 4.2: what was said in clear is forgotten
+        return self.wire.ssl_object
+
+    def leave(self) -> None:
+        """QUIT, without waiting for its answer."""
+        self.wire.leave(self._timeouts.quit)
+
+    def _on_connection_lost(self, protocol: SMTPProtocol) -> None:
+        super()._on_connection_lost(protocol)
+        self.lost()
+
+    async def transact(self, transaction: Transaction) -> Transcript:
+        """Never raises for what the hop does. Cut short (cancelled, the message unreadable), it cuts the connection."""
+        try:
+            return await self._transact(transaction)
+        except BaseException:
+            self.wire.cut()
+            raise
+
+    async def _transact(self, transaction: Transaction) -> Transcript:
+        if "pipelining" in self.esmtp_extensions:
+            mail, recipients, data = await self._flight(transaction)
+        else:
+            mail, recipients, data = await self._step_by_step(transaction)
+        asked_for_content = isinstance(data, Reply) and data.code == 354
+        content = data
+        if any(accepted(each) for each in recipients):
+            self._in_transaction = not asked_for_content
+            if asked_for_content:
+                content = _expected(await self._send(transaction.content()))
+        else:
+            self._in_transaction = accepted(mail) and not asked_for_content
+            content = UNASKED
+            if asked_for_content:
+                # RFC 2920 section 3.1: no recipient is left and it waits for a message. It gets none.
+                self.wire.send(b".\r\n", 1)
+                await self.wire.have(1, self._timeouts.final)
+                self.wire.take()
+        answers = (mail, *recipients, content)
+        for each in answers:
+            if isinstance(each, Broken) and each.kind is Break.VIOLATION:
+                self.wire.cut(each)
+        going = any(isinstance(each, Reply) and each.code == 421 for each in answers)
+        return Transcript(mail, recipients, content, usable=self.wire.is_sound and not going)
+
+    async def _flight(self, transaction: Transaction) -> tuple[Answer, tuple[Answer, ...], Answer]:
+        """MAIL, every RCPT and DATA at once; the answers come in that order (RFC 2920 section 3.1)."""
+        commands = [transaction.mail, *transaction.recipients, _DATA]
+        if self._in_transaction:
+            commands.insert(0, _RSET)
+        self.wire.send(b"".join(commands), len(commands))
+        await self.wire.have(len(commands), self._timeouts.command)
+        if self._in_transaction:
+            self.wire.take()
+        mail = _expected(self.wire.take())
+        recipients = tuple(_expected(self.wire.take()) for _ in transaction.recipients)
+        return mail, recipients, _expected(self.wire.take(), 354)
+
+    async def _step_by_step(self, transaction: Transaction) -> tuple[Answer, tuple[Answer, ...], Answer]:
+        if self._in_transaction:
+            await self._say(_RSET)
+        mail = _expected(await self._say(transaction.mail))
+        if not accepted(mail):
+            return mail, tuple(UNASKED for _ in transaction.recipients), UNASKED
+        recipients = tuple([_expected(await self._say(each)) for each in transaction.recipients])
+        if not any(accepted(each) for each in recipients):
+            return mail, recipients, UNASKED
+        return mail, recipients, _expected(await self._say(_DATA, self._timeouts.data), 354)
+
+    async def _say(self, command: bytes, seconds: float = 0.0) -> Answer:
+        self.wire.send(command, 1)
+        await self.wire.have(1, seconds or self._timeouts.command)
+        return self.wire.take()
+
+    async def _send(self, pieces: AsyncIterator[bytes]) -> Answer:
+        """The message and the final dot. A hop may refuse in the middle; then no more is sent, and the connection is of no more use."""
+        stuffing, held = DotStuffing(), b""
+        self.wire.send(b"", 1)
+        async for piece in pieces:
+            if held:
+                self.wire.send(held)
+                await self.wire.drain(self._timeouts.block)
+                if self.wire.has_spoken:
+                    return self._spoken_early()
+            held = stuffing.feed(piece)
+        self.wire.send(held + stuffing.end())
+        await self.wire.have(1, self._timeouts.final)
+        return self.wire.take()
+
+    def _spoken_early(self) -> Answer:
+        answer = self.wire.take()
+        self.wire.cut(Broken(Break.LOST, "the hop answered in the middle of the message"))
+        if accepted(answer):
+            return Broken(Break.VIOLATION, "it took the message before its end")
+        return answer
+
+
+def _expected(answer: Answer, code: int = 250) -> Answer:
+    """A positive reply of the wrong kind (354 to RCPT, 250 to DATA) says that hop and we are out of step."""
+    if (
+        isinstance(answer, Reply)
+        and answer.code < 400
+        and (answer.code // 100 != 2 if code == 250 else answer.code != code)
+    ):
+        return Broken(Break.VIOLATION, f"it said {answer.code} where {code} was due")
+    return answer

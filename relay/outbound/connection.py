@@ -1,0 +1,281 @@
+"""From an address to a connection that may carry mail. The types say how far it is:
+
+`open_connection` gives a `Connection`: EHLO said, TLS made where the plan wants it, evidence taken. It has no method to send mail.
+`Connection.judge` gives an `Approved` for one transaction, or the demand that fails. Only `Approved` can log in and say MAIL.
+
+Whether clear text is allowed is decided by `relay.policy.plan` alone; here its steps are carried out.
+RFC 5321 section 3.1 and 3.2, RFC 3207, RFC 4954 (AUTH). Threats: STARTTLS stripped, broken or injected into; a password in clear.
+"""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from aiosmtplib import SMTPAuthenticationError, SMTPException, SMTPHeloError, SMTPResponseException
+
+from relay.config.models import RouteAuth
+from relay.config.values import HostPort
+from relay.mail.outcome import Deferred
+from relay.mail.plan import TlsPlan
+from relay.mail.reply import Reply
+from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
+from relay.outbound import outcomes
+from relay.outbound.client import Client, Timeouts, Transaction, Transcript
+from relay.outbound.offer import NOTHING, Offer
+from relay.outbound.wire import words
+from relay.policy.book import IpAddress
+from relay.policy.plan import Step, after_broken_tls, after_ehlo
+from relay.policy.verdict import Failed, Satisfied, Verdict, judge
+
+
+class NoCertificateError(Exception):
+    """The plan's client certificate is not among ours; str() says so."""
+
+
+class ClientTls(Protocol):
+    """Our side of TLS as a client. `relay.outbound.handshake` has the real one."""
+
+    def context(self, plan: TlsPlan) -> ssl.SSLContext:
+        """The same object for as long as its certificate and settings are in force. Raises NoCertificateError."""
+        ...
+
+    def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:
+        """What the connection is, its chain checked against the plan's trust stores."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Everything that makes one connection unlike another: two deliveries with equal targets may share it."""
+
+    hop: HostPort
+    address: IpAddress
+    plan: TlsPlan
+    helo: str
+    source: str = ""
+    auth: RouteAuth | None = field(default=None, repr=False)
+
+    @property
+    def server_name(self) -> str:
+        """The SNI; none for an IP address (RFC 6066 section 3)."""
+        return "" if self.hop.is_address else self.hop.host
+
+    @property
+    def endpoint(self) -> HostPort:
+        return HostPort(str(self.address), self.hop.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no connection to send on. `step` SEND_IN_CLEAR: TLS broke, and the plan allows clear text on a new connection."""
+
+    outcome: Deferred
+    evidence: TlsEvidence | None = None
+    step: Step = Step.REFUSE
+
+
+class Connection:
+    """Open and not judged. `offer` is what the hop said last; `context` is None in clear."""
+
+    def __init__(
+        self, target: Target, client: Client, evidence: TlsEvidence | None, context: ssl.SSLContext | None
+    ) -> None:
+        self.target, self.evidence, self.context = target, evidence, context
+        self.offer: Offer = client.offer if client.supports_esmtp else NOTHING
+        self.transactions = 0
+        self.logged_in = False
+        self.reusable = True
+        self._client = client
+        self._until = _until(target.plan, evidence)
+
+    @property
+    def is_sound(self) -> bool:
+        return self._client.wire.is_sound
+
+    @property
+    def is_gone(self) -> bool:
+        return self._client.wire.gone.done()
+
+    def holds_at(self, now: datetime) -> bool:
+        """False once an exception in the plan, or a certificate of the verified path, has ended."""
+        return self._until is None or now < self._until
+
+    def judge(self, now: datetime) -> "Approved | Failed":
+        """The verdict on this connection under its plan, for one transaction."""
+        verdict: Verdict = judge(self.target.plan, self.evidence)
+        if isinstance(verdict, Failed):
+            return verdict
+        if not self.holds_at(now):
+            return Failed(TlsFailure.CERTIFICATE_EXPIRED, "default", "what made this connection good has ended")
+        return Approved(self, verdict)
+
+    def when_lost(self, call: Callable[[], None]) -> None:
+        self._client.lost = call
+
+    def leave(self) -> None:
+        """QUIT, without waiting."""
+        self._client.leave()
+
+    def cut(self) -> None:
+        self._client.wire.cut()
+
+    async def gone(self) -> None:
+        await self._client.wire.gone
+
+
+class Approved:
+    """A connection that its plan allows to carry one transaction. Made by `Connection.judge` only."""
+
+    def __init__(self, connection: Connection, _verdict: Satisfied) -> None:
+        self._connection = connection
+        self._spent = False
+
+    async def log_in(self) -> Trouble | None:
+        """AUTH where the route asks for it and it has not been done; None when all is well. Call it before `transact`."""
+        connection = self._connection
+        auth, client = connection.target.auth, connection._client
+        if auth is None or connection.logged_in:
+            return None
+        trouble = await _log_in(client, auth, connection.evidence, connection.offer)
+        connection.logged_in = trouble is None
+        return trouble
+
+    async def transact(self, transaction: Transaction) -> Transcript:
+        connection = self._connection
+        if self._spent or (connection.target.auth is not None and not connection.logged_in):
+            raise RuntimeError("one verdict, one transaction, and AUTH first")
+        self._spent = True
+        connection.transactions += 1
+        return await connection._client.transact(transaction)
+
+
+async def open_connection(target: Target, tls: ClientTls, timeouts: Timeouts) -> Connection | Trouble:
+    """Connects, says EHLO and does what the plan says next."""
+    client = await _reach(target, timeouts)
+    if isinstance(client, Trouble):
+        return client
+    step = after_ehlo(target.plan, starttls_offered=client.offer.starttls)
+    if step is Step.START_TLS:
+        return await _secure(target, client, tls)
+    if step is Step.SEND_IN_CLEAR:
+        return Connection(target, client, None, None)
+    client.leave()
+    return _not_offered(target)
+
+
+async def open_in_clear(target: Target, timeouts: Timeouts) -> Connection | Trouble:
+    """A new connection without TLS, after TLS broke on another. Raises ValueError where the plan does not allow that."""
+    if after_broken_tls(target.plan) is not Step.SEND_IN_CLEAR:
+        raise ValueError("the plan does not allow clear text")
+    client = await _reach(target, timeouts)
+    if isinstance(client, Trouble):
+        return client
+    connection = Connection(target, client, None, None)
+    connection.reusable = False  # the next message tries TLS first again
+    return connection
+
+
+async def _reach(target: Target, timeouts: Timeouts) -> Client | Trouble:
+    """Connection, greeting, EHLO."""
+    client = Client(target.endpoint, helo=target.helo, source=target.source, timeouts=timeouts)
+    try:
+        await client.connect()
+    except SMTPException:
+        client.wire.cut()
+        return Trouble(outcomes.before_mail(client.wire.last, "the greeting"))
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else words(error)
+        return Trouble(outcomes.no_connection(str(target.endpoint), reason))
+    try:
+        await _greet(client, target.plan)
+    except SMTPException:
+        client.leave()
+        return Trouble(outcomes.before_mail(client.wire.last, "EHLO"))
+    except BaseException:
+        client.wire.cut()
+        raise
+    return client
+
+
+async def _greet(client: Client, plan: TlsPlan) -> None:
+    """EHLO; HELO where that is refused for good and the plan allows clear text, since HELO leads to no STARTTLS."""
+    try:
+        await client.ehlo()
+    except SMTPHeloError as refusal:
+        may_be_clear = after_ehlo(plan, starttls_offered=False) is Step.SEND_IN_CLEAR
+        if refusal.code < 500 or not may_be_clear or not client.wire.is_sound:
+            raise
+        await client.helo()
+
+
+async def _secure(target: Target, client: Client, tls: ClientTls) -> Connection | Trouble:
+    """STARTTLS, handshake, evidence, EHLO again."""
+    step = after_broken_tls(target.plan)
+    evidence: TlsEvidence | None = None
+    try:
+        context = tls.context(target.plan)
+        ssl_object = await client.secure(context, target.server_name)
+        evidence = tls.evidence(ssl_object, target.plan)
+        await client.ehlo()
+    except NoCertificateError as error:
+        client.leave()
+        return Trouble(Deferred(451, "4.3.5", str(error)))
+    except SMTPException as error:
+        refused = isinstance(error, SMTPResponseException)
+        client.leave() if refused else client.wire.cut()
+        if evidence is None:
+            return Trouble(outcomes.refused_starttls(client.wire.last), step=step)
+        outcome = outcomes.before_mail(client.wire.last, "EHLO inside TLS")
+        return Trouble(outcome, evidence, step if outcome.failure else Step.REFUSE)
+    except (ssl.SSLError, OSError) as error:
+        client.wire.cut()
+        late = isinstance(error, ConnectionAbortedError | TimeoutError)
+        text = f"the TLS handshake failed: {'no end in time' if late else words(error)}"
+        return Trouble(outcomes.broken_tls(text), step=step)
+    except BaseException:
+        client.wire.cut()
+        raise
+    return Connection(target, client, evidence, context)
+
+
+def _not_offered(target: Target) -> Trouble:
+    verdict = judge(target.plan, None)
+    source = verdict.source if isinstance(verdict, Failed) else "default"
+    return Trouble(
+        Deferred(
+            451,
+            "4.7.4",
+            f"{target.hop} does not offer STARTTLS, and TLS is required (asked by {source})",
+            TlsFailure.STARTTLS_NOT_SUPPORTED,
+        )
+    )
+
+
+async def _log_in(client: Client, auth: RouteAuth, evidence: TlsEvidence | None, offer: Offer) -> Trouble | None:
+    """AUTH PLAIN or LOGIN, only inside TLS. What the hop says is not passed on: it might hold the password."""
+    if evidence is None:
+        text = "the smart host wants a password and the connection is in clear: it is not sent"
+        return Trouble(Deferred(451, "4.7.11", text))
+    if not offer.auth & {"plain", "login"}:
+        return Trouble(Deferred(451, "4.7.0", "the smart host offers neither AUTH PLAIN nor AUTH LOGIN"), evidence)
+    log_in = client.auth_plain if "plain" in offer.auth else client.auth_login
+    try:
+        await log_in(auth.user, auth.password.reveal())
+    except SMTPAuthenticationError as error:
+        status = client.wire.last.status if isinstance(client.wire.last, Reply) else ""
+        text = f"the smart host refuses our user name or password: {error.code} {status}".rstrip()
+        return Trouble(Deferred(error.code if 400 <= error.code < 500 else 451, "4.7.8", text), evidence)
+    except SMTPException:
+        return Trouble(outcomes.before_mail(client.wire.last, "AUTH"), evidence)
+    return None
+
+
+def _until(plan: TlsPlan, evidence: TlsEvidence | None) -> datetime | None:
+    """The first moment at which the verdict would be another; None where there is none."""
+    ends = [plan.until] if plan.until is not None else []
+    if evidence is not None:
+        paths = (evidence.paths.get(trust) for trust in plan.trusts)
+        ends.extend(path.until for path in paths if isinstance(path, Trusted))
+    return min(ends, default=None)

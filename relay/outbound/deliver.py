@@ -1,0 +1,256 @@
+"""Outbound: takes a delivery from the scheduler and gives back what became of every recipient at every hop it tried.
+
+Recipients are grouped by connector and plan; each group goes to its hops in order until all are settled: the next address after a
+failed connection, failed TLS, a failed verdict, or 4xx; 5xx after MAIL is the end (see `relay.outbound.outcomes`).
+Knows nothing of the queue. Tells `TlsWithheld` once for a message's recipient that waits because of TLS.
+"""
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+
+from relay.config.models import OutboundConnector
+from relay.config.values import HostPort
+from relay.dns.answers import Resolver
+from relay.mail.attempt import Attempt, Delivery
+from relay.mail.events import Emit, TlsWithheld
+from relay.mail.outcome import Bounced, Deferred, Outcome
+from relay.mail.plan import TlsPlan
+from relay.outbound.attempt import Attempts, Job
+from relay.outbound.client import Timeouts
+from relay.outbound.connection import ClientTls, Connection, Target
+from relay.outbound.lookup import find_addresses, find_hosts, in_order, shuffled_addresses
+from relay.outbound.ourselves import Ourselves
+from relay.outbound.pool import Pool, PoolLimits
+from relay.outbound.remedy import remedy
+from relay.policy.book import IpAddress, RuleBook
+from relay.policy.plan import choose_plan, running_exception
+from relay.policy.route import SMTP_PORT, Unroutable
+
+_PLANS = 10_000
+_TOLD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundSettings:
+    """`addresses`: how many one delivery tries. `refusals`: how many hops may answer it with 4xx before it waits for its next turn."""
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    pool: PoolLimits = field(default_factory=PoolLimits)
+    port: int = SMTP_PORT
+    addresses: int = 8
+    refusals: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewHop:
+    """`trouble` is why mail could not go there, "" where it could."""
+
+    hop: HostPort
+    addresses: tuple[IpAddress, ...]
+    plan: TlsPlan
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be tried for a domain now. `unroutable` where no host could be found."""
+
+    connector: OutboundConnector
+    hops: tuple[PreviewHop, ...]
+    unroutable: Unroutable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Recipients that share connector, route and plan; `domain` is that of the first."""
+
+    connector: OutboundConnector
+    domain: str
+    indexes: tuple[int, ...]
+
+
+class Outbound:
+    """`book` and `ourselves` are asked at every delivery, so that a reload holds at once. `clock` is the wall clock in UTC."""
+
+    def __init__(
+        self,
+        *,
+        book: Callable[[], RuleBook],
+        resolver: Resolver,
+        tls: ClientTls,
+        ourselves: Callable[[], Ourselves],
+        clock: Callable[[], datetime],
+        emit: Emit,
+        chance: random.Random | None = None,
+        settings: OutboundSettings = OutboundSettings(),
+    ) -> None:
+        self._book, self._resolver, self._ourselves = book, resolver, ourselves
+        self._clock, self._emit = clock, emit
+        self._chance = chance or random.SystemRandom()
+        self._settings = settings
+        self._pool: Pool[Connection] = Pool(settings.pool, time.monotonic)
+        self._attempts = Attempts(self._pool, tls, settings.timeouts, clock)
+        self._plans = _Plans()
+        self._told: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    async def deliver(self, delivery: Delivery) -> Sequence[Attempt]:
+        """Every attempt, in order. Of a recipient, the last attempt that has it says what became of it; every one of
+        `delivery.indexes` is in at least one. Never raises for what hops, DNS or the network do."""
+        book, attempts = self._book(), list[Attempt]()
+        for group in _groups(book, delivery, self._clock().astimezone(UTC).date()):
+            attempts.extend(await self._deliver(book, delivery, group))
+        self._tell_withheld(delivery, attempts)
+        return attempts
+
+    async def preview(self, domain: str) -> Preview:
+        """What `deliver` would try for a recipient of `domain`, without connecting anywhere."""
+        book, now = self._book(), self._clock()
+        connector, ourselves = book.outbound_for(domain), self._ourselves()
+        hosts = await find_hosts(self._resolver, connector, domain, ourselves, self._settings.port)
+        if isinstance(hosts, Bounced | Deferred):
+            return Preview(connector, (), hosts)
+        found: list[PreviewHop] = []
+        for hop in (hop for group in hosts for hop in group):
+            plan = self._plans.choose(book, connector, domain, hop.host, now)
+            addresses = await find_addresses(self._resolver, connector, hop, ourselves)
+            if isinstance(addresses, Bounced | Deferred):
+                found.append(PreviewHop(hop, (), plan, addresses.text))
+            else:
+                found.append(PreviewHop(hop, addresses, plan))
+        return Preview(connector, tuple(found))
+
+    async def close(self) -> None:
+        """QUIT to idle connections, briefly waited for. Deliveries under way are for the scheduler to end."""
+        await self._pool.close()
+
+    async def _deliver(self, book: RuleBook, delivery: Delivery, group: _Group) -> list[Attempt]:
+        connector = group.connector
+        job = Job(delivery.message, delivery.body, connector.name, book, connector.limits.messages_per_connection)
+        ourselves = self._ourselves()
+        hosts = await find_hosts(self._resolver, connector, group.domain, ourselves, self._settings.port)
+        if isinstance(hosts, Bounced | Deferred):
+            return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
+        walk = _Walk(job, group.indexes)
+        for hop in in_order(hosts, self._chance, self._pool.is_warm):
+            plan = self._plans.choose(book, connector, group.domain, hop.host, self._clock())
+            addresses = await find_addresses(self._resolver, connector, hop, ourselves)
+            if isinstance(addresses, Bounced | Deferred):
+                walk.dead_end(self._clock(), hop, plan, addresses)
+                continue
+            for target in self._targets(book, connector, hop, plan, addresses):
+                tried = await self._attempts.at(job, target, walk.waiting)
+                walk.went(tried.attempts, said_mail=tried.said_mail)
+                if walk.is_over(self._settings):
+                    return walk.attempts
+        return walk.end()
+
+    def _targets(
+        self,
+        book: RuleBook,
+        connector: OutboundConnector,
+        hop: HostPort,
+        plan: TlsPlan,
+        addresses: Sequence[IpAddress],
+    ) -> list[Target]:
+        """The addresses of a hop in the order to try them: connected ones first, else by chance."""
+        helo = connector.helo or book.config.hostname
+        targets = [
+            Target(hop, address, plan, helo, connector.source or "", connector.route.auth)
+            for address in shuffled_addresses(addresses, self._chance)
+        ]
+        if len(targets) > 1 and self._pool.is_warm(hop):
+            targets.sort(key=lambda target: not self._pool.has(target))
+        return targets
+
+    def _tell_withheld(self, delivery: Delivery, attempts: Sequence[Attempt]) -> None:
+        last: dict[int, tuple[Attempt, Outcome]] = {}
+        for attempt in attempts:
+            for index, outcome in attempt.outcomes:
+                last[index] = (attempt, outcome)
+        for index, (attempt, outcome) in last.items():
+            key = (delivery.message.id, index)
+            if not isinstance(outcome, Deferred) or outcome.failure is None or key in self._told:
+                continue
+            self._told[key] = None
+            if len(self._told) > _TOLD:
+                self._told.popitem(last=False)
+            address = delivery.message.envelope.recipients[index].address
+            what = remedy(outcome.failure, hop=attempt.hop, connector=attempt.connector, domain=address.domain)
+            self._emit(TlsWithheld(delivery.message.id, str(address), attempt.hop, outcome.failure, what))
+
+
+class _Plans:
+    """Plans, kept for as long as book and day (UTC) are the same."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str, str], TlsPlan] = {}
+        self._book: RuleBook | None = None
+        self._day = date.min
+
+    def choose(self, book: RuleBook, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
+        day = now.astimezone(UTC).date()
+        if book is not self._book or day != self._day or len(self._made) >= _PLANS:
+            self._made.clear()
+            self._book, self._day = book, day
+        key = (connector.name, domain, host)
+        plan = self._made.get(key)
+        if plan is None:
+            plan = self._made[key] = choose_plan(book, connector, domain, host, now)
+        return plan
+
+
+class _Walk:
+    """How far a group has come on its way along the hops."""
+
+    def __init__(self, job: Job, indexes: Sequence[int]) -> None:
+        self.attempts: list[Attempt] = []
+        self.waiting: list[int] = list(indexes)
+        self._job = job
+        self._tried = self._refusals = 0
+        self._dead_ends: list[Unroutable] = []
+
+    def dead_end(self, at: datetime, hop: HostPort, plan: TlsPlan, why: Unroutable) -> None:
+        """A host without an address to try. As long as others are left it only defers."""
+        self._dead_ends.append(why)
+        soft = Deferred(451, f"4{why.status[1:]}", why.text)
+        self.attempts.append(self._job.record(at, str(hop), "", plan, dict.fromkeys(self.waiting, soft)))
+
+    def went(self, attempts: Sequence[Attempt], *, said_mail: bool) -> None:
+        self.attempts.extend(attempts)
+        self._tried += 1
+        self._refusals += said_mail
+        if attempts:
+            last = dict(attempts[-1].outcomes)
+            self.waiting = [index for index in self.waiting if isinstance(last.get(index), Deferred)]
+
+    def is_over(self, settings: OutboundSettings) -> bool:
+        return not self.waiting or self._tried >= settings.addresses or self._refusals >= settings.refusals
+
+    def end(self) -> list[Attempt]:
+        """No hop is left. Where every one was a dead end for good, so is the route."""
+        if not self._tried and self._dead_ends and all(isinstance(each, Bounced) for each in self._dead_ends):
+            final = dict.fromkeys(self.waiting, self._dead_ends[-1])
+            self.attempts[-1] = replace(self.attempts[-1], outcomes=tuple(final.items()))
+        return self.attempts
+
+
+def _groups(book: RuleBook, delivery: Delivery, today: date) -> list[_Group]:
+    """One group where all recipients have one domain; else by connector, by domain for MX, and by running exception."""
+    recipients = delivery.message.envelope.recipients
+    found: dict[object, tuple[OutboundConnector, str, list[int]]] = {}
+    known: dict[str, list[int]] = {}
+    for index in delivery.indexes:
+        domain = recipients[index].address.domain
+        indexes = known.get(domain)
+        if indexes is None:
+            connector = book.outbound_for(domain)
+            exception = running_exception(book, domain, today)
+            terms = (exception.allow, exception.until) if exception is not None else ()
+            key = (connector.name, domain if connector.route.by_mx else "", terms)
+            indexes = known[domain] = found.setdefault(key, (connector, domain, []))[2]
+        indexes.append(index)
+    return [_Group(connector, domain, tuple(indexes)) for connector, domain, indexes in found.values()]

@@ -1,0 +1,54 @@
+"""Our TLS as a client: a context per minimum version and client certificate, and the evidence of what a handshake gave.
+
+The engine, the facts and the trust stores are `relay.tls`; what they must be is in the plan.
+"""
+
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+
+from relay.config.certificates import CertificateFiles
+from relay.mail.plan import TlsPlan, TlsVersion
+from relay.mail.tls import TLS_VERSIONS, TlsEvidence
+from relay.outbound.connection import NoCertificateError
+from relay.tls.context import client_context
+from relay.tls.evidence import evidence_of
+from relay.tls.trust import Purpose, TrustStores
+
+_USUAL = "TLSv1.2"
+
+
+class TlsClient:
+    """`certificate` finds one of ours by the name in a plan (`Keyring.by_name`)."""
+
+    def __init__(
+        self,
+        certificate: Callable[[str], CertificateFiles | None],
+        stores: TrustStores,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._certificate, self._stores, self._clock = certificate, stores, clock
+        self._contexts: dict[tuple[str, str], tuple[CertificateFiles | None, ssl.SSLContext]] = {}
+
+    def context(self, plan: TlsPlan) -> ssl.SSLContext:
+        """A certificate that was replaced gives another context. Raises NoCertificateError."""
+        name = plan.client_certificate
+        files = self._certificate(name) if name else None
+        if name and files is None:
+            raise NoCertificateError(f"the client certificate {name} is not in our certificates")
+        minimum = _lowest(plan)
+        made = self._contexts.get((minimum, name))
+        if made is None or made[0] is not files:
+            made = files, client_context(minimum=minimum, client_certificate=files)
+            self._contexts[minimum, name] = made
+        return made[1]
+
+    def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:
+        return self._stores.check(evidence_of(ssl_object), plan.trusts, Purpose.SERVER, self._clock())
+
+
+def _lowest(plan: TlsPlan) -> str:
+    """What the handshake allows: TLS 1.2, or less where the plan is content with less. A hop that is too old for a stricter plan
+    is better told apart by the verdict, with evidence, than by a broken handshake."""
+    wanted = [each.minimum for each in plan.demands if isinstance(each, TlsVersion)]
+    return min([_USUAL, *wanted], key=TLS_VERSIONS.index)

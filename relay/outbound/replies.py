@@ -1,0 +1,86 @@
+"""A hop's replies (RFC 5321 section 4.2) out of the bytes as they come. Sans-IO; knows nothing of what was asked.
+
+Threat: a hop that never ends its line or its reply. Both are bounded, and what is no reply is a fault, never skipped.
+"""
+
+import re
+
+from relay.mail.reply import Reply
+
+MAX_LINE = 4096  # octets; RFC 5321 section 4.5.3.1.5 says 512
+MAX_REPLY = 65536
+
+_STATUS = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:[ \t]+|\Z)")
+_CODES = frozenset(str(code).encode() for code in range(200, 600))
+_MARKS = frozenset((b" ", b"-", b""))
+
+
+class ReplyReader:
+    """`feed` gives the replies that are complete. Once `fault` says what was wrong, nothing more comes: a hop out of step is not believed."""
+
+    __slots__ = ("_code", "_lines", "_rest", "_size", "_status", "fault")
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self._rest = b""
+        self._code = b""  # of a reply whose last line has not come
+        self._status = ""
+        self._lines: list[str] = []
+        self._size = 0
+
+    @property
+    def is_between(self) -> bool:
+        """True where no reply has begun."""
+        return not self._rest and not self._lines
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Replies in order; those that came before the fault are good."""
+        if self._rest:
+            data = self._rest + data
+        replies: list[Reply] = []
+        start = 0
+        while not self.fault and (end := data.find(b"\n", start)) >= 0:
+            self._line(data[start : end - 1 if end > start and data[end - 1] == 13 else end], replies)
+            start = end + 1
+        self._rest = b"" if self.fault else data[start:]
+        if len(self._rest) > MAX_LINE:
+            self.fault, self._rest = "a reply line without end", b""
+        return replies
+
+    def _line(self, line: bytes, replies: list[Reply]) -> None:
+        code, mark = line[:3], line[3:4]
+        self._size += len(line)
+        self.fault = self._fault_of(line, code, mark)
+        if self.fault:
+            return
+        text = _text(line[4:])
+        status = _STATUS.match(text)
+        if status is not None and ord(text[0]) == code[0]:
+            # RFC 2034 section 4: on every line of the reply; the first one counts.
+            self._status = self._status or status[0].rstrip()
+            text = text[status.end() :]
+        if mark == b"-":
+            self._code = code
+            self._lines.append(text)
+            return
+        if self._lines:
+            text = "\n".join((*self._lines, text))
+            self._lines.clear()
+        replies.append(Reply(int(code), self._status, text))
+        self._status, self._size = "", 0
+
+    def _fault_of(self, line: bytes, code: bytes, mark: bytes) -> str:
+        if len(line) > MAX_LINE:
+            return "a reply line without end"
+        if code not in _CODES or mark not in _MARKS:
+            return f"not an SMTP reply: {_text(line[:80])!r}"
+        if self._lines and code != self._code:
+            # RFC 5321 section 4.2.1: every line of a reply has the same code.
+            return f"a reply that begins with {_text(self._code)} and goes on with {_text(code)}"
+        return "a reply without end" if self._size > MAX_REPLY else ""
+
+
+def _text(raw: bytes) -> str:
+    """For logs and reports: printable, whatever the hop sent."""
+    text = raw.decode("utf-8", "replace")
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
