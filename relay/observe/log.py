@@ -8,6 +8,7 @@ reply can neither forge a line nor talk to the terminal.
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import structlog
 from relay.mail.codec import time_text
 from relay.mail.events import Event
 from relay.observe.fields import Fields, record
+from relay.observe.lines import LineWriter
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -30,6 +32,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 class LogFormat(StrEnum):
     JSON = "json"
     TEXT = "text"
+
+
+def format_for(fd: int) -> LogFormat:
+    """Text where somebody is looking, JSON where a program reads."""
+    return LogFormat.TEXT if os.isatty(fd) else LogFormat.JSON
 
 
 class EventLog:
@@ -125,6 +132,21 @@ class _Bridge(logging.Handler):
             self._log.line(level, "library-log", fields)
         except Exception:  # noqa: BLE001 - as in EventLog.__call__; logging's own way would print to stderr in free form
             self._log.failed += 1
+
+
+@contextmanager
+def event_log(
+    fd: int, *, clock: Callable[[], datetime], style: LogFormat = LogFormat.JSON, level: str = "info", relay: str = ""
+) -> Iterator[tuple[EventLog, LineWriter]]:
+    """A log on a file descriptor while the block runs, written out at its end. The writer's `dropped` is for the metrics."""
+    log = EventLog(
+        lambda line: writer.write(line), clock=clock, style=style, level=level, colors=os.isatty(fd), relay=relay
+    )
+    writer = LineWriter(fd, notice=log.dropped_notice)
+    try:
+        yield log, writer
+    finally:
+        writer.close()
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 import json
 import logging
+import os
 import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from relay.mail.outcome import Deferred
 from relay.mail.plan import TlsPlan
 from relay.mail.reply import Reply
 from relay.observe.fields import known, record
-from relay.observe.log import EventLog, LogFormat, library_logs
+from relay.observe.log import EventLog, LogFormat, event_log, format_for, library_logs
 from tests.unit.observe.samples import ALL, DELIVERED, GONE, LEAF, MISMATCH, NOW, TLS, attempt, message
 
 
@@ -242,3 +244,23 @@ def test_colours_only_where_asked_for(lines: Lines) -> None:
     plain, coloured = lines.raw
     assert b"\x1b[" not in plain
     assert b"\x1b[" in coloured
+
+
+def test_a_log_on_a_file(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        assert format_for(file.fileno()) is LogFormat.JSON
+        with event_log(file.fileno(), clock=lambda: NOW) as (log, writer):
+            log(e.StoreRecovered())
+            log(e.StoreTrouble("disk full"))
+        assert writer.dropped == 0
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["store-recovered", "store-trouble"]
+
+
+def test_a_terminal_gets_text() -> None:
+    ours, theirs = os.openpty()
+    try:
+        assert format_for(theirs) is LogFormat.TEXT
+    finally:
+        os.close(ours)
+        os.close(theirs)
