@@ -98,6 +98,7 @@ class _Api:
             "changed": result.changed,
             "dry_run": dry_run,
             "weaker": list(result.weaker),
+            "restart": list(result.restart),
             "errors": list(result.errors),
         }
         return JSONResponse(answer, status_code=422 if result.errors else 200)

@@ -1,7 +1,7 @@
 """What the admin API can ask of a running relay. `relay.app` implements it with the queue, the trace and the configuration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -58,13 +58,15 @@ class TraceQuery:
 class Reload:
     """`changed`: the file differs from what is in force. `taken`: it is in force now, or would be but for the dry run.
 
-    `weaker` is what it allows that was not allowed. `errors` are those of the file, each with line, key and fix; then nothing was taken.
+    `weaker` is what it allows that was not allowed; `restart` what takes effect only when the relay is started again.
+    `errors` are those of the file, each with line, key and fix; then nothing was taken.
     """
 
     taken: bool
     changed: bool
     weaker: Sequence[str] = ()
-    errors: Sequence[str] = field(default=())
+    restart: Sequence[str] = ()
+    errors: Sequence[str] = ()
 
 
 class Unavailable(Exception):  # noqa: N818 - it is a state of the relay, not an error in the question

@@ -35,6 +35,8 @@ def _print(answer: dict[str, Any]) -> None:
         typer.echo("Weaker than what is in force:" if answer["dry_run"] else "Weaker than before:")
         for each in answer["weaker"]:
             typer.echo(f"  - {each}")
+    for each in answer["restart"]:
+        typer.echo(f"Not yet: {each}")
     if not answer["changed"]:
         typer.echo("Nothing to take: the file says what is in force already.")
     else:

@@ -11,8 +11,8 @@ from relay.mail.address import Address
 from relay.mail.envelope import Recipient
 from relay.mail.outcome import Delivered, Outcome
 from relay.mail.tls import TlsFailure
+from relay.report.explanation import explanation
 from relay.report.notify import Kind
-from relay.report.remedy import explanation
 from relay.report.text import CRLF, one_line, paragraph
 
 SUBJECTS = {

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.mail.tls import TlsFailure
-from relay.report.remedy import remedy
+from relay.policy.remedy import remedy
 from relay.report.text import one_line
 
 Json = Mapping[str, Any]
@@ -39,9 +39,9 @@ def remedy_for(recipient: Json) -> str:
     failure = last.get("failure")
     if failure not in set(TlsFailure):
         return ""
-    partner = recipient["address"].rpartition("@")[2]
+    domain = recipient["address"].rpartition("@")[2]
     connector = recipient.get("connector") or "default"
-    return remedy(TlsFailure(failure), connector=connector, partner=partner, hop=last.get("hop") or "")
+    return remedy(TlsFailure(failure), hop=last.get("hop") or "", connector=connector, domain=domain)
 
 
 def with_remedies(message: Json) -> dict[str, Any]:

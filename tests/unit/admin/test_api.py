@@ -124,6 +124,7 @@ async def test_reload(client: httpx.AsyncClient, relay: FakeRelay, events: list[
         "changed": True,
         "dry_run": False,
         "weaker": ["contoso-out: tls"],
+        "restart": [],
         "errors": [],
     }
     assert events == [AdminActed(os.getuid(), "reload", "contoso-out: tls", 1)]

@@ -82,6 +82,13 @@ def test_nothing_found_and_nothing_asked(shell: Shell, relay: FakeRelay) -> None
             "",
         ),
         (
+            Reload(taken=True, changed=True, restart=("`queue` changed",)),
+            (),
+            0,
+            "Not yet: `queue` changed\nTaken: it holds at once, for queued mail too.\n",
+            "",
+        ),
+        (
             Reload(taken=False, changed=True, weaker=("x",)),
             ("--dry-run",),
             0,
@@ -111,6 +118,7 @@ def test_reload(
         "changed": answer.changed,
         "dry_run": bool(words),
         "weaker": list(answer.weaker),
+        "restart": list(answer.restart),
         "errors": list(answer.errors),
     }
 

@@ -1,6 +1,6 @@
-"""What to do about a TLS failure: for the admin (the remedy) and for the sender of a bounced message (the explanation). Values only.
+"""What an admin can do about mail that TLS keeps waiting: for the log (`tls-withheld`), `relay queue show` and its JSON alike.
 
-One row per TlsFailure; a test holds the tables complete. A remedy never advises to lower a level for good: where mail cannot wait, it names
+One row per TlsFailure; a test holds the table complete. A remedy never advises to lower a level for good: where mail cannot wait, it names
 the entry under `exceptions` that ends by itself.
 """
 
@@ -77,70 +77,19 @@ _REMEDIES: Mapping[F, str] = {
     ),
 }
 
-_EXPLANATIONS: Mapping[F, str] = {
-    F.STARTTLS_NOT_SUPPORTED: "{partner}'s mail server did not offer the encryption that {connector} requires.",
-    F.HANDSHAKE_FAILED: (
-        "The encrypted connection to {partner}'s mail server could not be set up, and {connector} does not let the "
-        "message go without."
-    ),
-    F.CERTIFICATE_HOST_MISMATCH: (
-        "{partner}'s mail server showed a certificate for another name than the one that {connector} requires."
-    ),
-    F.CERTIFICATE_EXPIRED: (
-        "{partner}'s mail server showed a certificate that is out of date; {connector} requires a valid one."
-    ),
-    F.CERTIFICATE_NOT_TRUSTED: (
-        "{partner}'s mail server showed a certificate from an issuer that {connector} does not trust."
-    ),
-    F.CERTIFICATE_REVOKED: (
-        "{partner}'s mail server showed a certificate that its issuer has revoked; {connector} requires a valid one."
-    ),
-    F.PIN_MISMATCH: "{partner}'s mail server showed another key than the one that {connector} expects.",
-    F.TLS_VERSION_TOO_LOW: (
-        "{partner}'s mail server offered only an outdated version of encryption; {connector} requires a newer one."
-    ),
-    F.VALIDATION_FAILURE: "The identity of {partner}'s mail server could not be checked as {connector} requires.",
-    F.REQUIRETLS_NOT_SUPPORTED: (
-        "The message asks for encryption all the way (REQUIRETLS), and {partner}'s mail server cannot promise it."
-    ),
-    F.TLSA_INVALID: (
-        "{partner} publishes in DNS which certificate its mail servers have (DANE), and the server showed another one."
-    ),
-    F.DNSSEC_INVALID: (
-        "{partner} signs its DNS, and the signatures did not verify, so its mail servers could not be found safely."
-    ),
-    F.DANE_REQUIRED: "The certificate that {partner} should publish in DNS (DANE) was not found there.",
-    F.STS_POLICY_FETCH_ERROR: (
-        "{partner} publishes rules for encryption to its mail servers (MTA-STS), and they could not be fetched."
-    ),
-    F.STS_POLICY_INVALID: (
-        "{partner} publishes rules for encryption to its mail servers (MTA-STS), and they could not be met."
-    ),
-    F.STS_WEBPKI_INVALID: (
-        "{partner} publishes rules for encryption to its mail servers (MTA-STS), and their origin could not be "
-        "verified."
-    ),
-}
-
 _EXCEPTION = (
     "If mail cannot wait, write under `exceptions`: "
     '{{recipient_domain: {partner}, allow: {allow}, until: DATE, reason: "..."}}; it ends by itself.'
 )
 
 
-def remedy(failure: F, *, connector: str, partner: str, hop: str = "") -> str:
-    """What the admin can do. `partner` is the recipient domain, `hop` "host:port" or "" where none was reached."""
+def remedy(failure: F, *, hop: str, connector: str, domain: str) -> str:
+    """One sentence or several. `domain` is the recipient's, `hop` "host:port" or "" where none was reached."""
     names = {
         "connector": "`defaults.outbound`" if connector == DEFAULT else f"connector {connector}",
-        "partner": partner,
-        "hop": hop or f"the mail server of {partner}",
+        "partner": domain,
+        "hop": hop or f"the mail server of {domain}",
     }
     for allow in ("plaintext", "encryption"):
-        names[f"exception_{allow}"] = _EXCEPTION.format(partner=partner, allow=allow)
+        names[f"exception_{allow}"] = _EXCEPTION.format(partner=domain, allow=allow)
     return _REMEDIES[failure].format(**names)
-
-
-def explanation(failure: F, *, connector: str, partner: str) -> str:
-    """What happened, for somebody who knows nothing of TLS."""
-    asks = "this mail system" if connector == DEFAULT else f"connector {connector}"
-    return _EXPLANATIONS[failure].format(partner=partner, connector=asks)
