@@ -107,9 +107,8 @@ class TlsConnection(ssl.SSLObject):
 
     def unwrap(self) -> None:
         """Says close_notify and waits for the peer's: ssl.SSLWantReadError until it is there."""
-        if not self._advance(self.openssl.shutdown) and not self._advance(self.openssl.shutdown):
-            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the peer has not said close_notify yet")
-        self._notified = True
+        # OpenSSL's first call says ours, its second waits for the peer's.
+        self._notified = self._advance(self.openssl.shutdown) or self._advance(self.openssl.shutdown)
 
     def pending(self) -> int:
         """Bytes that can be read now, or a guess above 0 where that is not known.

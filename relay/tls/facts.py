@@ -62,9 +62,8 @@ def facts_of(der: bytes) -> Facts:
 
 def _read(der: bytes) -> Facts:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the library warns of each oddity; a peer's certificate is none of our code's faults
+        # The library warns of each oddity; a peer's certificate is no fault of our code.
+        warnings.simplefilter("ignore")
         try:
             return _read_with_library(der, x509.load_der_x509_certificate(der))
         except Exception as error:  # noqa: BLE001 - hostile bytes, and the library names no complete list of its errors

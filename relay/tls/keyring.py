@@ -24,6 +24,7 @@ from relay.config.certificates import (
     read_folder,
 )
 from relay.tls.engine import server_engine
+from relay.tls.facts import facts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,25 @@ def _checked(path: Path, folder: Folder) -> Folder:
     certificates: list[CertificateFiles] = []
     problems = list(folder.problems)
     for files in folder.certificates:
-        try:
-            server_engine(files, minimum="TLSv1.2", ask_certificate=False)
-        except SSL.Error as error:
-            reasons = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else "no reason given"
-            text = f"OpenSSL refuses the certificate or its key: {reasons}"
-            remedy = "have it issued again, with a key of EC P-256 or RSA 2048 and SHA-256"
+        text = _refused(files)
+        if text:
+            remedy = "have it issued again, with keys of EC P-256 or RSA 2048 and SHA-256 all along the chain"
             problems.append(Problem(Severity.ERROR, path / f"{files.name}.pem", text, remedy))
         else:
             certificates.append(files)
     return Folder(tuple(certificates), tuple(problems))
+
+
+def _refused(files: CertificateFiles) -> str:
+    """Why OpenSSL would refuse it, when it is loaded or, for what is weak in the chain, in every handshake. "" where it does not."""
+    for number, facts in enumerate(map(facts_of, files.chain), start=1):
+        self_signed = facts.certificate.subject == facts.certificate.issuer
+        weakness = facts.weak_key or ("" if self_signed else facts.weak_signature)
+        if weakness:
+            return f"certificate {number} is too weak for peers to accept: {weakness}"
+    try:
+        server_engine(files, minimum="TLSv1.2", ask_certificate=False)
+    except SSL.Error as error:
+        reasons = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else "no reason given"
+        return f"OpenSSL refuses the certificate or its key: {reasons}"
+    return ""

@@ -9,8 +9,8 @@ Threat: a file that is missing, empty, half written or no PEM must neither trust
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import certifi
@@ -34,12 +34,33 @@ _MAX_BUNDLE = 16 * 2**20  # bytes
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Store:
     """Certificates that are trusted. `version` is never used twice, so a result can be kept beside it."""
 
-    x509: crypto.X509Store = field(repr=False)
-    version: int
+    def __init__(self, anchors: tuple[crypto.X509, ...], version: int) -> None:
+        self.version = version
+        self._anchors = anchors
+        self._second = 0
+        self._built = crypto.X509Store()
+
+    def at(self, now: datetime) -> crypto.X509Store:
+        """The store for a check at `now` (aware), to the second.
+
+        Made anew for each second: OpenSSL takes the first time that a store is given and silently ignores any later one.
+        """
+        second = int(now.timestamp())
+        if second != self._second:
+            self._second, self._built = second, self._build(now.astimezone(UTC))
+        return self._built
+
+    def _build(self, now: datetime) -> crypto.X509Store:
+        store = crypto.X509Store()
+        # RFC 5280 section 6.1.1 (d): an anchor is whatever one trusts, so an intermediate or a partner's own self-signed leaf will do.
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        store.set_time(now)
+        for anchor in self._anchors:
+            store.add_cert(anchor)
+        return store
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +102,7 @@ class StoreShelf:
             return known.store
         return self._keep(trust, _load(trust, files), stamp, now)
 
-    def _keep(self, trust: str, found: crypto.X509Store | str, stamp: Stamp, now: datetime) -> Store | Unusable:
+    def _keep(self, trust: str, found: tuple[crypto.X509, ...] | str, stamp: Stamp, now: datetime) -> Store | Unusable:
         known = self._loaded.get(trust)
         if known is not None and isinstance(known.store, Unusable) and known.store.text == found:
             known.stamp, known.looked = stamp, now
@@ -118,24 +139,19 @@ def _stamp(files: tuple[Path, ...]) -> Stamp:
     return tuple((name, found.st_mtime_ns, found.st_size, found.st_ino) for name, found in stats)
 
 
-def _load(trust: str, files: tuple[Path, ...]) -> crypto.X509Store | str:
-    """A store with all certificates of the files; where one of the files is not right, words that say so."""
-    store = crypto.X509Store()
-    # RFC 5280 section 6.1.1 (d): an anchor is whatever one trusts, so an intermediate or a partner's own self-signed leaf will do.
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    count = 0
+def _load(trust: str, files: tuple[Path, ...]) -> tuple[crypto.X509, ...] | str:
+    """All certificates of the files; where one of the files is not right, words that say so."""
+    anchors: list[crypto.X509] = []
     for file in files:
         try:
             found = read_pem(file, _MAX_BUNDLE).certificates
         except PemError as error:
             return _why(trust, f"{file} {error}" if str(file) != trust else str(error))
-        for der in found:
-            try:
-                store.add_cert(crypto.load_certificate(crypto.FILETYPE_ASN1, der))
-            except crypto.Error:
-                return _why(trust, f"{file} holds a certificate that cannot be read")
-        count += len(found)
-    return store if count else _why(trust, "holds no certificate")
+        try:
+            anchors.extend(crypto.load_certificate(crypto.FILETYPE_ASN1, der) for der in found)
+        except crypto.Error:
+            return _why(trust, f"{file} holds a certificate that cannot be read")
+    return tuple(anchors) or _why(trust, "holds no certificate")
 
 
 def _why(trust: str, text: str) -> str:

@@ -10,7 +10,7 @@ and not beyond a change of the CA file.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
 from types import MappingProxyType
@@ -72,7 +72,7 @@ class TrustStores:
         """The evidence with a result in `paths` for each of `trusts`, as of `now` (aware). Never raises for what was presented."""
         paths = dict(evidence.paths)
         for trust in trusts:
-            paths[trust] = self._result(evidence, trust, purpose, now.astimezone(UTC))
+            paths[trust] = self._result(evidence, trust, purpose, now)
         return replace(evidence, paths=MappingProxyType(paths))
 
     def problem(self, trust: str, now: datetime) -> str:
@@ -103,16 +103,15 @@ class TrustStores:
 def check_path(
     store: Store, chain: Sequence[bytes], purpose: Purpose, now: datetime
 ) -> Trusted | Untrusted | Undecided:
-    """One check of a DER chain, leaf first, at `now` (UTC)."""
+    """One check of a DER chain, leaf first, at `now` (aware)."""
     if not all(chain):
         return Undecided("this is the record of a connection, its certificates are not at hand")
     try:
         leaf, *rest = (_remembered(der) if len(der) <= SMALL else _load(der) for der in chain)
     except crypto.Error:
         return Untrusted(TlsFailure.VALIDATION_FAILURE, "a certificate of the chain cannot be read")
-    store.x509.set_time(now)
     try:
-        path = crypto.X509StoreContext(store.x509, leaf, rest).get_verified_chain()
+        path = crypto.X509StoreContext(store.at(now), leaf, rest).get_verified_chain()
     except crypto.X509StoreContextError as error:
         _forget_errors()
         return _untrusted(error)

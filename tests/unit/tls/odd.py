@@ -41,14 +41,19 @@ def inside(der: bytes) -> Fields:
 
 def changed(issued: Issued, change: Callable[[Fields], Fields]) -> bytes:
     """DER of the certificate with other fields in its TBSCertificate, signed by its issuer (or itself)."""
-    tbs, algorithm, _signature = inside(issued.der)
+    tbs, _algorithm, _signature = inside(issued.der)
     fields = change(inside(tbs))
     sha1 = _SHA1 in fields
     signer = issued.issuers[0].key if issued.issuers else issued.key
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     new = element(0x30, *fields)
     signature = signer.sign(new, ec.ECDSA(hashes.SHA1() if sha1 else hashes.SHA256()))  # noqa: S303 - made to be refused
-    return element(0x30, new, _SHA1 if sha1 else algorithm, element(0x03, b"\0", signature))
+    return element(0x30, new, fields[algorithm_at(fields)], element(0x03, b"\0", signature))
+
+
+def algorithm_at(fields: Fields) -> int:
+    """Where the signature algorithm stands, which the outer SEQUENCE repeats: version 1 has no version field."""
+    return 2 if fields[0][0] == 0xA0 else 1
 
 
 def version_1(fields: Fields) -> Fields:
@@ -80,6 +85,13 @@ def nul_in_name(fields: Fields) -> Fields:
     return [*fields[:_EXTENSIONS], element(0xA3, element(0x30, san))]
 
 
+def latin_name(fields: Fields) -> Fields:
+    """A DNS name with a byte beyond ASCII, which OpenSSL takes and others do not."""
+    names = element(0x30, element(0x82, b"m\xfcller.example"))
+    san = element(0x30, element(0x06, bytes.fromhex("551d11")), element(0x04, names))
+    return [*fields[:_EXTENSIONS], element(0xA3, element(0x30, san))]
+
+
 def unknown_key(fields: Fields) -> Fields:
     """A public key of an algorithm that nobody knows."""
     nobody = element(0x30, element(0x30, element(0x06, b"\x2a\x03\x04")), element(0x03, b"\0abc"))
@@ -93,5 +105,16 @@ ALL = {
     "absurd dates": absurd_dates,
     "broken extension": broken_extensions,
     "NUL in a name": nul_in_name,
+    "Latin-1 in a name": latin_name,
     "unknown key": unknown_key,
 }
+
+
+def unknown_signature(fields: Fields) -> Fields:
+    """Says that it was signed with an algorithm that nobody knows."""
+    return [*fields[:2], element(0x30, element(0x06, b"\x2a\x03\x04")), *fields[3:]]
+
+
+def long_name(size: int) -> bytes:
+    value = element(0x30, element(0x06, bytes.fromhex("550403")), element(0x0C, b"x" * size))
+    return element(0x30, element(0x31, value))

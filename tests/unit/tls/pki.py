@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -129,7 +129,9 @@ def _sign(wish: Wish, key: PrivateKey, issuer: Issued | None) -> Issued:
         builder = builder.add_extension(wish.key_usage, True)
     if wish.constraints:
         builder = builder.add_extension(wish.constraints, True)
-    certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
+    signer = issuer.key if issuer else key
+    edwards = isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)  # they bring their own hash
+    certificate = builder.sign(signer, None if edwards else hashes.SHA256())
     return Issued(certificate, key, (issuer, *issuer.issuers) if issuer else ())
 
 

@@ -1,0 +1,251 @@
+"""Which certificate for which name, and what a reload takes in."""
+
+import ssl
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from OpenSSL import SSL
+
+from relay.config.certificates import CertificateFiles
+from relay.tls import keyring as module
+from relay.tls.context import client_context, server_context
+from relay.tls.keyring import Changes, Keyring
+from tests.unit.tls import odd
+from tests.unit.tls.pki import DAY, NOW, Issued, Pair, Wish, clock, root, rsa_key, self_signed
+
+
+class Ring:
+    """A keyring over a folder of its own, with a clock that can be set."""
+
+    def __init__(self, folder: Path, **certificates: Issued) -> None:
+        self.folder = folder
+        self.now = NOW
+        for name, issued in certificates.items():
+            issued.write(folder, name)
+        self.keyring = Keyring(folder, hostname="host.example", clock=self.clock)
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def names(self) -> list[str]:
+        return [files.name for files in self.keyring.certificates]
+
+    def picked(self, server_name: str) -> str:
+        files = self.keyring.pick(server_name)
+        assert files is not None
+        return files.name
+
+
+def of(*names: str, after: datetime = NOW + 100 * DAY, before: datetime = NOW - DAY) -> Issued:
+    return self_signed(Wish(names[0] if names else "leaf", names=names, after=after, before=before))
+
+
+@pytest.mark.parametrize(
+    ("asked", "picked"),
+    [
+        ("a.example", "exact"),
+        ("A.Example", "exact"),
+        ("a.example.", "exact"),
+        ("b.example", "wild"),
+        ("x.b.example", "default"),
+        ("", "default"),
+        ("example", "default"),
+        (".example", "wild"),
+        ("*.example", "wild"),
+        ("\udcff\0", "default"),
+        ("a" * 10_000, "default"),
+    ],
+)
+def test_exact_then_wildcard_then_the_hostname_s(asked: str, picked: str, tmp_path: Path) -> None:
+    ring = Ring(tmp_path, aaa=of("z.test"), exact=of("a.example"), wild=of("*.example"), default=of("host.example"))
+    assert ring.picked(asked) == picked
+
+
+def test_default_without_the_hostname_is_the_first(tmp_path: Path) -> None:
+    assert Ring(tmp_path, b=of("b.test"), a=of("a.test")).picked("unknown.test") == "a"
+
+
+def test_default_may_be_a_wildcard_for_the_hostname(tmp_path: Path) -> None:
+    assert Ring(tmp_path, a=of("a.test"), b=of("*.example")).picked("") == "b"
+
+
+def test_nothing_to_pick(tmp_path: Path) -> None:
+    keyring = Ring(tmp_path).keyring
+    assert not keyring.usable
+    assert keyring.pick("a.example") is None
+    assert keyring.by_name("a.example") is None
+    assert keyring.expiring(DAY) == ()
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_find_a_certificate(raw: bytes) -> None:
+    files = CertificateFiles("a", ("a.example",), NOW, NOW, (b"",), root().key)
+    keys = module.Keys.of([files], "host.example")
+    keyring = Keyring(Path("/nonexistent"), hostname="host.example", clock=clock)
+    assert keyring.pick_from(keys, raw) is files
+
+
+def test_of_several_the_one_that_is_valid_and_ends_last(tmp_path: Path) -> None:
+    """So that the next certificate can lie beside the present one."""
+    ring = Ring(
+        tmp_path,
+        ended=of("host.example", after=NOW - timedelta(hours=1)),
+        early=of("host.example", after=NOW + 10 * DAY),
+        late=of("host.example", after=NOW + 20 * DAY),
+        future=of("host.example", before=NOW + 15 * DAY, after=NOW + 400 * DAY),
+    )
+    assert ring.picked("host.example") == ring.picked("") == "late"
+    ring.now = NOW + 15 * DAY
+    assert ring.picked("host.example") == ring.picked("") == "future"
+
+
+def test_by_name(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, mail=of("relay.example"))
+    for name in ("mail", "relay.example"):
+        files = ring.keyring.by_name(name)
+        assert files is not None
+        assert files.name == "mail"
+    assert ring.keyring.by_name("other.example") is None
+
+
+def test_expiring_most_urgent_first(tmp_path: Path) -> None:
+    ring = Ring(
+        tmp_path, a=of("a", after=NOW + 9 * DAY), b=of("b", after=NOW + 2 * DAY), c=of("c", after=NOW + 30 * DAY)
+    )
+    assert [files.name for files in ring.keyring.expiring(10 * DAY)] == ["b", "a"]
+    ring.now = NOW + 3 * DAY
+    assert [files.name for files in ring.keyring.expiring(timedelta(0))] == ["b"]
+
+
+# reload
+
+
+def test_reload_without_a_change(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, a=of("a.example"))
+    keys, generation = ring.keyring.keys, ring.keyring.generation
+    assert ring.keyring.reload() == Changes()
+    assert not Changes().any
+    assert ring.keyring.keys is keys
+    assert ring.keyring.generation == generation
+
+
+def test_reload_takes_in_what_changed(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, a=of("a.example"), b=of("b.example"), c=of("c.example"))
+    generation = ring.keyring.generation
+    new = of("a.example")
+    new.write(tmp_path, "a")
+    (tmp_path / "b.pem").unlink()
+    (tmp_path / "b.key").unlink()
+    of("d.example").write(tmp_path, "d")
+    changes = ring.keyring.reload()
+    assert changes == Changes(added=("d",), removed=("b",), replaced=("a",))
+    assert changes.any
+    assert ring.names() == ["a", "c", "d"]
+    assert ring.keyring.generation == generation + 1
+    files = ring.keyring.pick("a.example")
+    assert files is not None
+    assert files.leaf == new.der
+
+
+HALF: dict[str, Callable[[Issued], dict[str, bytes | None]]] = {
+    "certificate cut off": lambda new: {"a.pem": new.pem[:300], "a.key": new.key_pem},
+    "certificate empty": lambda new: {"a.pem": b"", "a.key": new.key_pem},
+    "key of the old one": lambda new: {"a.pem": new.pem},
+    "key cut off": lambda new: {"a.pem": new.pem, "a.key": new.key_pem[:40]},
+    "key gone": lambda new: {"a.pem": new.pem, "a.key": None},
+    "certificate gone, key still there": lambda new: {"a.pem": None},
+}
+
+
+@pytest.mark.parametrize("case", HALF)
+def test_half_written_changes_nothing(case: str, tmp_path: Path) -> None:
+    old = of("a.example")
+    ring = Ring(tmp_path, a=old, b=of("b.example"))
+    keys, new = ring.keyring.keys, of("a.example")
+    for name, data in HALF[case](new).items():
+        if data is None:
+            (tmp_path / name).unlink()
+        else:
+            (tmp_path / name).write_bytes(data)
+    changes = ring.keyring.reload()
+    assert not changes.any
+    assert len(changes.kept) == 1
+    assert changes.kept == ring.keyring.problems
+    assert ring.keyring.keys is keys
+    new.write(tmp_path, "a")
+    assert ring.keyring.reload() == Changes(replaced=("a",))
+    assert not ring.keyring.problems
+
+
+def test_folder_that_goes_away_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "certs"
+    path.mkdir()
+    ring = Ring(path, a=of("a.example"))
+    path.rename(tmp_path / "elsewhere")
+    changes = ring.keyring.reload()
+    assert not changes.any
+    assert "the certificates folder cannot be read" in changes.kept[0].text
+    assert ring.names() == ["a"]
+
+
+def test_folder_that_never_was(tmp_path: Path) -> None:
+    keyring = Keyring(tmp_path / "nowhere", hostname="host.example", clock=clock)
+    assert not keyring.usable
+    assert len(keyring.problems) == 1
+    assert keyring.reload() == Changes()
+
+
+def test_new_file_in_trouble_is_only_a_problem(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, a=of("a.example"))
+    (tmp_path / "b.pem").write_bytes(b"junk")
+    assert ring.keyring.reload() == Changes()
+    assert [problem.file.name for problem in ring.keyring.problems] == ["b.pem"]
+    assert ring.names() == ["a"]
+
+
+def test_chain_too_weak_for_a_handshake(tmp_path: Path) -> None:
+    """OpenSSL takes such a chain when it is loaded, and then fails every handshake with it."""
+    weak_ca = self_signed(Wish("weak", ca=True), rsa_key(1024))
+    leaf = weak_ca.issue(Wish(names=["a.example"]))
+    Issued(leaf.certificate, leaf.key, (weak_ca, root())).write(tmp_path, "a")
+    keyring = Keyring(tmp_path, hostname="host.example", clock=clock)
+    (problem,) = keyring.problems
+    assert problem.file == tmp_path / "a.pem"
+    assert problem.text == "certificate 2 is too weak for peers to accept: RSA key of 1024 bits"
+    assert not keyring.usable
+
+
+def test_weak_signatures(tmp_path: Path) -> None:
+    """Of the leaf it counts, of a root that is sent along it does not."""
+    ca = root()
+    leaf = ca.issue(Wish(names=["a.example"]))
+    for name, chain in {
+        "bad": (odd.changed(leaf, odd.signed_with_sha1), ca.der),
+        "good": (leaf.der, odd.changed(ca, odd.signed_with_sha1)),
+    }.items():
+        leaf.write(tmp_path, name)
+        (tmp_path / f"{name}.pem").write_text("".join(map(ssl.DER_cert_to_PEM_cert, chain)))
+    ring = Ring(tmp_path)
+    assert ring.names() == ["good"]
+    assert ring.keyring.problems[0].text == "certificate 1 is too weak for peers to accept: signature with SHA1"
+    Pair(server_context(ring.keyring, ask_certificate=False), client_context()).shake().talk()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(SSL.Error(), "no reason given"), (SSL.Error([("SSL routines", "", "ee key too small")]), "ee key too small")],
+)
+def test_certificate_that_openssl_refuses(
+    error: SSL.Error, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> SSL.Context:
+        raise error
+
+    monkeypatch.setattr(module, "server_engine", refuse)
+    ring = Ring(tmp_path, a=of("a.example"))
+    assert ring.keyring.problems[0].text == f"OpenSSL refuses the certificate or its key: {reason}"
+    assert not ring.keyring.usable
