@@ -56,7 +56,7 @@ class SessionSettings:
 
     `tls_offered`: STARTTLS may be offered. `tls_active`: TLS from the first octet. Sizes in octets.
     Counted from one message taken to the next, and the session ends with 421 where one is reached: `errors` of the client, failed
-    `logins`, `wasted` commands (refused by the driver, or of no use for a message: NOOP, RSET, VRFY).
+    `logins`, `idle_commands` (refused by the driver, or of no use for a message: NOOP, RSET, VRFY).
     """
 
     hostname: str
@@ -74,7 +74,7 @@ class SessionSettings:
     auth_line: int = 12288  # RFC 4954 section 4
     errors: int = 20
     logins: int = 10
-    wasted: int = 1000
+    idle_commands: int = 1000
     banner: str = "ESMTP Ironpost"
 
     @property
@@ -194,6 +194,7 @@ class ServerSession:
         "_excess",
         "_exchange",
         "_failed_chunks",
+        "_idle",
         "_logins",
         "_messages",
         "_mode",
@@ -205,7 +206,6 @@ class ServerSession:
         "_skipped",
         "_skipped_cr",
         "_stage",
-        "_wasted",
         "esmtp",
         "helo",
         "talked_early",
@@ -343,7 +343,7 @@ class ServerSession:
             raise RuntimeError("DataBegins is answered by proceed(), or by a 4xx or 5xx")
         self._awaited = None
         if not reply.is_positive:
-            self._wasted += 1
+            self._idle += 1
         if isinstance(event, Login):
             self._write(self._judge_login(event.user, reply))
         elif isinstance(event, DataBegins) and self._by_chunks:
@@ -387,7 +387,7 @@ class ServerSession:
 
     def _forgive(self) -> None:
         """A session that brings mail may err now and then."""
-        self._errors = self._wasted = self._logins = 0
+        self._errors = self._idle = self._logins = 0
         self._excess = 0  # RCPTs beyond the limit
 
     def _open(self, sender: MailFrom) -> None:
@@ -508,7 +508,7 @@ class ServerSession:
             self._unknown(verb)
         elif self._stage is _Stage.REFUSED and verb != "QUIT":
             self._refuse_command(verb, replies.REFUSED)
-        elif self._wasted >= self._settings.wasted and verb != "QUIT":
+        elif self._idle >= self._settings.idle_commands and verb != "QUIT":
             self._hang(verb, replies.TOO_MANY_COMMANDS, "too many commands without a message")
         elif (refusal := _OUT_OF_SEQUENCE.get((verb, self._stage))) is not None:
             self._refuse_command(verb, refusal)
@@ -534,12 +534,12 @@ class ServerSession:
         starttls = settings.tls_offered and not self.tls_active
         auth = settings.is_submission and self.tls_active
         self._output.append(_ehlo_reply(settings.hostname, settings.message_size, starttls=starttls, auth=auth))
-        self._wasted += 1
+        self._idle += 1
 
     def _helo(self, argument: str) -> None:
         self._hello(argument, esmtp=False)
         self._write(Reply(250, "", self._settings.hostname))
-        self._wasted += 1
+        self._idle += 1
 
     def _hello(self, argument: str, *, esmtp: bool) -> None:
         name = parse_hello(argument)
@@ -549,24 +549,24 @@ class ServerSession:
 
     def _noop(self, argument: str) -> None:
         self._output.append(_OK)
-        self._wasted += 1
+        self._idle += 1
 
     def _help(self, argument: str) -> None:
         self._write(replies.HELP)
-        self._wasted += 1
+        self._idle += 1
 
     def _vrfy(self, argument: str) -> None:
         if not argument:
             raise CommandError(replies.ARGUMENT_MISSING)
         self._write(replies.VRFY)  # RFC 5321 section 7.3: who exists here is told to nobody
-        self._wasted += 1
+        self._idle += 1
 
     def _rset(self, argument: str) -> None:
         _no_argument(argument)
         self._end_transaction()
         self._failed_chunks = False
         self._output.append(_OK)
-        self._wasted += 1
+        self._idle += 1
 
     def _quit(self, argument: str) -> None:
         self._output.append(_BYE)
@@ -717,7 +717,7 @@ class ServerSession:
             return
         self._write(Reply(250, "2.0.0", f"{self._chunk.size} octets received"))
         if not self._chunk.size:
-            self._wasted += 1
+            self._idle += 1
 
     def _discard_chunk(self, reply: Reply) -> None:
         self._mode = _Mode.DISCARDED_CHUNK
@@ -734,7 +734,7 @@ class ServerSession:
             if self._failed_chunks:
                 # RFC 3030 section 2: chunks that were under way when the message failed are no fault of the client's.
                 self._say("BDAT", self._chunk_refusal)
-                self._wasted += 1
+                self._idle += 1
             else:
                 self._refuse("BDAT", self._chunk_refusal)
         return True
@@ -795,7 +795,7 @@ class ServerSession:
     def _refuse(self, verb: str, reply: Reply) -> None:
         """An error of the client's. The last one that it may make is answered with 421."""
         if reply is replies.NO_RECIPIENTS:
-            self._wasted += 1  # mostly a pipelined DATA behind recipients that the driver refused
+            self._idle += 1  # mostly a pipelined DATA behind recipients that the driver refused
         else:
             self._errors += 1
         if self._errors >= self._settings.errors:

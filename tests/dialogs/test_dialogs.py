@@ -20,6 +20,7 @@ every octet in a read of its own, unless it says `@ reads whole` because it is a
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,8 +54,9 @@ def _settings(settings: SessionSettings, key: str, value: str) -> SessionSetting
             return replace(settings, tls_offered=value == "on")
         case "bare_lf":
             return replace(settings, normalise_bare_lf=value == "normalise")
-        case "message_size" | "recipients" | "line_length" | "session_messages" | "errors" | "logins" | "wasted":
-            return replace(settings, **{key: int(value)})
+        case "message_size" | "recipients" | "line_length" | "session_messages" | "errors" | "logins" | "idle_commands":
+            number: dict[str, Any] = {key: int(value)}
+            return replace(settings, **number)
     raise ValueError(f"unknown setting {key!r}")
 
 

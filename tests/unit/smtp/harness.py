@@ -92,6 +92,23 @@ class Harness:
                 self._decide(sender.local)
             case RcptTo(recipient):
                 self._decide(recipient.address.local)
+            case DataBegins() | DataChunk() | DataEnds() | TransactionEnds():
+                self._handle_message(event)
+            case Login(user, password):
+                if (user, password) == ("alice", "secret"):
+                    self.session.proceed()
+                else:
+                    self.session.answer(DENIED)
+            case StartTls():
+                self.log += self.session.take_output()
+                self.handshakes += 1
+            case Said() | Close():
+                pass
+            case _:
+                raise AssertionError(f"an event the driver does not know: {event}")
+
+    def _handle_message(self, event: DataBegins | DataChunk | DataEnds | TransactionEnds) -> None:
+        match event:
             case DataBegins(envelope):
                 self._content.clear()
                 if any(each.address.local == "nodata" for each in envelope.recipients):
@@ -106,20 +123,8 @@ class Harness:
                 else:
                     self.messages.append((envelope, bytes(self._content)))
                     self.session.answer(QUEUED)
-            case Login(user, password):
-                if (user, password) == ("alice", "secret"):
-                    self.session.proceed()
-                else:
-                    self.session.answer(DENIED)
-            case StartTls():
-                self.log += self.session.take_output()
-                self.handshakes += 1
             case TransactionEnds():
                 self._content.clear()
-            case Said() | Close():
-                pass
-            case _:
-                raise AssertionError(f"an event the driver does not know: {event}")
 
     def _decide(self, local: str) -> None:
         match local:
