@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from relay.observe.lines import LineWriter
+from relay.observe.lines import LineWriter, _write_all
 
 
 def notice(count: int) -> bytes:
@@ -93,3 +93,19 @@ def test_a_reader_that_went_away_costs_lines_and_nothing_else(pipe: tuple[int, i
     writer.write(b"one\n")
     writer.close()
     assert writer.dropped == 1
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    with suppress(BlockingIOError):
+        while os.write(pipe[1], b"x" * 4096):
+            pass
+    read: list[bytes] = []
+    reading = threading.Thread(target=lambda: read.append(read_all(pipe[0])))
+    later = threading.Timer(0.05, reading.start)
+    later.start()
+    _write_all(pipe[1], b"the end\n")
+    later.join()
+    os.close(pipe[1])
+    reading.join()
+    assert read[0].endswith(b"xthe end\n")
