@@ -38,7 +38,20 @@ READABLE = {
 }
 
 UNREADABLE = {
-    "nothing": ["", " ", "()", "<>", "Alice <>", "Alice", "@example.org", "a@", "<@example.org>", "<a@>", "a b", '""',],
+    "nothing": [
+        "",
+        " ",
+        "()",
+        "<>",
+        "Alice <>",
+        "Alice",
+        "@example.org",
+        "a@",
+        "<@example.org>",
+        "<a@>",
+        "a b",
+        '""',
+    ],
     "several": [
         "a@example.org, b@example.com",
         "a@example.org b@example.com",
@@ -50,9 +63,15 @@ UNREADABLE = {
         "a@example.org>",
         "<<a@example.org>>",
         "a@example.org,",
-    ,],
-    "group": ["Friends: a@example.org;", "undisclosed recipients:;",],
-    "route": ["<@example.com:a@example.org>", "<@example.com,@x.example:a@example.org>",],
+    ],
+    "group": [
+        "Friends: a@example.org;",
+        "undisclosed recipients:;",
+    ],
+    "route": [
+        "<@example.com:a@example.org>",
+        "<@example.com,@x.example:a@example.org>",
+    ],
     "inside an address": [
         "a(x)@example.org",
         "a@example.org(x).example",
@@ -64,7 +83,7 @@ UNREADABLE = {
         "a@exa mple.org",
         "a@@example.org",
         "a@b@example.org",
-    ,],
+    ],
     "domain": [
         "a@[192.0.2.1]",
         "a@example..org",
@@ -72,7 +91,7 @@ UNREADABLE = {
         "a@exa_mple!.org",
         "a@xn--a",
         "a@=?utf-8?q?example.org?=",
-    ,],
+    ],
     "quoting": [
         '"Alice <a@example.org>',
         '"a@example.org',
@@ -81,13 +100,13 @@ UNREADABLE = {
         "a\\@x@example.org",
         ") a@example.org",
         '"\\',
-    ,],
+    ],
     "octets": [
         "Alice\x00 <a@example.org>",
         "Alice\x0b<a@example.org>",
         "a@example.org\x7f",
         "\u202egro.elpmaxe@a\u202c <b@example.com>",
-    ,],
+    ],
     "shows another": [
         '"ceo@contoso.com" <b@example.com>',
         '"<ceo@contoso.com>" <b@example.com>',
@@ -101,7 +120,7 @@ UNREADABLE = {
         '"a@example.com.contoso.com" <b@example.com>',
         "(x\\(ceo@contoso.com) b@example.com",
         '"ceo@exam\xadple.com.x" <b@example.com>',
-    ,],
+    ],
     "encoded words": [
         f"{word('ceo@contoso.com')} <b@example.com>",
         f"{word('ceo@con')} {word('toso.com')} <b@example.com>",
@@ -120,8 +139,10 @@ UNREADABLE = {
         "=?rot13?q?prb=40pbagbfb.pbz?= <b@example.com>",
         "=?utf-8?x?a?= <b@example.com>",
         "=?utf-8?q?a <b@example.com>",
-    ,],
-    "length": ["x" * 5000 + " <a@example.org>",],
+    ],
+    "length": [
+        "x" * 5000 + " <a@example.org>",
+    ],
 }
 
 
