@@ -1,12 +1,12 @@
 """The client of one session as policy sees it, and the questions that are put to policy about it.
 
 The decisions are `relay.policy.admission`'s. This fetches what they need (path checks against exactly the trust stores that the
-connectors in question name) and remembers the answer for a while, since a busy partner sends many messages in one connection.
+connectors in question name), at each message anew: `relay.tls.trust` knows how long a result may be used again.
 """
 
 import ipaddress
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from relay.config.models import InboundConnector
 from relay.inbound.proxy import unmapped
@@ -24,7 +24,6 @@ from relay.policy.admission import (
 from relay.policy.book import IpAddress, RuleBook
 from relay.tls.trust import Purpose, TrustStores
 
-KEEP = timedelta(seconds=60)
 UNKNOWN = "unknown"
 
 
@@ -38,14 +37,12 @@ def socket_address(peername: object) -> IpAddress:
 class Client:
     """`address` is None where PROXY did not say. `asked` says that a certificate was asked for in the handshake."""
 
-    __slots__ = ("_checked", "_checked_at", "address", "asked", "evidence")
+    __slots__ = ("address", "asked", "evidence")
 
     def __init__(self, address: IpAddress | None) -> None:
         self.address = address
         self.evidence: TlsEvidence | None = None
         self.asked = False
-        self._checked: frozenset[str] = frozenset()
-        self._checked_at: datetime | None = None
 
     def __str__(self) -> str:
         return UNKNOWN if self.address is None else str(self.address)
@@ -68,14 +65,10 @@ class Client:
     def _check(
         self, book: RuleBook, stores: TrustStores, connectors: Iterable[InboundConnector], now: datetime
     ) -> None:
-        if self.evidence is None or self.evidence.leaf is None:
-            return
         wanted = trusts(book, connectors)
-        if not wanted:
+        if not wanted or self.evidence is None or self.evidence.leaf is None:
             return
-        fresh = self._checked_at is not None and timedelta(0) <= now - self._checked_at < KEEP
-        if wanted <= self._checked and fresh:
-            return
-        self._checked = wanted | self._checked if fresh else wanted
-        self._checked_at = now
-        self.evidence = stores.check(self.evidence, self._checked, Purpose.CLIENT, now)
+        checked = stores.check(self.evidence, wanted, Purpose.CLIENT, now)
+        # One connection's messages share one piece of evidence for as long as nothing about it changes.
+        if any(self.evidence.paths.get(trust) != checked.paths.get(trust) for trust in wanted):
+            self.evidence = checked

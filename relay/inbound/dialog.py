@@ -47,7 +47,18 @@ Pause = StartTls | Close
 class Dialog:
     """One session's conversation. `transaction` is None between messages. `draining`: the store is behind, read no more for now."""
 
-    __slots__ = ("_account", "_broken", "_key", "_port", "_resume", "client", "draining", "machine", "transaction")
+    __slots__ = (
+        "_account",
+        "_broken",
+        "_held",
+        "_key",
+        "_port",
+        "_resume",
+        "client",
+        "draining",
+        "machine",
+        "transaction",
+    )
 
     def __init__(self, port: Port, terms: Terms, client: Client, key: Key, resume: Callable[[], None]) -> None:
         """`resume` is called when an answer that took its time has been given."""
@@ -58,6 +69,7 @@ class Dialog:
         self._port, self._key, self._resume = port, key, resume
         self._account: Account | None = None
         self._broken = False
+        self._held: DataEnds | None = None  # the message is complete, but the store is behind
 
     @property
     def busy(self) -> bool:
@@ -84,6 +96,7 @@ class Dialog:
 
     def drop(self) -> None:
         """What came since MAIL is thrown away, unless it is being committed."""
+        self._held = None
         if self.transaction is not None:
             self.transaction.abort()
             self.transaction = None
@@ -169,9 +182,16 @@ class Dialog:
         except Exception as error:  # noqa: BLE001 - as in `_data_chunk`
             transaction.fail(self._reply_to(error, "DATA"))
         self.draining = False
-        self._resume()
+        held, self._held = self._held, None
+        if held is not None:
+            self._later(lambda: self._data_ends(held))
+        else:
+            self._resume()
 
     def _data_ends(self, event: DataEnds) -> None:
+        if self.draining:
+            self._held = event
+            return
         transaction = self._open
         refused = transaction.judge_content(self._port.floor.services, self.client)
         if refused is not None:

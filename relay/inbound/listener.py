@@ -32,7 +32,7 @@ class Bound:
 
     listener: Listener
     address: HostPort
-    socket: socket.socket = field(repr=False)
+    listening: socket.socket = field(repr=False)
     server: asyncio.Server = field(repr=False)
 
 
@@ -133,7 +133,7 @@ class Listeners:
     async def _open_one(self, listener: Listener) -> Bound:
         # Where only the rules of an address change, its socket goes on, and no connection is turned away in between.
         same = [each for each in self._bound if each.listener.address == listener.address and listener.address.port]
-        listening = same[0].socket.dup() if same else _socket(listener)
+        listening = same[0].listening.dup() if same else _socket(listener)
         port = Port(self._floor, listener)
         server = await self._floor.loop.create_server(
             lambda: Session(port), sock=listening, backlog=BACKLOG, start_serving=False

@@ -11,6 +11,7 @@ a reply that we gave does; what came in clear never reaches the session behind t
 
 import asyncio
 from enum import Enum, auto
+from typing import cast
 
 from relay.config.models import ListenerKind
 from relay.inbound.client import UNKNOWN, Client, socket_address
@@ -81,8 +82,8 @@ class Session(asyncio.Protocol):
     # What the event loop calls ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a server makes
         floor, terms = self._port.floor, self._port.terms()
+        transport = cast(asyncio.Transport, transport)  # uvloop's have its methods, and another base class
         self._transport = transport
         self._opened = floor.loop.time()
         try:
@@ -382,10 +383,14 @@ class Session(asyncio.Protocol):
         self._state, self._reason = _State.LINGERING, reason
         self._dialog.drop()
         floor.deadlines.set(self, floor.loop.time() + floor.times.linger)
-        if reason == QUIT or self._has_tls or self._ended_by_peer or transport.is_closing():
+        if reason == QUIT or self._has_tls or self._ended_by_peer or transport.get_write_buffer_size():
             transport.close()
             return
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the peer was faster
+            transport.abort()
+            return
         if self._paused:
             transport.resume_reading()
 

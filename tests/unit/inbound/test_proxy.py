@@ -12,8 +12,8 @@ from relay.inbound.proxy import (
     MAX_V1,
     MAX_V2,
     SIGNATURE,
-    Client,
     Incomplete,
+    Proxied,
     ProxyError,
     Unknown,
     crc32c,
@@ -113,7 +113,7 @@ BAD = {
 
 @pytest.mark.parametrize(("data", "address", "port"), CLIENTS.values(), ids=CLIENTS.keys())
 def test_client(data: bytes, address: str, port: int) -> None:
-    expected = Client(ipaddress.ip_address(address), port, len(data))
+    expected = Proxied(ipaddress.ip_address(address), port, len(data))
     assert parse_header(data) == expected
     assert parse_header(bytearray(data + b"EHLO x\r\n\x03")) == expected
 
