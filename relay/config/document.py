@@ -103,8 +103,6 @@ def read(text: str, environment: Mapping[str, str]) -> tuple[Node, list[Fault]]:
         raise UnreadableError(_syntax(error, text)) from None
     except YAMLError as error:
         raise UnreadableError(_character(error, text)) from None
-    except RecursionError:
-        raise UnreadableError(Fault(1, 1, "the file is nested too deeply")) from None
     return root, reader.faults
 
 

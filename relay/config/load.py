@@ -157,13 +157,12 @@ class _Placer:
 
     def problem(self, found: _Found) -> Problem:
         key = key_text(found.place, self._names)
-        match found:
-            case Fault(line, column, message):
-                return Problem(self._file, line, column, key, message)
-            case ShapeError(place, message, allowed, meant):
-                return Problem(self._file, *self._mark(place), key, message, allowed, meant)
-            case Contradiction(place, message):
-                return Problem(self._file, *self._mark(place), key, message)
+        if isinstance(found, Fault):
+            return Problem(self._file, found.line, found.column, key, found.message)
+        line, column = self._mark(found.place)
+        if isinstance(found, ShapeError):
+            return Problem(self._file, line, column, key, found.message, found.allowed, found.meant)
+        return Problem(self._file, line, column, key, found.text)
 
     def _mark(self, place: Place) -> tuple[int, int]:
         """Where the key stands, or the entry of a list; for a key that is not there, the nearest thing around it."""
