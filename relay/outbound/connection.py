@@ -24,10 +24,11 @@ from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound import outcomes
 from relay.outbound.client import Client, Timeouts, Transaction, Transcript
 from relay.outbound.offer import NOTHING, Offer
-from relay.outbound.wire import words
+from relay.outbound.wire import Break, Broken, words
 from relay.policy.book import IpAddress
 from relay.policy.plan import Step, after_broken_tls, after_ehlo
 from relay.policy.verdict import Failed, Satisfied, Verdict, judge
+from relay.tls.connection import TlsConnection
 
 
 class NoCertificateError(Exception):
@@ -227,7 +228,7 @@ async def _secure(target: Target, client: Client, tls: ClientTls) -> Connection 
         client.leave() if refused else client.wire.cut()
         if evidence is None:
             return Trouble(outcomes.refused_starttls(client.wire.last), step=step)
-        outcome = outcomes.before_mail(client.wire.last, "EHLO inside TLS")
+        outcome = _after_handshake(client)
         return Trouble(outcome, evidence, step if outcome.failure else Step.REFUSE)
     except (ssl.SSLError, OSError) as error:
         client.wire.cut()
@@ -238,6 +239,20 @@ async def _secure(target: Target, client: Client, tls: ClientTls) -> Connection 
         client.wire.cut()
         raise
     return Connection(target, client, evidence, context)
+
+
+def _after_handshake(client: Client) -> Deferred:
+    """EHLO inside TLS came to nothing. With TLS 1.3 our side of the handshake is over before the hop has judged our certificate, or
+    its absence: a hop that cuts without close_notify has refused the handshake."""
+    last, tls = client.wire.last, client.wire.ssl_object
+    if (
+        isinstance(last, Broken)
+        and last.kind is Break.LOST
+        and isinstance(tls, TlsConnection)
+        and not tls.closed_by_peer
+    ):
+        return outcomes.broken_tls("the hop hung up right after the TLS handshake; it may want a client certificate")
+    return outcomes.before_mail(last, "EHLO inside TLS")
 
 
 def _not_offered(target: Target) -> Trouble:

@@ -219,8 +219,8 @@ class Wire(SMTPProtocol):
             server_hostname=server_hostname,
             ssl_handshake_timeout=timeout,
         )
-        if transport is None:
-            raise ConnectionResetError("closed during the handshake")
+        if transport is None or transport.is_closing():  # lost during the handshake; not every event loop raises then
+            raise ConnectionResetError("the connection was lost")
         self.transport, self._over_ssl, self._reader = transport, True, ReplyReader()
         self.ssl_object = transport.get_extra_info("ssl_object")
         return response
