@@ -238,3 +238,13 @@ def test_a_file_with_a_slip_anywhere_gives_a_configuration_or_a_config_error(at:
         load_text(text[:at] + with_ + text[at + 1 :], SAMPLE, environment={})
     except ConfigError as error:
         assert error.problems  # noqa: PT017 - either outcome is right
+
+
+def test_nothing_but_a_config_error_comes_out_even_where_the_rest_cannot_be_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing: frozenset[str] = frozenset()
+    monkeypatch.setattr("relay.config.load._stand_in", lambda *_: (nothing, nothing))
+    assert problems("trust: none.pem\naccept: {domains: ['*']}\n", tmp_path) == [
+        f"trust: {tmp_path}/none.pem does not exist: put the CA's certificate there, or name another file"
+    ]

@@ -10,6 +10,7 @@ from relay.config.models import Dns, Listener
 from relay.config.references import reference_errors
 from relay.config.shape import shape_errors
 from relay.config.values import HostPort
+from relay.tls.selfsigned import create_self_signed
 from tests.unit.config.builders import loaded, problems
 from tests.unit.config.test_advice import NOW, ROOT
 
@@ -86,4 +87,14 @@ def test_certificates_is_a_folder_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "certs").touch()
     assert problems("certificates: certs\n", tmp_path) == [
         f"certificates: {tmp_path}/certs is not a folder: `relay init` makes one"
+    ]
+
+
+def test_client_certificates_are_found_by_file_and_by_name(tmp_path: Path) -> None:
+    create_self_signed(tmp_path / "certs", "relay.example.com", NOW)
+    text = "certificates: certs\ndefaults: {outbound: {client_certificate: NAME}}\n"
+    assert problems(text.replace("NAME", "relay.example.com"), tmp_path) == []
+    assert problems(text.replace("NAME", "other"), tmp_path) == [
+        "defaults.outbound.client_certificate: no certificate `other` with its key is in the folder: "
+        "write a file's name without .pem, or a name in one; there: relay.example.com"
     ]
