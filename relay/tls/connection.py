@@ -54,6 +54,7 @@ class TlsConnection(ssl.SSLObject):
         self._outgoing = outgoing
         self._server_hostname = server_hostname
         self._held = _NOTHING
+        self._eof = False
         self._notified = False
         self.notes = Notes()
         self.openssl = SSL.Connection(engine, None)
@@ -81,8 +82,7 @@ class TlsConnection(ssl.SSLObject):
             try:
                 result = connection.recv(size) if buffer is None else connection.recv_into(buffer, size)
             except SSL.WantReadError:
-                self._held = _NOTHING
-                if self._incoming.pending:
+                if self._more():
                     continue
                 self._drain()
                 raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "want read") from None
@@ -200,7 +200,13 @@ class TlsConnection(ssl.SSLObject):
             single = len(data) > _HEADER and _HEADER + (data[3] << 8 | data[4]) == len(data)
             self._held = _ONE_RECORD if single else _ANYTHING
         elif incoming.eof:
+            self._eof = True
             self.openssl.bio_shutdown()
+
+    def _more(self) -> bool:
+        """OpenSSL has used up all it was given: is there more to give?"""
+        self._held = _NOTHING
+        return self._incoming.pending > 0 or (self._incoming.eof and not self._eof)
 
     def _drain(self) -> None:
         """Takes out what OpenSSL wants sent."""
@@ -232,8 +238,7 @@ class TlsConnection(ssl.SSLObject):
             try:
                 result = function(*args, **kwargs)
             except SSL.WantReadError:
-                self._held = _NOTHING
-                if self._incoming.pending:
+                if self._more():
                     continue
                 self._drain()
                 raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "want read") from None

@@ -81,6 +81,7 @@ def server_engine(files: CertificateFiles, *, minimum: str, ask_certificate: boo
     """A context that shows one certificate. Raises SSL.Error where OpenSSL refuses it, ValueError for a version it does not know."""
     engine = _engine(SSL.TLS_SERVER_METHOD, minimum)
     # Resuming where no session-id context is set breaks the client, so nothing is ever resumed and the context is set all the same.
+    # TLS 1.3 clients still get two tickets, which lead nowhere: pyOpenSSL has no way to send none.
     engine.set_session_id(b"ironpost")
     _load(engine, files)
     # No CA list goes with the question: clients with a certificate from elsewhere than the list would show none.

@@ -58,7 +58,7 @@ _Key = tuple[tuple[str, ...], str, Purpose]
 
 
 class TrustStores:
-    """Path checks against "system", PEM files and folders of them. Synchronous: about 100 microseconds, 2 where the result is kept.
+    """Path checks against "system", PEM files and folders of them. Synchronous: 0.1 to 0.5 ms by length of the path, 5 us where kept.
 
     `keep` bounds how long a result is used again, `interval` how often the disk is asked whether a file changed.
     """
@@ -113,8 +113,9 @@ def check_path(
     try:
         path = crypto.X509StoreContext(store.at(now), leaf, rest).get_verified_chain()
     except crypto.X509StoreContextError as error:
-        _forget_errors()
         return _untrusted(error)
+    finally:
+        _forget_errors()
     return _accepted([facts_of(crypto.dump_certificate(crypto.FILETYPE_ASN1, each)) for each in path], purpose)
 
 
@@ -162,7 +163,7 @@ def _untrusted(error: crypto.X509StoreContextError) -> Untrusted:
 
 
 def _forget_errors() -> None:
-    """Empties OpenSSL's error queue, in which a failed check leaves what the next TLS error of any connection would then show.
+    """Empties OpenSSL's error queue, in which a check leaves what the next TLS error of any connection would then show.
 
     pyOpenSSL empties it when it raises, and this is a call that raises.
     """

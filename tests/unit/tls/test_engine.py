@@ -28,6 +28,7 @@ from tests.unit.tls.pki import (
     Pair,
     Wish,
     clock,
+    new_key,
     root,
     rsa_key,
     self_signed,
@@ -376,7 +377,7 @@ def test_garbage_instead_of_a_hello(junk: bytes, keyring: Keyring) -> None:
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_give_an_ssl_error_or_a_wish_for_more(junk: bytes) -> None:
     end = End(client_context(), server=False, hostname="a.example")
     end.incoming.write(junk)
@@ -598,6 +599,24 @@ def test_errors_of_other_connections_do_not_show_here(keyring: Keyring) -> None:
     healthy.server.incoming.write_eof()
     with pytest.raises(ssl.SSLEOFError):
         healthy.server.tls.read()
+
+
+def test_a_forged_certificate_leaves_nothing_for_others(keyring: Keyring, tmp_path: Path) -> None:
+    """Its signature fails in the handshake, which goes on; what OpenSSL noted of it must not end anybody's connection."""
+    server = server_context(keyring, ask_certificate=True)
+    healthy = Pair(server, client_context()).shake()
+    ca = root()
+    forged = Issued(ca.certificate, new_key()).issue(Wish(names=["c.example"]))
+    mallory = Pair(server, showing(own(forged, (forged.der, ca.der)), SSL.TLS1_3_VERSION, tmp_path)).shake()
+    assert evidence_of(mallory.server.tls).errors == ("leaf: cert signature failure",)
+    healthy.talk()
+    with pytest.raises(ssl.SSLWantReadError):
+        healthy.server.tls.unwrap()
+    healthy.move()
+    assert healthy.client.read_all() == b""
+    mallory.server.incoming.write_eof()
+    with pytest.raises(ssl.SSLEOFError):
+        mallory.server.tls.read()
 
 
 @pytest.mark.parametrize(

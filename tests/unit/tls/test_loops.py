@@ -20,7 +20,7 @@ from tests.unit.tls.conftest import Run
 from tests.unit.tls.pki import DAY, NOW, Issued, Wish, std_client, std_server
 
 HOST = "127.0.0.1"
-BIG = 5_000_000
+BIG = 2_000_000
 openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 
 
@@ -341,6 +341,24 @@ def test_s_client_with_an_expired_certificate(
     assert seen.clean == [True]
     assert "No client certificate CA names sent" in output
     assert "Compression: NONE" in output
+    assert "subject=CN = w" in output
+
+
+@openssl
+def test_hello_retry(run: Run, keyring: Keyring) -> None:
+    """A client that must say its hello twice (RFC 8446 section 4.1.4): the name is asked about twice, on two contexts."""
+
+    async def main() -> tuple[Seen, str]:
+        seen = Seen()
+        async with serving(echo(seen), server_context(keyring, ask_certificate=True)) as port:
+            output = await s_client(port, "-groups", "X448:X25519", "-msg", "-servername", "x.w.example")
+            await seen.done.wait()
+            return seen, output
+
+    seen, output = run(main())
+    assert output.count("ClientHello") == 2
+    assert seen.data == b"hello\n"
+    assert seen.evidence[0].group.lower() == "x25519"
     assert "subject=CN = w" in output
 
 
