@@ -27,7 +27,8 @@ def _print_inbound(out: Console, inbound: Inbound, arrival: Arrival) -> None:
     peer = arrival.peer
     where = f"from {peer.address}" if peer.address is not None else "from an unknown address"
     how = peer.evidence.version if peer.evidence is not None else "in clear"
-    out.print(Text.assemble(("Coming in: ", "bold"), f"{inbound.sender or '<>'}, {where}, {how}"))
+    sender = "<>" if inbound.sender.is_null else str(inbound.sender)
+    out.print(Text.assemble(("Coming in: ", "bold"), f"{sender}, {where}, {how}"))
     verdict = ("accepted", "bold green") if inbound.accepted else (f"refused at {inbound.stage}", "bold red")
     rows = [("answer", Text.assemble(verdict, f": {inbound.reply}"))]
     rows.append(("connector", Text(inbound.connector or "none speaks of this sender or client")))

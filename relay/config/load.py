@@ -45,7 +45,7 @@ _ENTRIES: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "exceptions": lambda name: {
         "recipient_domain": f"{name}.invalid",
         "allow": "encryption",
-        "until": "9999-12-31",
+        "until": "2099-12-31",
         "reason": name,
     },
 }
@@ -53,10 +53,14 @@ _ENTRIES: Mapping[str, Callable[[str], dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration and the file it came from, to say in which line a thing stands."""
+    """A configuration and the file it came from, to say in which line a thing stands.
+
+    `files` are other files whose content became part of it: secrets, recipient lists.
+    """
 
     config: Config
     _placer: "_Placer" = field(repr=False)
+    files: frozenset[Path] = frozenset()
 
     def at(self, place: Place, message: str) -> Problem:
         """`message` about what stands at `place`."""
@@ -89,24 +93,25 @@ def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = 
             "the file is empty" if empty else "this must be a mapping of `key: value` lines, beginning with `hostname:`"
         )
         raise placer.error([*faults, Fault(root.line, root.column, message)])
-    return Loaded(_checked(root, faults, placer, path), placer)
+    files: set[Path] = set()
+    config = _checked(root, faults, placer, {"base": path.parent, "files": files})
+    return Loaded(config, placer, frozenset(files))
 
 
-def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", path: Path) -> Config:
-    context = {"base": path.parent}
+def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", context: Mapping[str, Any]) -> Config:
     found: list[_Found] = list(faults)
     data = root.plain()
     gone: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
     try:
-        config = Config.model_validate(data, context=context)
+        config = Config.model_validate(data, context=dict(context))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         shapes = tuple(each for each in shape_errors(details, root) if not _is_under(each.place, faults))
         found.extend(shapes)
         gone, damaged = _stand_in(data, [each["loc"] for each in details])
         try:
-            config = Config.model_validate(data, context=context)
+            config = Config.model_validate(data, context=dict(context))
         except ValidationError:
             raise placer.error(found) from None  # nothing sound is left to compare
     for each in (*contradictions(config), *reference_errors(config, datetime.now(UTC))):

@@ -27,6 +27,7 @@ _LARGEST = 2**60
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)", re.ASCII)
 _LONGEST = timedelta(days=365)
+_LAST_DAY = date(2099, 12, 31)
 _RATE = re.compile(r"(\d{1,9})\s*/\s*(s|m|h)\Z", re.ASCII)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _COUNT = re.compile(r"\d{1,18}\Z", re.ASCII)
@@ -97,7 +98,7 @@ def parse_text(value: Any) -> str:
 
 
 def parse_date(value: Any) -> date:
-    """A day, `2027-03-31`."""
+    """A day, `2027-03-31`, of this century: `9999-12-31` would be a way to write "never"."""
     if isinstance(value, date):
         return value
     what = "write a day as year-month-day, such as 2027-03-31"
@@ -105,9 +106,12 @@ def parse_date(value: Any) -> date:
     if not _DATE.match(text):
         raise ValueError(f"{text!r} is not a date: {what}")
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise ValueError(f"there is no day {text} in the calendar: {what}") from None
+    if day > _LAST_DAY:
+        raise ValueError(f"{text} is no end: write a day that you will live to see")
+    return day
 
 
 def parse_duration(value: Any) -> timedelta:

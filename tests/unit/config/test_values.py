@@ -99,6 +99,7 @@ REFUSED: tuple[tuple[Any, Any, str], ...] = (
     (parse_date, "2027-02-30", "there is no day 2027-02-30"),
     (parse_date, "2027-2-3", "is not a date"),
     (parse_date, 20270203, "write a day"),
+    (parse_date, "9999-12-31", "is no end"),
     (parse_duration, 5, "with its unit"),
     (parse_duration, "5", "with its unit"),
     (parse_duration, "5d!", "with its unit"),

@@ -1,0 +1,243 @@
+"""`relay explain`: the look-ups (from a fake resolver), a certificate file, text at 80 columns, JSON and exit codes."""
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import trustme
+from typer.testing import CliRunner, Result
+
+from relay.cli import build
+from relay.dns.answers import AddressAnswer, Addresses
+from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
+
+FILE = """\
+hostname: relay.example.com
+postmaster: postmaster@example.com
+listeners:
+  - {address: "127.0.0.1:2525", starttls: off}
+accept: {domains: [example.com], networks: [127.0.0.0/8]}
+defaults: {outbound: {tls_version: TLSv1.2}}
+connectors:
+  - {name: inner, direction: outbound, match: {recipient_domains: [example.com]}, route: {smart_hosts: ["inner.test:2525"]}}
+  - name: contoso-out
+    direction: outbound
+    match: {recipient_domains: ["*.contoso.com"]}
+    tls: domain
+    pins: ["sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]
+    client_certificate: us
+    route: {smart_hosts: [a.test, b.test], auth: {user: me, password: hunter2}}
+  - name: contoso-in
+    direction: inbound
+    match: {sender_domains: [contoso.com]}
+    require: {certificate: {names: [mail.contoso.com], ca: ca.pem}}
+  - name: header
+    direction: inbound
+    match: {sender_domains: [headers.example], header_from: true}
+    require: {tls: true}
+exceptions:
+  - {recipient_domain: legacy.example, allow: plaintext, until: 2099-12-31, reason: their gateway is being replaced}
+"""
+
+
+class FakeDns:
+    """Records and nothing else; knows which names were asked for."""
+
+    def __init__(self, mx: Mapping[str, MxAnswer], addresses: Mapping[str, AddressAnswer]) -> None:
+        self._mx, self._addresses = mx, addresses
+        self.closed = False
+
+    async def mx(self, domain: str) -> MxAnswer:
+        return self._mx.get(domain, NoDomain())
+
+    async def addresses(self, host: str) -> AddressAnswer:
+        return self._addresses.get(host, NoDomain())
+
+    async def configured_addresses(self, host: str) -> AddressAnswer:
+        return self._addresses.get(host, NoDomain())
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def found(*texts: str) -> Addresses:
+    return Addresses(tuple(ipaddress.ip_address(each) for each in texts))
+
+
+DNS = FakeDns(
+    {
+        "other.example": MxRecords((MxRecord(10, "mx.other.example"), MxRecord(20, "relay.example.com"))),
+        "legacy.example": MxRecords((MxRecord(10, "mx.legacy.example"),)),
+        "null.example": MxRecords((MxRecord(0, ""),)),
+        "loop.example": MxRecords((MxRecord(0, "relay.example.com"),)),
+        "broken.example": LookupFailed("SERVFAIL"),
+        "private.example": MxRecords((MxRecord(0, "mx.private.example"),)),
+    },
+    {
+        "mx.other.example": found("1.1.1.1"),
+        "mx.legacy.example": found("1.1.1.1", "10.0.0.1"),
+        "mx.private.example": found("10.0.0.1"),
+        "a.test": found("10.1.1.1"),
+        "b.test": LookupFailed("timeout"),
+        "inner.test": found("127.0.0.1"),
+    },
+)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    trustme.CA().issue_cert("us").private_key_and_cert_chain_pem.write_to_path(tmp_path / "us.pem")
+    return authority
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "connectors.yaml"
+    path.write_text(FILE + "certificates: .\n", encoding="utf-8")
+    (tmp_path / "us.pem").chmod(0o600)
+    monkeypatch.setattr("relay.dns.resolver.DnsResolver", lambda _: DNS)
+    monkeypatch.setenv("RELAY_CONFIG", str(path))
+    monkeypatch.setenv("COLUMNS", "80")
+    return path
+
+
+def explain(*arguments: str) -> Result:
+    return CliRunner().invoke(build(["explain"]), ["explain", *arguments])
+
+
+def test_the_defaults_by_mx() -> None:
+    result = explain("--to", "bob@other.example")
+    assert result.exit_code == 0
+    assert "no connector names the domain: the defaults act" in result.output
+    assert "1. mx.other.example:25" in result.output
+    assert "relay.example.com" not in result.output  # our own MX and worse ones are not used
+    assert "the mail goes in clear" in result.output
+    assert "Coming in" not in result.output
+
+
+def test_a_connector_with_all_its_reasons_and_no_secret() -> None:
+    result = explain("--to", "<bob@eu.contoso.com>")
+    assert result.exit_code == 0
+    assert "connector contoso-out, by its pattern *.contoso.com" in result.output
+    assert "the look-up of b.test failed: timeout" in result.output
+    assert "TLSv1.2 or newer  (default)" in result.output
+    assert "the certificate us" in result.output
+    assert "as me, after TLS" in result.output
+    assert "47DEQpj8HBSa" in result.output
+    assert "for a.test" in result.output
+    assert "hunter2" not in result.output + explain("--to", "bob@eu.contoso.com", "--json").output
+    assert max(len(line) for line in result.output.splitlines()) <= 80
+
+
+def test_an_exception_is_shown() -> None:
+    result = explain("--to", "bob@legacy.example")
+    assert "plaintext until 2099-12-31: their gateway is being replaced" in result.output
+    assert "opportunistic, by an exception" in result.output
+    assert "10.0.0.1: not a public address" in result.output
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("null.example", "bounced: 556 5.1.10"),
+        ("loop.example", "bounced: 554 5.4.6"),
+        ("broken.example", "deferred: 451 4.4.3"),
+        ("none.example", "bounced: 550 5.1.2"),
+        ("private.example", "none of its addresses may be used"),
+        ("[192.0.2.1]", "192.0.2.1: not a public address"),
+    ],
+)
+def test_where_mail_can_go_nowhere_the_answer_is_no(domain: str, expected: str) -> None:
+    result = explain("--to", f"bob@{domain}")
+    assert result.exit_code == 1
+    assert expected in " ".join(result.output.split()) or domain.startswith("[")
+
+
+def test_a_smart_host_that_is_ourselves_is_a_loop(file: Path) -> None:
+    result = explain("--to", "bob@example.com", "--json")
+    hop = json.loads(result.output)["outbound"][0]["hops"][0]
+    assert (hop["host"], hop["port"], hop["addresses"]) == ("inner.test", 2525, [])
+    assert hop["unused"] == [{"address": "127.0.0.1", "reason": "mail sent there would come back to this relay"}]
+    assert result.exit_code == 1
+
+
+def test_who_may_come_in(tmp_path: Path, ca: trustme.CA) -> None:
+    ca.issue_cert("mail.contoso.com").cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    good = explain(
+        "--to", "bob@example.com", "--from", "a@contoso.com", "--client-certificate", str(tmp_path / "client.pem"), "--json"
+    )  # fmt: skip
+    inbound = json.loads(good.output)["inbound"]
+    assert (inbound["accepted"], inbound["connector"]) == (True, "contoso-in")
+    assert [each["met"] for each in inbound["requirements"]] == [True, True, True]
+    bad = explain("--to", "bob@example.com", "--from", "a@contoso.com", "--tls-version", "TLSv1.2")
+    assert bad.exit_code == 1
+    assert "refused at MAIL: 550 5.7.1 connector contoso-in" in bad.output
+    assert "not met: a client certificate; found none was shown" in " ".join(bad.output.split())
+    clear = explain("--to", "bob@example.com", "--from", "a@contoso.com", "--tls-version", "none", "--json")
+    assert json.loads(clear.output)["inbound"]["reply"].startswith("530 5.7.10 connector contoso-in requires TLS")
+
+
+def test_a_strangers_certificate_is_not_trusted(tmp_path: Path) -> None:
+    trustme.CA().issue_cert("mail.contoso.com").cert_chain_pems[0].write_to_path(tmp_path / "eve.pem")
+    result = explain(
+        "--to",
+        "bob@example.com",
+        "--from",
+        "a@contoso.com",
+        "--client-certificate",
+        str(tmp_path / "eve.pem"),
+        "--json",
+    )
+    requirements = json.loads(result.output)["inbound"]["requirements"]
+    assert {each["name"]: each["met"] for each in requirements} == {
+        "tls": True,
+        "certificate names": True,
+        "certificate ca": False,
+    }
+
+
+def test_who_may_relay() -> None:
+    near = explain("--to", "bob@other.example", "--client-ip", "127.0.0.1")
+    assert near.exit_code == 0
+    assert "127.0.0.1 is in accept.networks" in near.output
+    assert "Coming in: <>, from 127.0.0.1, TLSv1.3" in near.output
+    far = explain("--to", "bob@other.example", "--from", "a@stranger.example", "--tls-version", "none")
+    assert far.exit_code == 1
+    assert "refused at RCPT: 550 5.7.1 relaying denied" in far.output
+    assert "from an unknown address, in clear" in far.output
+    assert "the From: header is judged like the sender" in " ".join(far.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--to", "bob"), "is not local-part@domain"),
+        (("--to", "a@example.com", "--from", "b c"), "is not local-part@domain"),
+        (("--to", "a@example.com", "--client-ip", "here"), "is not an IP address"),
+        (("--to", "a@example.com", "--tls-version", "SSLv3"), "is none of none, TLSv1"),
+        (("--to", "a@example.com", "--client-certificate", "/none.pem"), "cannot be read"),
+        (("--to", "a@example.com", "--tls-version", "none", "--client-certificate", "x"), "shown in TLS only"),
+        ((), "Missing option"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], expected: str) -> None:
+    result = explain(*arguments)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.stderr.split())
+
+
+def test_a_key_is_no_certificate(tmp_path: Path, ca: trustme.CA) -> None:
+    ca.issue_cert("x").private_key_pem.write_to_path(tmp_path / "x.key")
+    result = explain("--to", "a@example.com", "--client-certificate", str(tmp_path / "x.key"))
+    assert result.exit_code == 2
+    assert "holds no certificate" in " ".join(result.stderr.split())
+
+
+def test_the_resolver_is_closed() -> None:
+    DNS.closed = False
+    explain("--to", "bob@other.example")
+    assert DNS.closed
