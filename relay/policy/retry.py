@@ -28,7 +28,9 @@ def next_attempt(
     expires = accepted_at + settings.expire
     if now >= expires:
         return Expired()
-    wait = min(settings.initial * 2 ** min(attempts - 1, 32), settings.maximum)
+    doubled = 2 ** min(attempts - 1, 64)
+    # Divided rather than multiplied: a time span has its largest value too.
+    wait = settings.maximum if settings.maximum / doubled <= settings.initial else settings.initial * doubled
     wait = max(wait * (1 - _SPREAD * spread), timedelta(milliseconds=1))
     return Again(min(now + wait, expires))
 

@@ -21,6 +21,13 @@ def test_the_wait_doubles_up_to_its_maximum(attempts: int, minutes: int) -> None
     assert found == Again(NOW + timedelta(minutes=minutes))
 
 
+@pytest.mark.parametrize("initial", ["1ms", "6h", "365d"])
+def test_no_wait_is_too_long_to_reckon_with(initial: str) -> None:
+    settings = Retry.model_validate({"initial": initial, "maximum": "365d", "expire": "365d"})
+    found = next_attempt(settings, accepted_at=NOW, attempts=10_000, now=NOW, spread=0.0)
+    assert found == Again(NOW + timedelta(days=365))
+
+
 def test_the_spread_shortens_the_wait_by_at_most_a_fifth() -> None:
     found = next_attempt(SETTINGS, accepted_at=NOW, attempts=7, now=NOW, spread=1.0)
     assert found == Again(NOW + timedelta(minutes=48))
