@@ -29,6 +29,9 @@ from relay.policy.book import RuleBook
 from relay.policy.difference import changes, few, from_to, more_names, more_networks, unknown
 from relay.policy.partners import weakened_partners
 
+AT_RESTART = ("hostname", "certificates", "queue", "admin", "observe")
+"""Keys that are read only when the relay starts: who we are, and where things are."""
+
 HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
     OutboundSettings: {
         "helo": "a name that we say",
@@ -61,16 +64,8 @@ def weakened(old: Config, new: Config) -> tuple[str, ...]:
 
 
 def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
-    """What differs and is only read when the relay starts: sockets, and where the queue is."""
-    found: list[str] = []
-    before = {each.name: each for each in old.listeners}
-    after = {each.name: each for each in new.listeners}
-    found.extend(f"listener {name} is new" for name in after.keys() - before.keys())
-    found.extend(f"listener {name} is gone" for name in before.keys() - after.keys())
-    found.extend(f"listener {name} changes" for name in before.keys() & after.keys() if before[name] != after[name])
-    for key in ("queue", "admin", "observe"):
-        found.extend(changes(old, new, key))
-    return tuple(sorted(found))
+    """What differs and is only read when the relay starts."""
+    return tuple(text for key in AT_RESTART for text in changes(old, new, key))
 
 
 def _restart_only(_old: Config, _new: Config) -> Iterable[str]:
