@@ -41,6 +41,7 @@ _WORDS: dict[str, Scalar] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_PLAIN_KEY = re.compile(r"[\w.*<-]+")
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -166,9 +167,10 @@ class _Reader:
             here = (*place, key)
             value = self._node(next(events), events, here, depth + 1)
             node.weight += value.weight
-            if ":" in key:  # `password:secret`: only what stands before the colon may be shown
-                before = key.partition(":")[0]
-                self._fault(event, place, f"`{before}:` needs a blank after its colon")
+            plain = _PLAIN_KEY.match(key)
+            if plain is None or plain[0] != key:  # `password:secret`, `password=secret`: only the word may be shown
+                word = plain[0] if plain else ""
+                self._fault(event, place, f"a key is one word: write `{word}: ` with a blank before its value")
             elif key == "<<" and event.style is None:
                 self._fault(event, here, "merge keys (`<<`) are not used here: write the keys out, or use `defaults`")
             elif key in content:
@@ -185,7 +187,7 @@ class _Reader:
             return str(event.value)
         self._fault(event, place, "a key is one word; quote a value with `{`, `[` or `*` in it")
         node = self._node(event, events, place, depth + 1)
-        return f"line {node.line}"
+        return f"line-{node.line}"
 
     def _sequence(self, node: Node, events: Iterator[Any], place: Place, depth: int) -> None:
         content: list[Node] = []

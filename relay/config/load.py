@@ -100,6 +100,7 @@ def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = 
 
 def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", context: Mapping[str, Any]) -> Config:
     found: list[_Found] = list(faults)
+    told = frozenset(fault.place for fault in faults)
     data = root.plain()
     gone: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
@@ -107,7 +108,7 @@ def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", context: Ma
         config = Config.model_validate(data, context=dict(context))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        shapes = tuple(each for each in shape_errors(details, root) if not _is_under(each.place, faults))
+        shapes = tuple(each for each in shape_errors(details, root) if not _is_under(each.place, told))
         found.extend(shapes)
         gone, damaged = _stand_in(data, [each["loc"] for each in details])
         try:
@@ -116,16 +117,16 @@ def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", context: Ma
             raise placer.error(found) from None  # nothing sound is left to compare
     for each in (*contradictions(config), *reference_errors(config, datetime.now(UTC))):
         compared = each.place[0] in gone or bool(damaged.intersection(each.against))
-        if not compared and not _is_under(each.place, faults):
+        if not compared and not _is_under(each.place, told):
             found.append(each)
     if found:
         raise placer.error(found)
     return config
 
 
-def _is_under(place: Place, faults: Sequence[Fault]) -> bool:
-    """True where a fault already says what is wrong there."""
-    return any(fault.place and place[: len(fault.place)] == fault.place for fault in faults)
+def _is_under(place: Place, told: frozenset[Place]) -> bool:
+    """True where a fault already says what is wrong there, or around it."""
+    return any(place[:length] in told for length in range(1, len(place) + 1))
 
 
 def _stand_in(data: dict[str, Any], places: Iterable[Sequence[str | int]]) -> tuple[frozenset[str], frozenset[str]]:

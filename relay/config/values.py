@@ -263,6 +263,10 @@ class HostPort:
             else "write address:port, such as 0.0.0.0:25 or [::]:25"
         )
         text = _string(value, what)
+        if "@" in text:
+            raise ValueError(
+                f"{what}; a login belongs under `auth`"
+            )  # what stands there may be a password: not repeated
         match = _HOST_PORT.match(text)
         if match is None or (match[3] is None and default_port is None):
             raise ValueError(f"{text!r}: {what}")
