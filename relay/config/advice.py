@@ -5,7 +5,7 @@ Contradictions are `relay.config.rules`' business. Reads no file but the mode bi
 
 import ipaddress
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -86,8 +86,9 @@ def _days(number: int) -> str:
 
 
 def _accept(config: Config) -> Iterator[Advice]:
+    rules = _by_pattern(config)
     for index, domain in enumerate(config.accept.domains):
-        if _governing(config, domain).route.by_mx:
+        if _governing(config, rules, domain).route.by_mx:
             yield Advice(
                 ("accept", "domains", index),
                 f"mail for {domain} goes to its MX, which leads back to us: give its connector a `route` with `smart_hosts`",
@@ -95,15 +96,18 @@ def _accept(config: Config) -> Iterator[Advice]:
     yield from _wide(("accept", "networks"), config.accept.networks, "all of it may send anywhere through us")
 
 
-def _governing(config: Config, pattern: str) -> OutboundConnector:
+def _by_pattern(config: Config) -> dict[str, OutboundConnector]:
+    return {each: connector for connector in config.outbound for each in connector.match.recipient_domains}
+
+
+def _governing(config: Config, rules: Mapping[str, OutboundConnector], pattern: str) -> OutboundConnector:
     """The connector for a domain, or for what a wildcard stands for unless a narrower rule says otherwise."""
-    by_pattern = {each: connector for connector in config.outbound for each in connector.match.recipient_domains}
     rest = pattern.removeprefix("*.")
     candidates = [pattern]
     while "." in rest:
         rest = rest.partition(".")[2]
         candidates.append(f"*.{rest}")
-    return next((by_pattern[each] for each in (*candidates, "*") if each in by_pattern), config.default)
+    return next((rules[each] for each in (*candidates, "*") if each in rules), config.default)
 
 
 def _wide(place: Place, networks: Iterable[Network], why: str) -> Iterator[Advice]:
@@ -238,6 +242,7 @@ def _secret(place: Place, secret: Secret) -> Iterator[Advice]:
 
 
 def _exceptions(config: Config, today: date) -> Iterator[Advice]:
+    rules = _by_pattern(config)
     for index, exception in enumerate(config.exceptions):
         place: Place = ("exceptions", index)
         left = exception.until - today
@@ -247,7 +252,7 @@ def _exceptions(config: Config, today: date) -> Iterator[Advice]:
             yield Advice((*place, "until"), f"this ends in {_days(left.days)}: see that TLS works by then")
         elif left > _FAR:
             yield Advice((*place, "until"), "this is more than a year away: a shorter one reminds you in time")
-        if left >= timedelta(0) and _allows_already(_governing(config, exception.recipient_domain), exception):
+        if left >= timedelta(0) and _allows_already(_governing(config, rules, exception.recipient_domain), exception):
             yield Advice(place, f"the rule for {exception.recipient_domain} allows this without it: take it out")
 
 
