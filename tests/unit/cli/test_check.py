@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relay import __version__
-from relay.cli import COMMANDS, build
+from relay.cli import COMMANDS, build, main
 from relay.cli.init import create_missing, sample
 from relay.config.schema import schema
 
@@ -59,6 +59,14 @@ def test_every_command_can_be_loaded_and_explains_itself(command: str) -> None:
 
 def test_version() -> None:
     assert run("--version").output == f"ironpost {__version__}\n"
+
+
+def test_the_installed_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["relay", "check", "--config", "/nowhere/connectors.yaml"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert "does not exist" in capsys.readouterr().out
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

@@ -1,16 +1,27 @@
 """`relay explain`: the look-ups (from a fake resolver), a certificate file, text at 80 columns, JSON and exit codes."""
 
+import io
 import ipaddress
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from relay.cli import build
+from relay.cli.explain_text import print_explanation
+from relay.config.models import Config
+from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer, Addresses
+from relay.mail.address import Address
+from relay.mail.plan import Demand, Level, Plaintext, TlsPlan
+from relay.mail.reply import Reply
+from relay.policy.admission import Peer
+from relay.policy.explain import Arrival, Explanation, HopPlan, Inbound, Outbound
 from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
 
 FILE = """\
@@ -241,3 +252,26 @@ def test_the_resolver_is_closed() -> None:
     DNS.closed = False
     explain("--to", "bob@other.example")
     assert DNS.closed
+
+
+def test_a_demand_that_is_new_is_shown_by_its_name() -> None:
+    """A published policy that enters later still shows, rather than being left out."""
+
+    @dataclass(frozen=True, slots=True)
+    class Tlsa(Demand):
+        pass
+
+    plan = TlsPlan(Level.DOMAIN, Plaintext.NEVER, frozenset({Tlsa("dane")}), until=None)
+    hop = HopPlan(HostPort("a.test", 25), plan, (ipaddress.ip_address("1.1.1.1"),))
+    config = Config.model_validate(
+        {"hostname": "a.example", "postmaster": "p@a.example", "listeners": [{"address": "127.0.0.1:0"}]}
+    )
+    sender = Address("a", "b.example")
+    inbound = Inbound(sender, "RCPT", Reply(250, "2.1.5", "ok"), "", "", (), needs_header_from=False)
+    outbound = Outbound(config.default, "", None, plan, (hop,), None)
+    text = io.StringIO()
+    print_explanation(
+        Explanation(Address("c", "d.example"), inbound, outbound), Arrival(sender, Peer(None, None)), Console(file=text)
+    )
+    assert "Tlsa  (dane)" in text.getvalue()
+    assert "From: header" not in text.getvalue()
