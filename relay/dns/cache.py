@@ -29,12 +29,19 @@ class Cache(Generic[K, V]):
         self._held: OrderedDict[K, Timed[V]] = OrderedDict()  # `seconds` is the moment of expiry here
         self._asked: dict[K, asyncio.Task[V]] = {}
 
+    def held(self, key: K) -> V | None:
+        """The answer that is here and good; None where it has to be asked for."""
+        held = self._held.get(key)
+        if held is None or held.seconds <= self._monotonic():
+            return None
+        self._held.move_to_end(key)
+        return held.value
+
     async def get(self, key: K) -> V:
         """The answer. Raises what `ask` raises. Cancelling one who waits cancels nobody else's question."""
-        held = self._held.get(key)
-        if held is not None and held.seconds > self._monotonic():
-            self._held.move_to_end(key)
-            return held.value
+        held = self.held(key)
+        if held is not None:
+            return held
         task = self._asked.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._fetch(key))

@@ -82,7 +82,11 @@ class DnsResolver:
 
     async def _find(self, name: str) -> AddressAnswer:
         """Both families at the same time; the failure of one does not hide what the other found."""
-        v4, v6 = await asyncio.gather(self._addresses.get((name, "A")), self._addresses.get((name, "AAAA")))
+        v4, v6 = self._addresses.held((name, "A")), self._addresses.held((name, "AAAA"))
+        if v4 is None or v6 is None:
+            v4, v6 = await asyncio.gather(self._addresses.get((name, "A")), self._addresses.get((name, "AAAA")))
+        elif isinstance(v6, Addresses) and not v6.addresses:
+            return v4  # the usual case, without a new object
         found = tuple(each for answer in (v4, v6) if isinstance(answer, Addresses) for each in answer.addresses)
         if found:
             return Addresses(found)
@@ -161,6 +165,8 @@ def _tuned(resolver: dns.asyncresolver.Resolver) -> dns.asyncresolver.Resolver:
 
 
 def _literal(host: str) -> Addresses | None:
+    if not host[-1:].isdigit() and ":" not in host:
+        return None
     try:
         return Addresses((ipaddress.ip_address(host),))
     except ValueError:

@@ -29,10 +29,12 @@ from relay.outbound.connection import (
     open_in_clear,
 )
 from relay.outbound.pool import Kept, Moment, Pool, Wish
-from relay.outbound.wire import Break, Broken
+from relay.outbound.wire import Answer, Break
 from relay.policy.plan import Step
 from relay.policy.verdict import Failed
 
+_AT_ONCE = 65536  # octets
+_STILL_WARM = 1.0  # seconds for which a kept connection is taken to be alive: content sent at once to a dead one could arrive twice
 _CUT_SHORT = Deferred(451, "4.4.2", "the connection ended before this recipient's turn")
 
 
@@ -51,6 +53,11 @@ class Job:
     ) -> Attempt:
         """An attempt that ended before there was a connection."""
         return Attempt(self.message.id, at, hop, address, self.connector, plan, None, tuple(sorted(results.items())))
+
+    @property
+    def size(self) -> int:
+        """Octets of `content`."""
+        return self.message.size + len(self.message.header)
 
     async def content(self) -> AsyncIterator[bytes]:
         """Our trace header, then the message as received."""
@@ -72,6 +79,9 @@ class Tried:
 
 @dataclass(slots=True)
 class _Carried:
+    """`at_once`: the content may go out with the commands where the hop takes that. `was_dead`: nobody was there to hear MAIL."""
+
+    at_once: bool = False
     results: dict[int, Outcome] = field(default_factory=dict)
     said_mail: bool = False
     was_dead: bool = False
@@ -133,7 +143,7 @@ class Attempts:
 
     async def _carry(self, job: Job, kept: Kept[Connection], indexes: Sequence[int], *, is_reused: bool) -> _Carried:
         """Transactions until every recipient is settled or the connection is of no more use. Then it is kept, or told QUIT."""
-        carried = _Carried()
+        carried = _Carried(at_once=not is_reused or time.monotonic() - kept.since < _STILL_WARM)
         connection = kept.connection
         waiting = list(indexes)
         try:
@@ -162,24 +172,32 @@ class Attempts:
         rest = list(waiting[PER_TRANSACTION:])
         if not load.indexes:
             return rest
-        transcript = await approved.transact(Transaction(load.mail, load.recipients, job.content))
-        carried.was_dead = not carried.said_mail and _was_dead(transcript)
+        at_once = carried.at_once and job.size <= _AT_ONCE and connection.takes_content_at_once
+        transcript = await approved.transact(Transaction(load.mail, load.recipients, job.content, at_once))
+        carried.was_dead = not carried.said_mail and _was_dead(transcript.mail, at_once=at_once)
         carried.said_mail = True
+        if at_once and _knows_no_bdat(transcript):
+            connection.forget_chunking()
+            return list(waiting)
         settled = outcomes.settle(load.indexes, transcript, dsn=connection.offer.dsn)
         carried.results.update(settled.outcomes)
-        rest = settled.again + rest
-        if rest and not accepted(transcript.mail):
-            # The sender is what it does not like, or there is nobody any more: the others would hear the same.
-            carried.results.update(dict.fromkeys(rest, carried.results[load.indexes[0]]))
-            return []
-        if rest and not transcript.usable:
-            carried.results.update(dict.fromkeys(rest, _CUT_SHORT))
-            return []
-        return rest
+        return _left(settled.again + rest, load.indexes[0], transcript, carried)
 
     async def _load(self, job: Job, connection: Connection, indexes: Sequence[int]) -> Commands:
         is_utf8 = needs_look_at_header(job.message, connection.offer) and await header_is_utf8(job.body)
         return commands(job.message, indexes, connection.offer, utf8_header=is_utf8)
+
+
+def _left(rest: list[int], first: int, transcript: Transcript, carried: _Carried) -> list[int]:
+    """The recipients for the next transaction; none where there can not be one, and their outcome is clear already."""
+    if rest and not accepted(transcript.mail):
+        # The sender is what it does not like, or nobody is there any more: the others would hear the same.
+        carried.results.update(dict.fromkeys(rest, carried.results[first]))
+        return []
+    if rest and not transcript.usable:
+        carried.results.update(dict.fromkeys(rest, _CUT_SHORT))
+        return []
+    return rest
 
 
 class _Begun:
@@ -198,9 +216,14 @@ def _refused(connection: Connection, waiting: Sequence[int], outcome: Outcome, c
     return []
 
 
-def _was_dead(transcript: Transcript) -> bool:
-    """No reply to MAIL, or 421: a server that closed an idle connection. Nothing of the message was sent then (RFC 2920 flight or not)."""
-    answer = transcript.mail
+def _was_dead(answer: Answer, *, at_once: bool) -> bool:
+    """MAIL was answered with 421 (a server that closed an idle connection), or not at all, and nothing of the message had been sent."""
     if isinstance(answer, Reply):
         return answer.code == 421
-    return isinstance(answer, Broken) and answer.kind in (Break.LOST, Break.TLS)
+    return not at_once and answer.kind in (Break.LOST, Break.TLS)
+
+
+def _knows_no_bdat(transcript: Transcript) -> bool:
+    """The hop took recipients and then did not understand BDAT (RFC 5321 section 4.2.4), though it offers CHUNKING."""
+    content = transcript.content
+    return isinstance(content, Reply) and 500 <= content.code <= 504 and transcript.usable

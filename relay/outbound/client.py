@@ -1,7 +1,7 @@
-"""aiosmtplib's client on our `Wire`, with what it lacks: MAIL, RCPT and DATA in one flight, and the message in pieces.
+"""aiosmtplib's client on our `Wire`, with what it lacks: MAIL, RCPT and DATA (or BDAT) in one flight, the message in pieces.
 
 Speaks SMTP and knows nothing of plans, verdicts and outcomes: `relay.outbound.connection` decides what may be said.
-RFC 5321 (section 4.5.3.2: a limit for each phase), RFC 2920 (pipelining).
+RFC 5321 (section 4.5.3.2: a limit for each phase), RFC 2920 (pipelining), RFC 3030 (BDAT).
 """
 
 import asyncio
@@ -36,11 +36,15 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One MAIL: the commands, each with its CRLF, and the message. `content` is called once."""
+    """One MAIL: the commands, each with its CRLF, and the message. `content` is called once.
+
+    `at_once`: the message goes with the commands, by BDAT; only where the hop offers PIPELINING and CHUNKING.
+    """
 
     mail: bytes
     recipients: tuple[bytes, ...]
     content: Callable[[], AsyncIterator[bytes]]
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,24 +141,26 @@ class Client(SMTP):
             raise
 
     async def _transact(self, transaction: Transaction) -> Transcript:
+        if transaction.at_once:
+            return await self._in_one_flight(transaction)
         if "pipelining" in self.esmtp_extensions:
-            mail, recipients, data = await self._flight(transaction)
+            mail, recipients, data = await self._flight(transaction, _DATA, 354, self._timeouts.command)
         else:
             mail, recipients, data = await self._step_by_step(transaction)
-        asked_for_content = isinstance(data, Reply) and data.code == 354
-        content = data
-        if any(accepted(each) for each in recipients):
-            self._in_transaction = not asked_for_content
-            if asked_for_content:
-                content = _expected(await self._send(transaction.content()))
-        else:
-            self._in_transaction = accepted(mail) and not asked_for_content
-            content = UNASKED
-            if asked_for_content:
-                # RFC 2920 section 3.1: no recipient is left and it waits for a message. It gets none.
-                self.wire.send(b".\r\n", 1)
-                await self.wire.have(1, self._timeouts.final)
-                self.wire.take()
+        wants_content = isinstance(data, Reply) and data.code == 354
+        some = any(accepted(each) for each in recipients)
+        self._in_transaction = accepted(mail) and not wants_content
+        content = data if some else UNASKED
+        if wants_content and some:
+            content = _expected(await self._send(transaction.content()))
+        elif wants_content:
+            # RFC 2920 section 3.1: no recipient is left and it waits for a message. It gets none.
+            self.wire.send(b".\r\n", 1)
+            await self.wire.have(1, self._timeouts.final)
+            self.wire.take()
+        return self._transcript(mail, recipients, content)
+
+    def _transcript(self, mail: Answer, recipients: tuple[Answer, ...], content: Answer) -> Transcript:
         answers = (mail, *recipients, content)
         for each in answers:
             if isinstance(each, Broken) and each.kind is Break.VIOLATION:
@@ -162,18 +168,29 @@ class Client(SMTP):
         going = any(isinstance(each, Reply) and each.code == 421 for each in answers)
         return Transcript(mail, recipients, content, usable=self.wire.is_sound and not going)
 
-    async def _flight(self, transaction: Transaction) -> tuple[Answer, tuple[Answer, ...], Answer]:
-        """MAIL, every RCPT and DATA at once; the answers come in that order (RFC 2920 section 3.1)."""
-        commands = [transaction.mail, *transaction.recipients, _DATA]
+    async def _in_one_flight(self, transaction: Transaction) -> Transcript:
+        """MAIL, every RCPT and the whole message at once (RFC 3030 section 4.2)."""
+        body = b"".join([piece async for piece in transaction.content()])
+        last = b"BDAT %d LAST\r\n%b" % (len(body), body)
+        mail, recipients, content = await self._flight(transaction, last, 250, self._timeouts.final)
+        # RFC 3030 section 2: after a BDAT that failed, RSET comes first.
+        self._in_transaction = not accepted(content)
+        return self._transcript(mail, recipients, content if any(accepted(each) for each in recipients) else UNASKED)
+
+    async def _flight(
+        self, transaction: Transaction, last: bytes, code: int, seconds: float
+    ) -> tuple[Answer, tuple[Answer, ...], Answer]:
+        """MAIL, every RCPT and `last` at once; the answers come in that order (RFC 2920 section 3.1). `code` is what `last` hopes for."""
+        commands = [transaction.mail, *transaction.recipients, last]
         if self._in_transaction:
             commands.insert(0, _RSET)
         self.wire.send(b"".join(commands), len(commands))
-        await self.wire.have(len(commands), self._timeouts.command)
+        await self.wire.have(len(commands), seconds)
         if self._in_transaction:
             self.wire.take()
         mail = _expected(self.wire.take())
-        recipients = tuple(_expected(self.wire.take()) for _ in transaction.recipients)
-        return mail, recipients, _expected(self.wire.take(), 354)
+        recipients = tuple([_expected(self.wire.take()) for _ in transaction.recipients])
+        return mail, recipients, _expected(self.wire.take(), code)
 
     async def _step_by_step(self, transaction: Transaction) -> tuple[Answer, tuple[Answer, ...], Answer]:
         if self._in_transaction:
@@ -194,7 +211,7 @@ class Client(SMTP):
     async def _send(self, pieces: AsyncIterator[bytes]) -> Answer:
         """The message and the final dot. A hop may refuse in the middle; then no more is sent, and the connection is of no more use."""
         stuffing, held = DotStuffing(), b""
-        self.wire.send(b"", 1)
+        self.wire.expect()
         async for piece in pieces:
             if held:
                 self.wire.send(held)

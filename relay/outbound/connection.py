@@ -9,7 +9,7 @@ RFC 5321 section 3.1 and 3.2, RFC 3207, RFC 4954 (AUTH). Threats: STARTTLS strip
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from aiosmtplib import SMTPAuthenticationError, SMTPException, SMTPHeloError, SM
 from relay.config.models import RouteAuth
 from relay.config.values import HostPort
 from relay.mail.outcome import Deferred
-from relay.mail.plan import TlsPlan
+from relay.mail.plan import Pins, Pkix, TlsPlan
 from relay.mail.reply import Reply
 from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound import outcomes
@@ -49,7 +49,10 @@ class ClientTls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Everything that makes one connection unlike another: two deliveries with equal targets may share it."""
+    """Everything that makes one connection unlike another: two deliveries with equal targets may share it.
+
+    It is looked up a few times for every message, so its hash is kept.
+    """
 
     hop: HostPort
     address: IpAddress
@@ -57,6 +60,13 @@ class Target:
     helo: str
     source: str = ""
     auth: RouteAuth | None = field(default=None, repr=False)
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.hop, self.address, self.plan, self.helo, self.source)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def server_name(self) -> str:
@@ -89,11 +99,25 @@ class Connection:
         self.logged_in = False
         self.reusable = True
         self._client = client
+        self._is_proved = any(isinstance(demand, Pkix | Pins) for demand in target.plan.demands)
         self._until = _until(target.plan, evidence)
 
     @property
     def is_sound(self) -> bool:
         return self._client.wire.is_sound
+
+    @property
+    def takes_content_at_once(self) -> bool:
+        """True where a small message may go out together with MAIL and RCPT (BDAT): one round trip instead of two.
+
+        Threat: a hop that refuses the recipient and then reads the message as commands would do what the message says, as us. So only
+        where the plan proves who the hop is: a partner that someone chose, not whatever host an MX record names.
+        """
+        return self.offer.pipelining and self.offer.chunking and self._is_proved
+
+    def forget_chunking(self) -> None:
+        """The hop offered CHUNKING and does not know BDAT."""
+        self.offer = replace(self.offer, chunking=False)
 
     @property
     def is_gone(self) -> bool:

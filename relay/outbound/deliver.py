@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from relay.config.models import OutboundConnector
 from relay.config.values import HostPort
@@ -30,7 +30,7 @@ from relay.policy.book import IpAddress, RuleBook
 from relay.policy.plan import choose_plan, running_exception
 from relay.policy.route import SMTP_PORT, Unroutable
 
-_PLANS = 10_000
+_KEPT = 10_000
 _TOLD = 10_000
 
 
@@ -94,14 +94,14 @@ class Outbound:
         self._settings = settings
         self._pool: Pool[Connection] = Pool(settings.pool, time.monotonic)
         self._attempts = Attempts(self._pool, tls, settings.timeouts, clock)
-        self._plans = _Plans()
+        self._ways = _Ways()
         self._told: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     async def deliver(self, delivery: Delivery) -> Sequence[Attempt]:
         """Every attempt, in order. Of a recipient, the last attempt that has it says what became of it; every one of
         `delivery.indexes` is in at least one. Never raises for what hops, DNS or the network do."""
         book, attempts = self._book(), list[Attempt]()
-        for group in _groups(book, delivery, self._clock().astimezone(UTC).date()):
+        for group in _groups(book, delivery, self._clock().date()):
             attempts.extend(await self._deliver(book, delivery, group))
         self._tell_withheld(delivery, attempts)
         return attempts
@@ -115,7 +115,7 @@ class Outbound:
             return Preview(connector, (), hosts)
         found: list[PreviewHop] = []
         for hop in (hop for group in hosts for hop in group):
-            plan = self._plans.choose(book, connector, domain, hop.host, now)
+            plan = self._ways.plan(book, connector, domain, hop.host, now)
             addresses = await find_addresses(self._resolver, connector, hop, ourselves)
             if isinstance(addresses, Bounced | Deferred):
                 found.append(PreviewHop(hop, (), plan, addresses.text))
@@ -136,7 +136,7 @@ class Outbound:
             return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
         walk = _Walk(job, group.indexes)
         for hop in in_order(hosts, self._chance, self._pool.is_warm):
-            plan = self._plans.choose(book, connector, group.domain, hop.host, self._clock())
+            plan = self._ways.plan(book, connector, group.domain, hop.host, self._clock())
             addresses = await find_addresses(self._resolver, connector, hop, ourselves)
             if isinstance(addresses, Bounced | Deferred):
                 walk.dead_end(self._clock(), hop, plan, addresses)
@@ -149,19 +149,11 @@ class Outbound:
         return walk.end()
 
     def _targets(
-        self,
-        book: RuleBook,
-        connector: OutboundConnector,
-        hop: HostPort,
-        plan: TlsPlan,
-        addresses: Sequence[IpAddress],
+        self, book: RuleBook, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, addresses: Sequence[IpAddress]
     ) -> list[Target]:
         """The addresses of a hop in the order to try them: connected ones first, else by chance."""
-        helo = connector.helo or book.config.hostname
-        targets = [
-            Target(hop, address, plan, helo, connector.source or "", connector.route.auth)
-            for address in shuffled_addresses(addresses, self._chance)
-        ]
+        shuffled = shuffled_addresses(addresses, self._chance)
+        targets = [self._ways.target(book, connector, hop, plan, address) for address in shuffled]
         if len(targets) > 1 and self._pool.is_warm(hop):
             targets.sort(key=lambda target: not self._pool.has(target))
         return targets
@@ -183,24 +175,38 @@ class Outbound:
             self._emit(TlsWithheld(delivery.message.id, str(address), attempt.hop, outcome.failure, what))
 
 
-class _Plans:
-    """Plans, kept for as long as book and day (UTC) are the same."""
+class _Ways:
+    """Plans and targets, kept for as long as book and day (UTC) are the same: the next message finds the same ones."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, str, str], TlsPlan] = {}
+        self._plans: dict[tuple[str, str, str], TlsPlan] = {}
+        self._targets: dict[tuple[str, HostPort, IpAddress], Target] = {}
         self._book: RuleBook | None = None
         self._day = date.min
 
-    def choose(self, book: RuleBook, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
-        day = now.astimezone(UTC).date()
-        if book is not self._book or day != self._day or len(self._made) >= _PLANS:
-            self._made.clear()
+    def plan(self, book: RuleBook, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
+        day = now.date()
+        if book is not self._book or day != self._day or len(self._plans) >= _KEPT:
+            self._plans.clear()
+            self._targets.clear()
             self._book, self._day = book, day
         key = (connector.name, domain, host)
-        plan = self._made.get(key)
+        plan = self._plans.get(key)
         if plan is None:
-            plan = self._made[key] = choose_plan(book, connector, domain, host, now)
+            plan = self._plans[key] = choose_plan(book, connector, domain, host, now)
         return plan
+
+    def target(
+        self, book: RuleBook, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, address: IpAddress
+    ) -> Target:
+        key = (connector.name, hop, address)
+        target = self._targets.get(key)
+        if target is None or target.plan is not plan:
+            if len(self._targets) >= _KEPT:
+                self._targets.clear()
+            helo, source = connector.helo or book.config.hostname, connector.source or ""
+            target = self._targets[key] = Target(hop, address, plan, helo, source, connector.route.auth)
+        return target
 
 
 class _Walk:
@@ -241,6 +247,9 @@ class _Walk:
 def _groups(book: RuleBook, delivery: Delivery, today: date) -> list[_Group]:
     """One group where all recipients have one domain; else by connector, by domain for MX, and by running exception."""
     recipients = delivery.message.envelope.recipients
+    if len(delivery.indexes) == 1:
+        domain = recipients[delivery.indexes[0]].address.domain
+        return [_Group(book.outbound_for(domain), domain, delivery.indexes)]
     found: dict[object, tuple[OutboundConnector, str, list[int]]] = {}
     known: dict[str, list[int]] = {}
     for index in delivery.indexes:

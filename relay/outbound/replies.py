@@ -10,9 +10,7 @@ from relay.mail.reply import Reply
 MAX_LINE = 4096  # octets; RFC 5321 section 4.5.3.1.5 says 512
 MAX_REPLY = 65536
 
-_STATUS = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:[ \t]+|\Z)")
-_CODES = frozenset(str(code).encode() for code in range(200, 600))
-_MARKS = frozenset((b" ", b"-", b""))
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|\Z))?(.*))?\Z", re.DOTALL)
 
 
 class ReplyReader:
@@ -48,17 +46,20 @@ class ReplyReader:
         return replies
 
     def _line(self, line: bytes, replies: list[Reply]) -> None:
-        code, mark = line[:3], line[3:4]
+        found = _LINE.match(line)
         self._size += len(line)
-        self.fault = self._fault_of(line, code, mark)
-        if self.fault:
-            return
-        text = _text(line[4:])
-        status = _STATUS.match(text)
-        if status is not None and ord(text[0]) == code[0]:
-            # RFC 2034 section 4: on every line of the reply; the first one counts.
-            self._status = self._status or status[0].rstrip()
-            text = text[status.end() :]
+        if found is None or self._lines or self._size > MAX_LINE:
+            self.fault = self._fault_of(line, found[1] if found else b"")
+            if self.fault or found is None:
+                return
+        code, mark, status, raw = found.groups()
+        text = _text(raw) if raw else ""
+        if status:
+            # RFC 2034 section 4: on every line of the reply; the first one counts. One of another class is only text.
+            if status[0] == code[0]:
+                self._status = self._status or status.decode()
+            else:
+                text = f"{status.decode()} {text}"
         if mark == b"-":
             self._code = code
             self._lines.append(text)
@@ -69,10 +70,10 @@ class ReplyReader:
         replies.append(Reply(int(code), self._status, text))
         self._status, self._size = "", 0
 
-    def _fault_of(self, line: bytes, code: bytes, mark: bytes) -> str:
+    def _fault_of(self, line: bytes, code: bytes) -> str:
         if len(line) > MAX_LINE:
             return "a reply line without end"
-        if code not in _CODES or mark not in _MARKS:
+        if not code:
             return f"not an SMTP reply: {_text(line[:80])!r}"
         if self._lines and code != self._code:
             # RFC 5321 section 4.2.1: every line of a reply has the same code.

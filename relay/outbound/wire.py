@@ -89,6 +89,10 @@ class Wire(SMTPProtocol):
             self._owed += replies
             cast(asyncio.Transport, self.transport).write(data)
 
+    def expect(self) -> None:
+        """A reply may come before all that it answers has been sent."""
+        self._owed += 1
+
     async def have(self, count: int, seconds: float) -> None:
         """Returns when `count` replies can be taken, each within `seconds` of the one before, or when no more will come."""
         if len(self._replies) >= count or self.trouble is not None:

@@ -1,6 +1,7 @@
 """The hostile server x every level: what becomes of the mail, and that no byte of it was in clear where the plan forbids it."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,9 +23,10 @@ LEVELS: dict[str, Callable[[Pki], dict[str, Any]]] = {
     "excepted": lambda pki: {"tls": "domain", "ca": str(pki.ca)},
     "half-excepted": lambda pki: {"tls": "domain", "ca": str(pki.ca)},
 }
+NEXT_YEAR = f"{datetime.now(UTC).year + 1}-06-30"
 EXCEPTIONS = {
-    "excepted": [{"recipient_domain": "b.example", "allow": "plaintext", "until": "2999-01-01", "reason": "x"}],
-    "half-excepted": [{"recipient_domain": "b.example", "allow": "encryption", "until": "2999-01-01", "reason": "x"}],
+    "excepted": [{"recipient_domain": "b.example", "allow": "plaintext", "until": NEXT_YEAR, "reason": "x"}],
+    "half-excepted": [{"recipient_domain": "b.example", "allow": "encryption", "until": NEXT_YEAR, "reason": "x"}],
 }
 BEHAVIOURS: dict[str, Callable[[Pki], Behaviour]] = {
     "good": lambda pki: Behaviour(tls=pki.good),
