@@ -83,6 +83,8 @@ def _domain(value: bytes) -> str:
         domain = normalise_domain(domain_text)
     except AddressError:
         raise _Unreadable("has no valid domain") from None
+    if domain_text.endswith("."):  # not a dot-atom (RFC 5322 section 3.2.3), and readers differ on it
+        raise _Unreadable("has no valid domain")
     for each in (*shown, local):
         _check_shown(each, domain)
     return domain

@@ -13,6 +13,7 @@ from relay.smtp.from_field import FromDomain, read_from
 
 _BLANK_LINE = b"\r\n\r\n"
 _MAX_MESSAGE_ID = 512
+_MAX_LINES = 10_000  # of a header whose From: is wanted; a bound on the work, far beyond any real one
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]+")
 _FIELD_NAME = re.compile(
     rb"([!-9;-~]+)[ \t]*:"
@@ -62,7 +63,8 @@ class HeaderScan:
     def finish(self) -> None:
         """The message is over. One without an empty line is all header."""
         if not self.complete:
-            self._complete(bytes(self._collected))
+            self.too_long = len(self._collected) > self._limit
+            self._complete(bytes(self._collected[: self._limit]))
 
     @property
     def received(self) -> int:
@@ -87,7 +89,7 @@ class HeaderScan:
         while (end := lower.find(b"\r\n", end)) >= 0 and lower[end + 2 : end + 3] in (b" ", b"\t"):
             end += 2
         value = self.header[start : end if end >= 0 else len(lower)]
-        return _UNPRINTABLE.sub("", value.decode("latin-1"))[:_MAX_MESSAGE_ID]
+        return _UNPRINTABLE.sub("", value[: 2 * _MAX_MESSAGE_ID].decode("latin-1"))[:_MAX_MESSAGE_ID]
 
     @property
     def eight_bit(self) -> bool:
@@ -121,21 +123,23 @@ def _read_from(header: bytes) -> FromDomain:
 
     Threat: a line that one program takes for the end of the header and another does not hides a second From: field, or shows one.
     """
-    found: list[bytes] = []
+    if header.count(b"\r\n") > _MAX_LINES:
+        return FromDomain("", "the header has too many lines")
+    found: list[list[bytes]] = []
     current = b""
     for line in header.removesuffix(b"\r\n").split(b"\r\n") if header else ():
         if line[:1] in (b" ", b"\t"):
             if not current or not line.strip(b" \t"):
                 return FromDomain("", "the header has a line of white space only, or begins with a folded line")
             if current == b"from":
-                found[-1] += line
+                found[-1].append(line)
             continue
         name = _FIELD_NAME.match(line)
         if name is None:
             return FromDomain("", "the header has a line that is no field")
         current = name[1].lower()
         if current == b"from":
-            found.append(line[name.end() :])
+            found.append([line[name.end() :]])
     if len(found) != 1:
         return FromDomain("", "there are several From: fields" if found else "there is no From: field")
-    return read_from(found[0])
+    return read_from(b"".join(found[0]))

@@ -13,7 +13,7 @@ def word(text: str, charset: str = "utf-8") -> str:
 
 READABLE = {
     "a@example.org": "example.org",
-    "  a@Example.ORG.\t": "example.org",
+    "  a@Example.ORG\t": "example.org",
     "<a@example.org>": "example.org",
     "Alice <a@example.org>": "example.org",
     "Alice<a@example.org>": "example.org",
@@ -87,6 +87,7 @@ UNREADABLE = {
     "domain": [
         "a@[192.0.2.1]",
         "a@example..org",
+        "a@example.org.",
         "a@-x.example",
         "a@exa_mple!.org",
         "a@xn--a",
@@ -112,6 +113,7 @@ UNREADABLE = {
         '"<ceo@contoso.com>" <b@example.com>',
         "(ceo@contoso.com) b@example.com",
         '"ceo＠contoso.com" <b@example.com>',
+        '"ceo@-contoso.com" <b@example.com>',
         '"ceo @ contoso.com" <b@example.com>',
         '"ceo@contoso。com" <b@example.com>',
         '"ceo@contoso.com, b@example.com" <b@example.com>',

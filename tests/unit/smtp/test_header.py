@@ -133,3 +133,13 @@ def test_header_from(header: bytes, domain: str) -> None:
     found = scan(header + b"\r\n" if header.endswith(b"\r\n") else header)
     assert found.header_from() == domain
     assert bool(found.from_domain().problem) is not bool(domain)
+
+
+def test_work_on_a_hostile_header_is_bounded() -> None:
+    folded = scan(b"From: a@example.org\r\n" + b" \tx\r\n" * 200_000)
+    assert folded.from_domain().problem == "the header has too many lines"
+    assert (
+        scan(b"From: a@example.org\r\n" + b" " * 9000 + b"(x)\r\n" + b"X: y\r\n" * 5000).from_domain().problem
+        == "the From: field is too long"
+    )
+    assert scan(b"Message-ID:" + b"\r\n x" * 200_000).message_id == "x" * 256

@@ -364,6 +364,25 @@ def test_declined_data_with_421_closes() -> None:
         assert kinds(harness)[-2:] == [TransactionEnds, Close]
 
 
+def test_declined_data_with_421_and_input_behind_closes_once() -> None:
+    harness = Harness.greeted(hold=(DataBegins,))
+    start_message(harness)
+    harness.feed(b"DATA\r\nQUIT\r\n")
+    harness.session.answer(Reply(421, "4.3.2", "shutting down"))
+    harness.run()
+    assert len(harness.of(Close)) == 1
+
+
+@pytest.mark.parametrize("reads", [1, 1000])
+def test_a_command_line_beyond_all_measure(reads: int) -> None:
+    for length, reason in ((65_536, ""), (65_537, "line too long")):
+        line = b"x" * (length - 2) + b"\r\n"
+        harness = Harness.greeted()
+        harness.feed(*(line[start : start + len(line) // reads] for start in range(0, len(line), len(line) // reads)))
+        assert harness.log == b"500 5.5.2 line too long\r\n"
+        assert closed(harness) == reason
+
+
 def test_input_behind_a_data_that_the_driver_declines() -> None:
     harness = Harness.greeted()
     start_message(harness)
