@@ -24,12 +24,17 @@ class Command:
 
 COMMANDS = (
     Command("init", "relay.cli.init", "Create connectors.yaml and a self-signed certificate where they are missing."),
+    Command("serve", "relay.cli.serve", "Run the relay in the foreground."),
+    Command("demo", "relay.cli.demo", "Watch two relays hold each other to TLS, and refuse a wrong certificate."),
     Command("check", "relay.cli.check", "Check connectors.yaml: every error with its line, and what is unwise."),
     Command("explain", "relay.cli.explain", "Say what would happen to a message, and why, without sending one."),
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
     Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
     Command("trace", "relay.cli.trace", "Show the life of messages, with the TLS evidence of every attempt."),
     Command("reload", "relay.cli.reload", "Put the configuration on disk in force, and say what becomes weaker."),
+    Command("health", "relay.cli.health", "Does the relay take mail? For a container's health check."),
+    Command("password", "relay.cli.password", "Set a submission user's password."),
+    Command("sink", "relay.cli.sink", "Take all mail and print or store it, for trying a set-up."),
 )
 
 _HELP = "A self-hosted SMTP relay with enforced TLS per partner."

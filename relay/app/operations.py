@@ -1,0 +1,135 @@
+"""What the admin socket and the observe listener ask of a running relay, answered from the rooms that know."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import relay
+from relay.admin import operations as asked
+from relay.app.configuration import Configuration
+from relay.config.values import HostPort
+from relay.mail.codec import time_text
+from relay.observe.metrics import Readings
+from relay.queue import operations as queue
+from relay.queue.store import LIVE, State, Store, StoreUnavailable
+from relay.tls.keyring import Keyring
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is looked at. `listening` gives the listeners that are open, `sessions` the open connections by listener.
+
+    `keyring` is None without certificates.
+    """
+
+    configuration: Configuration
+    store: Store
+    operations: queue.Operations
+    keyring: Keyring | None
+    listening: Callable[[], Mapping[str, HostPort]]
+    sessions: Callable[[], Mapping[str, int]]
+    lines_dropped: Callable[[], int]
+    clock: Callable[[], datetime]
+
+
+class Operator:
+    """Implements `relay.admin.operations.Operations` and `relay.observe.http.Observed`."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._started = around.clock()
+
+    # For the admin socket.
+
+    async def status(self) -> Json:
+        around = self._around
+        troubles = list(await self.troubles())
+        return {
+            "version": relay.__version__,
+            "hostname": around.configuration.config.hostname,
+            "pid": os.getpid(),
+            "started_at": time_text(self._started),
+            "ready": not troubles,
+            "troubles": troubles,
+            "configuration": {"waiting": list(around.configuration.waiting)},
+            "listeners": {name: str(address) for name, address in around.listening().items()},
+            "connections": dict(around.sessions()),
+            "certificates": self._certificates(),
+            "queue": await _asked(around.operations.statistics()),
+        }
+
+    async def messages(self, selection: asked.Selection, *, after: str, limit: int) -> Json:
+        return await _asked(self._around.operations.list(_selection(selection), after=after, limit=limit))
+
+    async def message(self, message_id: str) -> Json | None:
+        return await _asked(self._around.operations.show(message_id))
+
+    async def act(self, action: asked.Action, selection: asked.Selection) -> Json:
+        operations = self._around.operations
+        acts = {
+            asked.Action.RETRY: operations.retry,
+            asked.Action.HOLD: operations.hold,
+            asked.Action.RELEASE: operations.release,
+            asked.Action.BOUNCE: operations.bounce,
+            asked.Action.DELETE: operations.delete,
+        }
+        return await _asked(acts[action](_selection(selection)))
+
+    async def trace(self, query: asked.TraceQuery) -> Sequence[Json]:
+        wanted = queue.TraceQuery(
+            id=query.id,
+            recipient=query.recipient,
+            sender=query.sender,
+            message_id=query.message_id,
+            since=query.since,
+            limit=query.limit,
+        )
+        return await _asked(self._around.operations.trace(wanted))
+
+    async def reload(self, *, dry_run: bool) -> asked.Reload:
+        return await self._around.configuration.reload(dry_run=dry_run)
+
+    # For /metrics and /readyz.
+
+    async def readings(self) -> Readings:
+        around = self._around
+        found = await around.operations.statistics()
+        return Readings(
+            queue={state: found[state] for state in ("waiting", "delivering", "held")},
+            oldest=found["oldest"],
+            store_bytes=found["bytes"],
+            free_bytes=found["free"],
+            connections=around.sessions(),
+            certificates=self._certificates(),
+            log_lines_dropped=around.lines_dropped(),
+        )
+
+    async def troubles(self) -> Sequence[str]:
+        found = [] if self._around.listening() else ["no listener is open"]
+        trouble = self._around.store.trouble
+        return [*found, f"the queue takes no mail: {trouble}"] if trouble else found
+
+    def _certificates(self) -> dict[str, float]:
+        """Days left, by name."""
+        keyring, now = self._around.keyring, self._around.clock()
+        if keyring is None:
+            return {}
+        return {each.name: round((each.not_after - now) / timedelta(days=1), 3) for each in keyring.certificates}
+
+
+async def _asked(answer: Awaitable[T]) -> T:
+    """The answer, or the admin API's word for a store that cannot give it now."""
+    try:
+        return await answer
+    except StoreUnavailable as error:
+        raise asked.Unavailable(error.reason) from error
+
+
+def _selection(wanted: asked.Selection) -> queue.Selection:
+    states = frozenset(State(each) for each in wanted.states) or LIVE
+    return queue.Selection(wanted.ids, wanted.everything, wanted.domain, wanted.connector, states)

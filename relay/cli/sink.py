@@ -1,0 +1,60 @@
+"""`relay sink`: a mail server that takes everything and shows or stores it, for trying a set-up. Not for a port that strangers reach."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.common import ExitCode, stop
+
+if TYPE_CHECKING:
+    from relay.testing.sink import Received
+
+ListenOption = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT")]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option("--certificate", metavar="PEM", help="Offer STARTTLS with this; its key is beside it as NAME.key."),
+]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option("--folder", metavar="DIR", help="Store each message as NUMBER.eml there, instead of printing it."),
+]
+
+
+def command(
+    listen: ListenOption = "127.0.0.1:2526", certificate: CertificateOption = None, folder: FolderOption = None
+) -> None:
+    """Take all mail and print it, or store it. Ends with Ctrl-C."""
+    from relay.config.values import HostPort
+    from relay.testing.sink import Sink
+
+    try:
+        address = HostPort.parse(listen, name=False)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--listen") from None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+
+    def received(message: "Received") -> None:
+        nonlocal count
+        count += 1
+        tls = message.tls or "clear text"
+        typer.echo(f"{count}: from <{message.sender}> to {', '.join(message.recipients)} by {message.peer}, {tls}")
+        if folder is None:
+            typer.echo(message.content.decode("utf-8", "backslashreplace"))
+        else:
+            (folder / f"{count:06}.eml").write_bytes(message.content)
+
+    async def run() -> None:
+        async with Sink(certificate, address=address, received=received) as sink:
+            typer.echo(f"listening on {sink.address}", err=True)
+            await asyncio.Event().wait()
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.FINE) from None
+    except OSError as error:
+        stop(f"cannot run on {listen}: {error.strerror or error}")
