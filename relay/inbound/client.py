@@ -7,6 +7,7 @@ connectors in question name), at each message anew: `relay.tls.trust` knows how 
 import ipaddress
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from relay.config.models import InboundConnector
 from relay.inbound.proxy import unmapped
@@ -31,21 +32,24 @@ def socket_address(peername: object) -> IpAddress:
     """The address in a transport's `peername`. Raises ValueError where it has none."""
     if not isinstance(peername, tuple) or not peername:
         raise ValueError("the connection has no peer address")
-    return unmapped(ipaddress.ip_address(str(peername[0]).partition("%")[0]))
+    return _address(peername[0])
+
+
+@lru_cache(maxsize=4096)
+def _address(host: str) -> IpAddress:
+    return unmapped(ipaddress.ip_address(host.partition("%")[0]))
 
 
 class Client:
-    """`address` is None where PROXY did not say. `asked` says that a certificate was asked for in the handshake."""
+    """`address` is None where PROXY did not say; `text` is it for people. `asked`: a certificate was asked for in the handshake."""
 
-    __slots__ = ("address", "asked", "evidence")
+    __slots__ = ("address", "asked", "evidence", "text")
 
     def __init__(self, address: IpAddress | None) -> None:
         self.address = address
         self.evidence: TlsEvidence | None = None
         self.asked = False
-
-    def __str__(self) -> str:
-        return UNKNOWN if self.address is None else str(self.address)
+        self.text = UNKNOWN if address is None else str(address)
 
     @property
     def peer(self) -> Peer:
@@ -53,7 +57,8 @@ class Client:
 
     def admit(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:
         """The decision at MAIL."""
-        self._check(book, stores, candidates(book, self.peer, domain), now)
+        if book.config.inbound:
+            self._check(book, stores, candidates(book, self.peer, domain), now)
         return admit(book, self.peer, domain)
 
     def admit_header_from(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:

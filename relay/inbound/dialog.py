@@ -7,7 +7,7 @@ No exception's text reaches the peer: an error of ours is 451 4.3.0 with an id t
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from relay.inbound.auth import Denied
 from relay.inbound.client import Client
@@ -86,9 +86,10 @@ class Dialog:
         while True:
             try:
                 event = machine.next_event()
-                if event is None or isinstance(event, StartTls | Close):
-                    return event
-                _HANDLERS[type(event)](self, event)
+                handler = _HANDLERS.get(type(event))
+                if handler is None:
+                    return cast(Pause | None, event)
+                handler(self, event)
             except Exception as error:  # noqa: BLE001 - a bug must cost one command or one session, never the listener
                 if self._broken:
                     return Close(UNEXPECTED)
@@ -100,9 +101,6 @@ class Dialog:
         if self.transaction is not None:
             self.transaction.abort()
             self.transaction = None
-
-    def hang_up(self, reply: Reply, reason: str) -> None:
-        self.machine.hang_up(reply, reason)
 
     # The events ------------------------------------------------------------------------------------------------------
 
@@ -123,7 +121,7 @@ class Dialog:
             self._later(self.machine.proceed)
             return
         if result is Denied.WRONG:
-            self._port.floor.services.emit(LoginFailed(self._port.name, str(self.client), event.user))
+            self._port.floor.services.emit(LoginFailed(self._port.name, self.client.text, event.user))
         self._later(lambda: self._refuse("AUTH", reply or _LOGIN_REPLIES[result]))
 
     def _mail(self, event: MailFrom) -> None:
@@ -248,7 +246,7 @@ class Dialog:
             sender = str(self.transaction.sender)
         port = self._port
         port.floor.services.emit(
-            CommandRefused(port.name, str(self.client), command, reply, sender, recipient, connector)
+            CommandRefused(port.name, self.client.text, command, reply, sender, recipient, connector)
         )
 
     def _reply_to(self, error: Exception, where: str) -> Reply:
@@ -271,7 +269,8 @@ class Dialog:
 
 _LOGIN_REPLIES = {Denied.WRONG: WRONG_LOGIN, Denied.BUSY: LOGIN_BUSY, Denied.BLOCKED: LOGIN_BLOCKED}
 
-_HANDLERS: dict[type[SmtpEvent], Callable[[Dialog, Any], None]] = {
+# StartTls and Close are not here: they are about the connection.
+_HANDLERS: dict[type[SmtpEvent | None], Callable[[Dialog, Any], None]] = {
     Login: Dialog._login,
     MailFrom: Dialog._mail,
     RcptTo: Dialog._rcpt,

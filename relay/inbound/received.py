@@ -5,7 +5,9 @@ octets that a header must not have, so whatever is not plain is replaced or quot
 """
 
 import re
+from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from relay.mail.envelope import Accepted, Envelope
 from relay.mail.tls import TlsEvidence
@@ -22,20 +24,35 @@ _SPACES = re.compile(r" +")
 
 def received_header(accepted: Accepted, hostname: str, message: str, envelope: Envelope, certificate: str) -> bytes:
     """The header, folded, CRLF at its end. `message` is our id; `certificate` says what became of the client's (`certificate_words`)."""
-    helo = _NOT_HOST.sub("?", accepted.helo[:255]) or "unknown"
-    lines = [
-        f"Received: from {helo} ({_literal(accepted.client)})",
-        f"by {hostname} with {accepted.protocol} id {message}",
-    ]
-    if accepted.tls is not None:
-        facts = (accepted.tls.version, accepted.tls.cipher, accepted.tls.group)
-        lines.append(f"({', '.join(_comment(fact) for fact in facts if fact)}, {certificate})")
+    lines = [_from(accepted.helo, accepted.client), f"by {hostname} with {accepted.protocol} id {message}"]
+    tls = accepted.tls
+    if tls is not None:
+        lines.append(_tls(tls.version, tls.cipher, tls.group, certificate))
     # RFC 5321 section 7.6: `for` with several recipients would show blind copies to everyone.
     if len(envelope.recipients) == 1 and envelope.recipients[0].address.local.isascii():
         lines.append(f"for <{envelope.recipients[0].address}>")
-    lines[-1] += ";"
-    lines.append(format_datetime(accepted.at))
-    return ("\r\n\t".join(_fold(line) for line in lines) + "\r\n").encode("ascii")
+    if any(len(line) >= _WIDTH for line in lines):
+        lines = [_fold(line) for line in lines]
+    return ("\r\n\t".join(lines) + ";\r\n\t" + _date(accepted.at.replace(microsecond=0)) + "\r\n").encode("ascii")
+
+
+# One connection's messages have these in common, and one second's messages their date.
+
+
+@lru_cache(maxsize=1024)
+def _from(helo: str, client: str) -> str:
+    return f"Received: from {_NOT_HOST.sub('?', helo[:255]) or 'unknown'} ({_literal(client)})"
+
+
+@lru_cache(maxsize=1024)
+def _tls(version: str, cipher: str, group: str, certificate: str) -> str:
+    facts = ", ".join(_comment(fact) for fact in (version, cipher, group) if fact)
+    return f"({facts}, {certificate})"
+
+
+@lru_cache(maxsize=4)
+def _date(at: datetime) -> str:
+    return format_datetime(at)
 
 
 def certificate_words(evidence: TlsEvidence, *, asked: bool, connector: str) -> str:

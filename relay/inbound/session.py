@@ -10,28 +10,33 @@ a reply that we gave does; what came in clear never reaches the session behind t
 """
 
 import asyncio
+import ssl
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import cast
+from typing import ParamSpec, cast
 
 from relay.config.models import ListenerKind
 from relay.inbound.client import UNKNOWN, Client, socket_address
 from relay.inbound.deadlines import NOT_FILED
-from relay.inbound.dialog import Dialog
+from relay.inbound.dialog import UNEXPECTED, Dialog
 from relay.inbound.limits import Entry, Key, limit_key
-from relay.inbound.port import Port
+from relay.inbound.port import Port, Terms
 from relay.inbound.proxy import Incomplete, Proxied, ProxyError, parse_header
-from relay.inbound.starttls import Primed, handshake_failure
+from relay.inbound.tlsstream import TlsStream, reason_of
 from relay.mail.events import ConnectionRefused, SessionClosed, SessionOpened
 from relay.mail.reply import Reply
-from relay.policy.book import IpAddress, in_networks
-from relay.smtp.events import Close, StartTls
+from relay.policy.book import in_networks
+from relay.smtp.events import Close
 from relay.tls.evidence import evidence_of
+
+P = ParamSpec("P")
 
 TIMEOUT = Reply(421, "4.4.2", "you took too long: closing connection")
 STOPPING = Reply(421, "4.3.2", "shutting down: try again in a moment")
 
 QUIT = "quit"
 LOST = "lost"
+SHUTTING_DOWN = "shutting down"
 
 
 class _State(Enum):
@@ -43,14 +48,15 @@ class _State(Enum):
     ENDED = auto()
 
 
+_TALKING = _State.TALKING  # looked up for every packet
+
+
 class Session(asyncio.Protocol):
     """Made by a listener for each connection."""
 
     __slots__ = (
         "_blocked",
         "_client",
-        "_command_timeout",
-        "_data_timeout",
         "_dialog",
         "_early",
         "_ended_by_peer",
@@ -60,6 +66,8 @@ class Session(asyncio.Protocol):
         "_port",
         "_reason",
         "_state",
+        "_terms",
+        "_tls",
         "_transport",
         "deadline",
         "tick",
@@ -67,14 +75,16 @@ class Session(asyncio.Protocol):
 
     def __init__(self, port: Port) -> None:
         self._port = port
+        self._terms: Terms = port.terms()
         self._state = _State.NEW
         self._transport: asyncio.Transport | None = None
+        self._tls: TlsStream | None = None
         self._dialog: Dialog | None = None
         self._client: Client | None = None
         self._key: Key | None = None
         self._early = b""  # what came before there was a session to take it
         self._reason = LOST
-        self._opened = self._command_timeout = self._data_timeout = 0.0
+        self._opened = 0.0
         self._blocked = self._paused = self._ended_by_peer = False
         self.deadline = 0.0
         self.tick = NOT_FILED
@@ -82,9 +92,26 @@ class Session(asyncio.Protocol):
     # What the event loop calls ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        floor, terms = self._port.floor, self._port.terms()
-        transport = cast(asyncio.Transport, transport)  # uvloop's have its methods, and another base class
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have its methods, and another base class
+        self._guard(self._accept, self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._guard(self._received, data)
+
+    def resume(self) -> None:
+        """An answer that took its time has been given."""
+        self._guard(self._run)
+
+    def _guard(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            work(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a bug must cost this connection only, and event loops log where nobody looks
+            self._port.floor.unexpected(error, "session")
+            self._reason = UNEXPECTED
+            self._abort()
+
+    def _accept(self, transport: asyncio.Transport) -> None:
+        floor = self._port.floor
         self._opened = floor.loop.time()
         try:
             address = socket_address(transport.get_extra_info("peername"))
@@ -95,7 +122,7 @@ class Session(asyncio.Protocol):
         if floor.stopping:
             self._refuse(STOPPING)
             return
-        entry = floor.connections.enter(terms.connections)
+        entry = floor.connections.enter(self._terms.connections)
         if entry is not Entry.FREE:
             self._refuse(Reply(421, "4.7.0", entry.value))
             return
@@ -109,85 +136,85 @@ class Session(asyncio.Protocol):
         else:
             self._turn_away("a PROXY header is taken from the networks of `proxy_protocol` only")
 
-    def data_received(self, data: bytes) -> None:
-        match self._state:
-            case _State.TALKING:
-                if self._dialog is not None:
-                    self._dialog.machine.receive(data)
-                    self._run()
-            case _State.PROXY:
-                self._early += data
-                self._read_proxy_header()
-            case _State.HANDSHAKE:
-                # Reading in clear is paused, so this came through TLS, just before the handshake's end was told to us.
-                self._early += data
-            case _:
-                pass  # LINGERING: read, so that our last reply is not lost to a reset, and thrown away
+    def _received(self, data: bytes) -> None:
+        if self._state is _TALKING and self._dialog is not None:
+            if self._tls is not None:
+                data = self._decrypted(self._tls, data)
+            self._dialog.machine.receive(data)
+            self._run()
+        elif self._state is _State.HANDSHAKE:
+            self._shake_hands(data)
+        elif self._state is _State.PROXY:
+            self._early += data
+            self._read_proxy_header()
+        # LINGERING: it was read so that our last reply is not lost to a reset, and is thrown away
 
     def eof_received(self) -> bool:
         """True keeps our side open: a client may close its own right after the final dot and still wait for the reply."""
-        waiting = self._dialog is not None and self._state is _State.TALKING and self._dialog.machine.waiting
-        if waiting and not self._has_tls:
+        if self._state is _TALKING and self._dialog is not None and self._dialog.machine.waiting:
             self._ended_by_peer = True
             return True
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._state is _State.HANDSHAKE:
+            self._reason = "TLS handshake failed: the client closed the connection"
+            if self._dialog is None:
+                self._tell_refused(self._reason)
         self._end()
 
     def pause_writing(self) -> None:
         """The peer does not read. Its input is not read either, and it has not long to come round."""
         self._blocked = True
-        if self._state is _State.TALKING:
+        if self._state is _TALKING:
             floor = self._port.floor
             floor.deadlines.set(self, min(self.deadline, floor.loop.time() + floor.times.unread))
             self._flow()
 
     def resume_writing(self) -> None:
         self._blocked = False
-        if self._state is _State.TALKING:
+        if self._state is _TALKING:
             self._set_deadline(progress=True)
             self._flow()
 
     def expired(self) -> None:
         """The deadline has passed (`Deadlines`)."""
         floor = self._port.floor
-        match self._state:
-            case _State.TALKING if self._dialog is not None and not self._blocked:
-                if self._dialog.machine.waiting:  # for us, not for the peer
-                    floor.deadlines.set(self, floor.loop.time() + self._command_timeout)
-                else:
-                    self.hang_up(TIMEOUT, "timeout")
-            case _State.TALKING:
+        if self._state is _TALKING and self._dialog is not None:
+            if self._blocked:
                 self._reason = "our replies were not read"
                 self._abort()
-            case _State.PROXY:
-                self._turn_away("no PROXY header in time")
-            case _State.HANDSHAKE:  # `ssl_handshake_timeout` ends it
-                floor.deadlines.set(self, floor.loop.time() + floor.times.handshake)
-            case _:
-                self._abort()
+            elif self._dialog.machine.waiting:  # for us, not for the peer
+                floor.deadlines.set(self, floor.loop.time() + self._terms.command_timeout)
+            else:
+                self.hang_up(TIMEOUT, "timeout")
+        elif self._state is _State.PROXY:
+            self._turn_away("no PROXY header in time")
+        elif self._state is _State.HANDSHAKE:
+            self._handshake_failed("not done in time")
+        else:
+            self._abort()
 
     # What the listener calls -----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """The relay shuts down: idle sessions end now, the others after their message."""
-        if self._state is _State.TALKING:
-            self._run()
+        if self._state is _TALKING:
+            self.resume()
         elif self._state in (_State.PROXY, _State.HANDSHAKE):
-            self._reason = "shutting down"
+            self._reason = SHUTTING_DOWN
             self._abort()
 
     def hang_up(self, reply: Reply, reason: str) -> None:
         """Ends the session with a reply, whatever it is doing; a commit under way goes on."""
-        if self._dialog is not None and self._state is _State.TALKING:
-            self._dialog.hang_up(reply, reason)
-            self._run()
+        if self._dialog is not None and self._state is _TALKING:
+            self._dialog.machine.hang_up(reply, reason)
+            self.resume()
 
     def cut_short(self) -> None:
         """There is no more time. Only what is being committed is let through: its client must hear what became of it."""
         if self._dialog is None or not self._dialog.committing:
-            self.hang_up(STOPPING, "shutting down")
+            self.hang_up(STOPPING, SHUTTING_DOWN)
 
     def abort(self) -> None:
         """Ends it at once."""
@@ -202,19 +229,15 @@ class Session(asyncio.Protocol):
             return
         if self._port.listener.kind is not ListenerKind.SUBMISSIONS:
             self._transport.write(reply.encode())
-        self._transport.close()
         self._tell_refused(reply.text)
+        self._let_go(at_once=True)
 
     def _turn_away(self, reason: str) -> None:
         self._tell_refused(reason)
         self._abort()
 
     def _tell_refused(self, reason: str) -> None:
-        self._state = _State.LINGERING
-        self._reason = ""
         self._port.floor.services.emit(ConnectionRefused(self._port.name, self._name, reason))
-        floor = self._port.floor
-        floor.deadlines.set(self, floor.loop.time() + floor.times.linger)
 
     def _read_proxy_header(self) -> None:
         try:
@@ -226,34 +249,32 @@ class Session(asyncio.Protocol):
             return
         self._early = self._early[header.length :]
         proxy = self._client.address
-        # LOCAL and UNKNOWN: no address, so no network's rights; limits count them for the proxy.
-        address: IpAddress | None = header.address if isinstance(header, Proxied) else None
-        self._client = Client(address)
-        self._enter(limit_key(proxy if address is None else address))
+        if isinstance(header, Proxied):
+            self._client = Client(header.address)
+            self._enter(limit_key(header.address))
+        else:  # LOCAL and UNKNOWN: no address, so no network's rights; limits count them for the proxy
+            self._client = Client(None)
+            self._enter(limit_key(proxy))
 
     def _enter(self, key: Key) -> None:
         """The client is known."""
-        floor, terms = self._port.floor, self._port.terms()
-        entry = floor.connections.enter_client(key, terms.connections_per_ip)
+        entry = self._port.floor.connections.enter_client(key, self._terms.connections_per_ip)
         if entry is not Entry.FREE:
             self._refuse(Reply(421, "4.7.0", entry.value))
             return
         self._key = key
         if self._port.listener.kind is ListenerKind.SUBMISSIONS:
-            first, self._early = self._early, b""
-            self._begin_handshake(first)
+            self._begin_handshake()
         else:
             self._greet()
 
     def _greet(self) -> None:
-        port, client = self._port, self._client
-        if client is None or self._key is None:
+        port, client, key = self._port, self._client, self._key
+        if client is None or key is None:
             raise RuntimeError("a client is known before it is greeted")
-        terms = port.terms()
-        self._command_timeout, self._data_timeout = terms.command_timeout, terms.data_timeout
-        self._dialog = Dialog(port, terms, client, self._key, self._run)
-        self._state = _State.TALKING
-        port.floor.services.emit(SessionOpened(port.name, self._name))
+        self._dialog = Dialog(port, self._terms, client, key, self.resume)
+        self._state = _TALKING
+        port.floor.services.emit(SessionOpened(port.name, client.text))
         self._dialog.machine.greet()
         self._take_early()
 
@@ -266,88 +287,88 @@ class Session(asyncio.Protocol):
 
     # TLS -------------------------------------------------------------------------------------------------------------
 
-    def _begin_handshake(self, first: bytes) -> None:
-        """`first` is what has been read of it already."""
-        if self._transport is None:
-            return
-        floor = self._port.floor
+    def _begin_handshake(self) -> None:
+        """Every octet from here on is TLS, or breaks the handshake."""
+        port, client, floor = self._port, self._client, self._port.floor
         self._state = _State.HANDSHAKE
-        self._transport.pause_reading()
         floor.deadlines.set(self, floor.loop.time() + floor.times.handshake)
-        floor.spawn(self._handshake(self._transport, first))
+        if client is not None:
+            client.asked = port.asks_for_certificates
+            self._tls = TlsStream(port.context(ask_certificate=client.asked))
+        early, self._early = self._early, b""
+        if early:
+            self._shake_hands(early)
 
-    async def _handshake(self, clear: asyncio.Transport, first: bytes) -> None:
-        floor, client = self._port.floor, self._client
+    def _shake_hands(self, data: bytes) -> None:
+        tls, client = self._tls, self._client
+        if tls is None or client is None or self._transport is None:
+            return
         try:
-            asks = self._port.asks_for_certificates
-            context = self._port.context(ask_certificate=asks)
-            transport = await floor.loop.start_tls(
-                clear,
-                self,
-                Primed(context, first) if first else context,
-                server_side=True,
-                ssl_handshake_timeout=floor.times.handshake,
-                ssl_shutdown_timeout=floor.times.linger,
-            )
-            # A client that left in between leaves no transport behind, or one without TLS.
-            ssl_object = None if transport is None else transport.get_extra_info("ssl_object")
-            if transport is None or ssl_object is None:
-                raise ConnectionResetError
-        except OSError as error:  # ssl.SSLError is one
-            self._handshake_failed(clear, handshake_failure(error))
+            done = tls.handshake(data)
+            self._transport.write(tls.take())
+            if not done:
+                return
+            client.evidence = evidence_of(tls.connection)
+            self._early = tls.decrypt(b"")  # what the client said in the same packet
+            self._ended_by_peer = tls.closed
+        except ssl.SSLError as error:
+            self._handshake_failed(reason_of(error))
             return
-        except Exception as error:  # noqa: BLE001 - a bug must cost this connection, not leave it open for ever
-            self._port.floor.unexpected(error, "handshake")
-            self._handshake_failed(clear, "unexpected error")
-            return
-        if self._state is not _State.HANDSHAKE or client is None:
-            transport.abort()
-            return
-        self._transport, self._paused = transport, False
-        client.evidence, client.asked = evidence_of(ssl_object), asks
         if self._dialog is None:
             self._greet()
             return
-        self._state = _State.TALKING
+        self._state = _TALKING
         self._dialog.machine.tls_established()
         self._take_early()
 
-    def _handshake_failed(self, clear: asyncio.Transport, reason: str) -> None:
-        if self._state is _State.HANDSHAKE:  # else we ended it ourselves
-            if self._dialog is None:
-                self._tell_refused(reason)
-            self._reason = reason
-        clear.abort()
-        self._end()  # after a failed handshake no event loop calls connection_lost
+    def _handshake_failed(self, why: str) -> None:
+        reason = f"TLS handshake failed: {why}"
+        if self._dialog is None:
+            self._tell_refused(reason)
+        self._reason = reason
+        if self._transport is not None and self._tls is not None:
+            self._transport.write(self._tls.take())  # the alert, so that the peer knows too
+        self._let_go()
 
-    @property
-    def _has_tls(self) -> bool:
-        return self._client is not None and self._client.evidence is not None
+    def _decrypted(self, tls: TlsStream, data: bytes) -> bytes:
+        """What the machine gets. A stream that breaks ends here: what came before is answered no more."""
+        try:
+            clear = tls.decrypt(data)
+        except ssl.SSLError as error:
+            self._reason = f"TLS failed: {reason_of(error)}"
+            if self._transport is not None:
+                self._transport.write(tls.take())
+            self._let_go()
+            return b""
+        if self._transport is not None and (answer := tls.take()):
+            self._transport.write(answer)
+        self._ended_by_peer = self._ended_by_peer or tls.closed
+        return clear
 
     # Talking ---------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         """Works on what there is: input, or an answer that has just come."""
-        dialog = self._dialog
-        transport = self._transport
-        if dialog is None or transport is None or self._state is not _State.TALKING or transport.is_closing():
+        dialog, transport = self._dialog, self._transport
+        if dialog is None or transport is None or self._state is not _TALKING or transport.is_closing():
             return
         event = dialog.advance()
-        if event is None and self._port.floor.stopping and not dialog.busy:
-            dialog.hang_up(STOPPING, "shutting down")
+        if self._port.floor.stopping and event is None and not dialog.busy:
+            dialog.machine.hang_up(STOPPING, SHUTTING_DOWN)
             event = dialog.advance()
         output = dialog.machine.take_output()
         if output:
-            transport.write(output)
-        if isinstance(event, Close):
-            self._finish(event.reason)
-        elif isinstance(event, StartTls):
-            self._begin_handshake(b"")
-        elif self._ended_by_peer and not dialog.machine.waiting:
-            self._finish(LOST)
-        else:
+            transport.write(output if self._tls is None else self._tls.encrypt(output))
+        if event is None:
+            if self._ended_by_peer and not dialog.machine.waiting:
+                self._finish(LOST)
+                return
             self._set_deadline(progress=bool(output))
             self._flow()
+        elif isinstance(event, Close):
+            self._finish(event.reason)
+        else:
+            self._begin_handshake()
 
     def _set_deadline(self, *, progress: bool) -> None:
         """`progress`: we gave a reply, so the next command has its time. Within a message only the limit for all of it counts."""
@@ -356,10 +377,10 @@ class Session(asyncio.Protocol):
         floor, transaction = self._port.floor, self._dialog.transaction
         if transaction is not None and self._dialog.machine.in_message:
             if not transaction.deadline:
-                transaction.deadline = floor.loop.time() + self._data_timeout
+                transaction.deadline = floor.loop.time() + self._terms.data_timeout
             floor.deadlines.set(self, transaction.deadline)
         elif progress:
-            floor.deadlines.set(self, floor.loop.time() + self._command_timeout)
+            floor.deadlines.set(self, floor.loop.time() + self._terms.command_timeout)
 
     def _flow(self) -> None:
         """Reads on only while there is room for what comes."""
@@ -376,14 +397,25 @@ class Session(asyncio.Protocol):
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _finish(self, reason: str) -> None:
-        """Everything is said. Closing with input unread would reset the connection and could take our last reply with it."""
+        """Everything is said."""
+        self._reason = reason
+        if self._tls is not None and self._transport is not None:
+            self._transport.write(self._tls.close())
+        self._let_go(at_once=reason == QUIT or self._ended_by_peer)
+
+    def _let_go(self, *, at_once: bool = False) -> None:
+        """Closes our side, and the whole connection when the peer has closed its own, or soon after.
+
+        Closing with input unread would make the kernel reset the connection, and could take our last reply with it.
+        """
         transport, floor = self._transport, self._port.floor
-        if transport is None or self._dialog is None:
+        if transport is None:
             return
-        self._state, self._reason = _State.LINGERING, reason
-        self._dialog.drop()
+        self._state = _State.LINGERING
+        if self._dialog is not None:
+            self._dialog.drop()
         floor.deadlines.set(self, floor.loop.time() + floor.times.linger)
-        if reason == QUIT or self._has_tls or self._ended_by_peer or transport.get_write_buffer_size():
+        if at_once or transport.is_closing():
             transport.close()
             return
         try:
@@ -409,8 +441,9 @@ class Session(asyncio.Protocol):
         if self._dialog is not None:
             self._dialog.drop()
             seconds = floor.loop.time() - self._opened
-            tls = self._client.evidence.version if self._client is not None and self._client.evidence else ""
-            floor.services.emit(SessionClosed(self._port.name, self._name, self._reason, seconds, tls))
+            evidence = None if self._client is None else self._client.evidence
+            version = "" if evidence is None else evidence.version
+            floor.services.emit(SessionClosed(self._port.name, self._name, self._reason, seconds, version))
         if self in floor.sessions:
             floor.sessions.discard(self)
             floor.connections.leave(self._key)
@@ -418,4 +451,4 @@ class Session(asyncio.Protocol):
 
     @property
     def _name(self) -> str:
-        return UNKNOWN if self._client is None else str(self._client)
+        return UNKNOWN if self._client is None else self._client.text

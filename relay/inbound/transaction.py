@@ -127,7 +127,7 @@ class Transaction:
             raise RuntimeError("the end of data without its beginning")
         accepted = Accepted(
             at=services.clock(),
-            client=str(client),
+            client=client.text,
             helo=how.helo,
             listener=how.listener,
             protocol=how.protocol,
