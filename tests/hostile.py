@@ -171,7 +171,7 @@ class Session(asyncio.Protocol):
         taken = Taken(self._mail, tuple(self._recipients), content)
         self._mail, self._recipients = b"", []
         reply = self._react(Step.FINAL)
-        if isinstance(reply, bytes) and reply.startswith(b"2"):
+        if isinstance(reply, bytes) and reply.startswith(b"2") and taken.recipients:
             self._server.taken.append(taken)
         return True
 

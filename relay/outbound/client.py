@@ -148,7 +148,7 @@ class Client(SMTP):
         else:
             mail, recipients, data = await self._step_by_step(transaction)
         wants_content = isinstance(data, Reply) and data.code == 354
-        some = any(accepted(each) for each in recipients)
+        some = accepted(mail) and any(accepted(each) for each in recipients)
         self._in_transaction = accepted(mail) and not wants_content
         content = data if some else UNASKED
         if wants_content and some:

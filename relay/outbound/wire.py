@@ -113,8 +113,9 @@ class Wire(SMTPProtocol):
         return self.trouble or Broken(Break.UNASKED)
 
     async def drain(self, seconds: float) -> None:
-        """Returns when more can be written, or when the connection is gone."""
+        """Returns when more can be written, or when the connection is gone. Lets the hop be heard in between in any case."""
         if not self._paused or self.trouble is not None:
+            await asyncio.sleep(0)
             return
         self._limits.begin(seconds, seconds)
         try:
