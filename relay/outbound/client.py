@@ -153,6 +153,9 @@ class Client(SMTP):
         content = data if some else UNASKED
         if wants_content and some:
             content = _expected(await self._send(transaction.content()))
+        elif wants_content and not accepted(mail):
+            # It might take a lone dot for an empty message to recipients that it should not have accepted.
+            self.wire.cut(Broken(Break.VIOLATION, "it refused MAIL and then wanted the message"))
         elif wants_content:
             # RFC 2920 section 3.1: no recipient is left and it waits for a message. It gets none.
             self.wire.send(b".\r\n", 1)
