@@ -69,7 +69,7 @@ def parse_auth(argument: str) -> tuple[Mechanism, str]:
     """The mechanism and the initial response, "" where none was given. Raises CommandError."""
     name, _, initial = argument.partition(" ")
     try:
-        return Mechanism(name.upper()), initial
+        return Mechanism(name.upper() if name.isascii() else ""), initial
     except ValueError:
         raise CommandError(replies.AUTH_MECHANISM) from None
 

@@ -18,7 +18,9 @@ _MAX_ORCPT = 500  # RFC 3461 section 4.2
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # What goes into our Received header must not end a comment or begin a quoted string there.
 _HELO = re.compile(r"[!#-'*+\-./0-9:=?A-\[\]^_`a-z{|}~]+\Z")
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\s=\x00-\x20\x7f]+))?\Z")
+_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*\Z")  # RFC 5321 section 4.1.2, esmtp-keyword
+_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "NOTIFY", "ORCPT"})
+_PARAMETER_SYNTAX = Reply(501, "5.5.4", "a parameter is written KEYWORD or KEYWORD=value")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")  # RFC 3461 section 4
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
 _UTF8_ADDRESS = re.compile(
@@ -122,7 +124,7 @@ def parse_rcpt(argument: str, *, smtputf8: bool) -> Recipient:
 def parse_bdat(argument: str) -> Chunk:
     """`size` or `size LAST` (RFC 3030 section 2)."""
     size, _, end = argument.partition(" ")
-    if not _DIGITS.match(size) or end.strip().upper() not in ("", "LAST"):
+    if not _DIGITS.match(size) or not end.isascii() or end.strip().upper() not in ("", "LAST"):
         raise CommandError(replies.BDAT_SYNTAX)
     return Chunk(int(size), bool(end.strip()))
 
@@ -147,15 +149,20 @@ def _parameters(text: str) -> Parameters:
     """Keywords in upper case to values, "" where there is none (RFC 5321 section 4.1.2, esmtp-param)."""
     found: Parameters = {}
     for word in text.split(" "):
-        if not word:
-            continue
-        match = _PARAMETER.match(word)
-        if match is None:
-            raise CommandError(Reply(501, "5.5.4", "a parameter is written KEYWORD or KEYWORD=value"))
-        keyword = match[1].upper()
+        keyword, equals, value = word.partition("=")
+        if not (value if equals else word):
+            if equals:
+                raise CommandError(_PARAMETER_SYNTAX)
+            continue  # two spaces in a row
+        # Only ASCII letters have two cases here: "\u017f".upper() is "S", too.
+        keyword = keyword.upper() if keyword.isascii() else ""
+        if keyword not in _KEYWORDS and not _KEYWORD.match(keyword):
+            raise CommandError(_PARAMETER_SYNTAX)
         if keyword in found:
             raise CommandError(Reply(501, "5.5.4", "a parameter is given twice"))
-        found[keyword] = match[2] or ""
+        if not value.isascii() and keyword != "ORCPT":  # RFC 6533 section 3 is the only one to allow it
+            raise CommandError(_PARAMETER_SYNTAX)
+        found[keyword] = value
     return found
 
 

@@ -118,9 +118,6 @@ _OUT_OF_SEQUENCE: dict[tuple[str, _Stage], Reply] = {
     ("DATA", _Stage.SENDER): replies.NO_RECIPIENTS,
     ("DATA", _Stage.CHUNKS): replies.MIXED,
     ("AUTH", _Stage.NEW): replies.HELLO_FIRST,
-    ("AUTH", _Stage.SENDER): replies.NESTED,  # RFC 4954 section 4
-    ("AUTH", _Stage.RECIPIENTS): replies.NESTED,
-    ("AUTH", _Stage.CHUNKS): replies.NESTED,
 }
 
 # Browsers and proxies that were talked into connecting here. Postfix's smtpd_forbidden_commands, and HTTP/2's preface.
@@ -502,7 +499,7 @@ class ServerSession:
             self._refuse("", error.reply)
             return
         verb, _, argument = text.partition(" ")
-        verb = verb.upper()
+        verb = verb.upper() if verb.isascii() else ""  # "\u017f".upper() is "S", too
         handler = _HANDLERS.get(verb)
         if handler is None:
             self._unknown(verb)

@@ -79,7 +79,7 @@ def test_nobody_acts_as_another() -> None:
 def test_mechanisms() -> None:
     assert parse_auth("plain abc=") == (Mechanism.PLAIN, "abc=")
     assert parse_auth("LOGIN") == (Mechanism.LOGIN, "")
-    for other in ("", "XOAUTH2 x", "PLAIN\u2028"):
+    for other in ("", "XOAUTH2 x", "PLAIN\u2028", "PLA\u0131N"):
         with pytest.raises(CommandError) as refused:
             parse_auth(other)
         assert refused.value.reply.code == 504

@@ -56,6 +56,14 @@ def test_mail_without_parameters() -> None:
         ("FROM:<a@example.org> ENVID=ü", 501, "5.5.4"),
         ("FROM:<a@example.org> AUTH=<>", 555, "5.5.4"),
         ("FROM:<a@example.org> -X", 501, "5.5.4"),
+        ("FROM:<a@example.org> X_Y=1", 501, "5.5.4"),
+        ("FROM:<a@example.org> =", 501, "5.5.4"),
+        ("FROM:<a@example.org> X-Y=ü", 501, "5.5.4"),
+        ("FROM:<a@example.org> SIZE==1", 501, "5.5.4"),
+        ("FROM:<a@example.org> SMTPUTF8=", 501, "5.5.4"),
+        # "\u017f" and "\u0131" become S and I in upper case
+        ("FROM:<a@example.org> \u017fIZE=1", 501, "5.5.4"),
+        ("FROM:<a@example.org> RET=HDR\u017f", 501, "5.5.4"),
     ],
 )
 def test_mail_refused(argument: str, code: int, status: str) -> None:
@@ -101,6 +109,7 @@ def test_rcpt_takes_every_parameter_of_ours() -> None:
         "NOTIFY=SUCCESS,,DELAY",
         "NOTIFY=ALWAYS",
         "NOTIFY=NEVER,NEVER",
+        "NOTIFY=FA\u0131LURE",
         "ORCPT",
         "ORCPT=;b@example.com",
         "ORCPT=rfc822;",
@@ -135,7 +144,7 @@ def test_bdat(argument: str, chunk: Chunk) -> None:
     assert parse_bdat(argument) == chunk
 
 
-@pytest.mark.parametrize("argument", ["", "LAST", "-1", "1 FIRST", "1 LAST LAST", "0x10", "1" * 21, "²"])
+@pytest.mark.parametrize("argument", ["", "LAST", "-1", "1 FIRST", "1 LAST LAST", "0x10", "1" * 21, "²", "1 LA\u017fT"])
 def test_bdat_refused(argument: str) -> None:
     with pytest.raises(CommandError) as refused:
         parse_bdat(argument)

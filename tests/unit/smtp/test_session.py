@@ -429,6 +429,12 @@ def test_submission_needs_a_login(kind: ListenerKind) -> None:
     assert taken is (kind is ListenerKind.MX)
 
 
+def test_verbs_are_ascii() -> None:
+    harness = Harness.greeted(TLS)
+    output = harness.feed("\u017fTARTTL\u017f\r\nQU\u0131T\r\n".encode())
+    assert output == b"500 5.5.1 unknown command\r\n" * 2
+
+
 def test_every_reply_of_ours_is_on_its_line() -> None:
     own = [each for each in vars(replies).values() if isinstance(each, Reply)]
     assert len(own) > 40
