@@ -36,6 +36,7 @@ class Step(StrEnum):
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
+    BDAT = "BDAT"
     BODY = "body"
     FINAL = "final dot"
     RSET = "RSET"
@@ -75,6 +76,7 @@ _USUAL: dict[Step, bytes] = {
     Step.MAIL: b"250 2.1.0 ok\r\n",
     Step.RCPT: b"250 2.1.5 ok\r\n",
     Step.DATA: b"354 go\r\n",
+    Step.BDAT: b"250 2.0.0 taken\r\n",
     Step.FINAL: b"250 2.0.0 taken\r\n",
     Step.RSET: b"250 2.0.0 ok\r\n",
     Step.QUIT: b"221 2.0.0 bye\r\n",
@@ -120,6 +122,7 @@ class Session(asyncio.Protocol):
         self._buffer = b""
         self._is_tls = self._in_data = self._ignores = self._upgrading = False
         self._early = b""
+        self._chunk = 0
         self._seen: dict[Step, int] = {}
         self._mail, self._recipients = b"", list[bytes]()
         self._task: asyncio.Task[None] | None = None
@@ -148,7 +151,10 @@ class Session(asyncio.Protocol):
         if self.behaviour.forgets and not self._in_data:
             self._buffer = self._buffer[: self._buffer.find(b"\n") + 1]
         while self._buffer and not self._ignores:
-            if self._in_data:
+            if self._chunk:
+                if not self._chunked():
+                    return
+            elif self._in_data:
                 if not self._content():
                     return
             else:
@@ -175,12 +181,26 @@ class Session(asyncio.Protocol):
             self._server.taken.append(taken)
         return True
 
+    def _chunked(self) -> bool:
+        """One BDAT LAST (RFC 3030). Its octets are read whatever the reply is."""
+        if len(self._buffer) < self._chunk:
+            return False
+        content, self._buffer, self._chunk = self._buffer[: self._chunk], self._buffer[self._chunk :], 0
+        reply = self._react(Step.BDAT, b"" if self._recipients else b"503 5.5.1 no recipient\r\n")
+        if isinstance(reply, bytes) and reply.startswith(b"2"):
+            self._server.taken.append(Taken(self._mail, tuple(self._recipients), content))
+            self._mail, self._recipients = b"", []
+        return True
+
     def _command(self, line: bytes) -> None:
         verb = line.split(b" ", 1)[0].split(b":", 1)[0].upper().decode("ascii", "replace")
         step = Step.EHLO_TLS if verb == "EHLO" and self._is_tls else Step(verb) if verb in {*Step} else None
         if step is None:
             # The second line of AUTH LOGIN, and whatever else comes.
             self._write(_USUAL[Step.AUTH] if self._seen.get(Step.AUTH) else b"500 5.5.1 what\r\n")
+            return
+        if step is Step.BDAT:
+            self._chunk = int(line.split()[1])
             return
         special = next((each for text, each in self.behaviour.recipients.items() if text.encode() in line), b"")
         reply = self._react(step, special if step is Step.RCPT else b"")
@@ -189,6 +209,8 @@ class Session(asyncio.Protocol):
             self._mail, self._recipients = line, []
         elif step is Step.RCPT and good:
             self._recipients.append(line)
+        elif step is Step.RSET:
+            self._mail, self._recipients = b"", []
         elif step is Step.DATA:
             self._in_data = isinstance(reply, bytes) and reply.startswith(b"354")
         elif step is Step.STARTTLS and good:
@@ -258,7 +280,7 @@ class Session(asyncio.Protocol):
         if behaviour.handshake is Handshake.CLOSE:
             transport.close()
         elif behaviour.handshake is Handshake.GARBAGE:
-            asyncio.get_running_loop().call_later(0.01, self._write, b"\x16\x03\x01 this is no TLS at all\r\n" * 3)
+            asyncio.get_running_loop().call_later(0.01, self._write, b"this is no TLS at all\r\n" * 3)
 
     async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
         try:
@@ -281,18 +303,21 @@ class Session(asyncio.Protocol):
 
 
 class HostileServer:
-    """Several behaviours are for the first, second, ... connection; the last one stays. `taken` are the messages that got their 250."""
+    """Several behaviours are for the first, second, ... connection; the last one stays. `taken` are the messages that got their 250.
 
-    def __init__(self, *behaviours: Behaviour) -> None:
+    `host` is an address of loopback, `port` 0 for a free one.
+    """
+
+    def __init__(self, *behaviours: Behaviour, host: str = "127.0.0.1", port: int = 0) -> None:
         self.behaviours = behaviours or (Behaviour(),)
         self.sessions: list[Session] = []
         self.taken: list[Taken] = []
         self.heard = asyncio.Event()
-        self.port = 0
+        self.host, self.port = host, port
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._session, "127.0.0.1", self.port)
+        self._server = await loop.create_server(self._session, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -327,10 +352,12 @@ class Pki:
     def __init__(self, folder: Path, name: str = "mx.hostile.test") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         authority, other = trustme.CA(organization_name="right"), trustme.CA(organization_name="wrong")
+        self._authority = authority
         self.name, self.ca = name, folder / "ca.pem"
         authority.cert_pem.write_to_path(str(self.ca))
         yesterday = datetime.now(UTC) - timedelta(days=1)
-        self.good = _context(authority.issue_cert(name))
+        month = datetime.now(UTC) + timedelta(days=30)
+        self.good = _context(authority.issue_cert(name, not_after=month))
         self.expired = _context(authority.issue_cert(name, not_after=yesterday))
         self.wrong_name = _context(authority.issue_cert("elsewhere.test"))
         self.wrong_ca = _context(other.issue_cert(name))
@@ -346,6 +373,15 @@ class Pki:
         self.old.set_ciphers("ALL:@SECLEVEL=0")
         self.tls12 = _context(authority.issue_cert(name))
         self.tls12.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def client(self, folder: Path, name: str = "ours") -> Path:
+        """A certificate of the right CA in a folder of its own, as NAME.pem and NAME.key; returns the PEM."""
+        folder.mkdir(parents=True, exist_ok=True)
+        leaf, pem = self._authority.issue_cert(name), folder / f"{name}.pem"
+        leaf.cert_chain_pems[0].write_to_path(str(pem))
+        leaf.private_key_pem.write_to_path(str(pem.with_suffix(".key")))
+        pem.with_suffix(".key").chmod(0o600)
+        return pem
 
 
 def _context(leaf: trustme.LeafCert) -> ssl.SSLContext:
