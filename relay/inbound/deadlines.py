@@ -51,10 +51,14 @@ class Deadlines:
             self._file(timed, tick)
 
     def remove(self, timed: Timed) -> None:
+        """The timer is left to find out by itself that there is nothing to do: the next session comes soon."""
         self._unfile(timed)
-        if not self._filed and self._handle is not None:
+
+    def close(self) -> None:
+        if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        self._filed.clear()
 
     def __len__(self) -> int:
         return sum(len(filed) for filed in self._filed.values())
@@ -80,8 +84,6 @@ class Deadlines:
         timed.tick = NOT_FILED
 
     def _arm(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
         self._handle = self._loop.call_at((self._done + 1) * self._width, self._look)
 
     def _look(self) -> None:

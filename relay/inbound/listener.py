@@ -87,6 +87,7 @@ class Listeners:
         await self._emptied(floor.times.linger)
         for session in tuple(floor.sessions):
             session.abort()
+        floor.deadlines.close()
         if floor.authenticator is not None:
             floor.authenticator.close()
             floor.authenticator = None

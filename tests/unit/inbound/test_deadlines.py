@@ -118,11 +118,19 @@ def test_removed_is_not_told_and_the_timer_rests(timer: FakeTimer, deadlines: De
     deadlines.set(other, 1005)
     deadlines.remove(session)
     deadlines.remove(session)
-    assert timer.armed
     deadlines.remove(other)
-    assert not timer.armed
     timer.go(1010)
     assert session.expirations == []
+    assert not timer.armed
+    assert timer.rung == 1
+
+
+def test_closed(timer: FakeTimer, deadlines: Deadlines) -> None:
+    deadlines.close()
+    deadlines.set(Session(timer), 1005)
+    deadlines.close()
+    assert not timer.armed
+    assert len(deadlines) == 0
 
 
 def test_one_timer_however_many_sessions(timer: FakeTimer, deadlines: Deadlines) -> None:
