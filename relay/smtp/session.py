@@ -40,12 +40,11 @@ from relay.smtp.events import (
     StartTls,
     TransactionEnds,
 )
-from relay.smtp.framing import ChunkFraming, Content, DataFraming, Fault, LineEnds
+from relay.smtp.framing import ChunkFraming, Content, DataFraming, Fault, LineEnds, patience
 
 _PAUSE = 64 * 1024  # octets of unprocessed input beyond which the driver should stop reading
 _MAX_SKIPPED = 64 * 1024  # octets of one over-long command line that we read past before giving up on the peer
 _EXCESS = 10  # times the recipient limit: so many RCPTs beyond it are answered before giving up on the peer
-_CHUNK_SLACK = 64 * 1024
 _CR = 0x0D
 _TLS_RECORD = 0x16  # a handshake record (RFC 8446 section 5.1): the client believes in implicit TLS here
 
@@ -68,9 +67,8 @@ class SessionSettings:
     tls_offered: bool = False
     tls_active: bool = False
     normalise_bare_lf: bool = False
-    command_line: int = (
-        2048  # RFC 5321 section 4.5.3.1.4 asks for 512; MAIL and RCPT parameters add 1,200 (RFC 3461, RFC 6531)
-    )
+    # RFC 5321 section 4.5.3.1.4 asks for 512; parameters of MAIL and RCPT add some 1,200 (RFC 3461, RFC 6531).
+    command_line: int = 2048
     auth_line: int = 12288  # RFC 4954 section 4
     errors: int = 20
     logins: int = 10
@@ -678,7 +676,7 @@ class ServerSession:
             # How many octets are no commands? Nothing more can be read from this peer.
             self._hang("BDAT", error.reply, "BDAT without a size")
             return
-        if chunk.size > 2 * self._settings.message_size + _CHUNK_SLACK:
+        if chunk.size > patience(self._settings.message_size):
             self._hang("BDAT", replies.TOO_LARGE, "BDAT far too large")
             return
         self._chunk, self._chunk_left = chunk, chunk.size
@@ -724,7 +722,7 @@ class ServerSession:
         if self._chunk_left and not self._unread:
             return False
         self._discarded += len(self._take_chunk())
-        if self._discarded > 2 * self._settings.message_size + _CHUNK_SLACK:
+        if self._discarded > patience(self._settings.message_size):
             return self._hang("BDAT", replies.TOO_LARGE, "too much thrown away")
         if not self._chunk_left:
             self._mode = _Mode.COMMAND
@@ -860,14 +858,16 @@ _HANDLERS: dict[str, Callable[[ServerSession, str], None]] = {
     "AUTH": ServerSession._auth,
 }
 
+_BY_MODE: dict[_Mode, Callable[[ServerSession], bool]] = {
+    _Mode.GREETING: ServerSession._read_nothing,
+    _Mode.COMMAND: ServerSession._read_line,
+    _Mode.AUTH: ServerSession._read_line,
+    _Mode.DATA: ServerSession._read_data,
+    _Mode.CHUNK: ServerSession._read_chunk,
+    _Mode.DISCARDED_CHUNK: ServerSession._read_discarded_chunk,
+    _Mode.HANDSHAKE: ServerSession._read_before_handshake,
+    _Mode.CLOSED: ServerSession._read_nothing,
+}
+
 # By mode: how the next octets are read. False: more of them are needed.
-_READERS: tuple[Callable[[ServerSession], bool], ...] = (
-    ServerSession._read_nothing,  # GREETING
-    ServerSession._read_line,  # COMMAND
-    ServerSession._read_line,  # AUTH
-    ServerSession._read_data,  # DATA
-    ServerSession._read_chunk,  # CHUNK
-    ServerSession._read_discarded_chunk,  # DISCARDED_CHUNK
-    ServerSession._read_before_handshake,  # HANDSHAKE
-    ServerSession._read_nothing,  # CLOSED
-)
+_READERS = tuple(_BY_MODE[mode] for mode in _Mode)
