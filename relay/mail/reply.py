@@ -26,7 +26,10 @@ class Reply:
     def encode(self) -> bytes:
         """The reply on the wire. Text that came from a peer cannot break out of its line: all but printable ASCII becomes "?"."""
         prefix = f"{self.status} " if self.status else ""
-        lines = [_UNPRINTABLE.sub("?", line)[:_WIDTH] for line in self.text.split("\n")]
+        text = self.text
+        if len(text) <= _WIDTH and text.isascii() and text.isprintable():  # nearly all, and one line
+            return f"{self.code} {prefix}{text}\r\n".encode("ascii")
+        lines = [_UNPRINTABLE.sub("?", line)[:_WIDTH] for line in text.split("\n")]
         last = lines.pop()
         head = "".join(f"{self.code}-{prefix}{line}\r\n" for line in lines)
         return f"{head}{self.code} {prefix}{last}\r\n".encode("ascii")
