@@ -129,6 +129,7 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._server.connected.set()
         self._react(Step.GREETING)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -312,7 +313,7 @@ class HostileServer:
         self.behaviours = behaviours or (Behaviour(),)
         self.sessions: list[Session] = []
         self.taken: list[Taken] = []
-        self.heard = asyncio.Event()
+        self.heard, self.connected = asyncio.Event(), asyncio.Event()
         self.host, self.port = host, port
 
     async def __aenter__(self) -> Self:

@@ -111,7 +111,7 @@ class Attempts:
                 self._note(tried, begun, job, target, kept.connection.evidence, carried.results)
                 tried.said_mail = carried.said_mail
                 return tried
-        opened = await open_connection(target, self._tls, self._timeouts)
+        opened = await open_connection(target, context, self._tls, self._timeouts)
         if isinstance(opened, Trouble) and opened.step is Step.SEND_IN_CLEAR:
             self._note(tried, begun, job, target, opened.evidence, dict.fromkeys(indexes, opened.outcome))
             begun = _Begun(self._clock())

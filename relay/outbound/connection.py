@@ -176,14 +176,16 @@ class Approved:
         return await connection._client.transact(transaction)
 
 
-async def open_connection(target: Target, tls: ClientTls, timeouts: Timeouts) -> Connection | Trouble:
-    """Connects, says EHLO and does what the plan says next."""
+async def open_connection(
+    target: Target, context: ssl.SSLContext, tls: ClientTls, timeouts: Timeouts
+) -> Connection | Trouble:
+    """Connects, says EHLO and does what the plan says next. `context` is what `tls` gave for the plan."""
     client = await _reach(target, timeouts)
     if isinstance(client, Trouble):
         return client
     step = after_ehlo(target.plan, starttls_offered=client.offer.starttls)
     if step is Step.START_TLS:
-        return await _secure(target, client, tls)
+        return await _secure(target, client, context, tls)
     if step is Step.SEND_IN_CLEAR:
         return Connection(target, client, None, None)
     client.leave()
@@ -235,18 +237,14 @@ async def _greet(client: Client, plan: TlsPlan) -> None:
         await client.helo()
 
 
-async def _secure(target: Target, client: Client, tls: ClientTls) -> Connection | Trouble:
+async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: ClientTls) -> Connection | Trouble:
     """STARTTLS, handshake, evidence, EHLO again."""
     step = after_broken_tls(target.plan)
     evidence: TlsEvidence | None = None
     try:
-        context = tls.context(target.plan)
         ssl_object = await client.secure(context, target.server_name)
         evidence = tls.evidence(ssl_object, target.plan)
         await client.ehlo()
-    except NoCertificateError as error:
-        client.leave()
-        return Trouble(Deferred(451, "4.3.5", str(error)))
     except SMTPException as error:
         refused = isinstance(error, SMTPResponseException)
         client.leave() if refused else client.wire.cut()

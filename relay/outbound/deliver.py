@@ -17,8 +17,9 @@ from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.mail.attempt import Attempt, Delivery
 from relay.mail.events import Emit, TlsWithheld
-from relay.mail.outcome import Bounced, Deferred, Outcome
+from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import TlsPlan
+from relay.mail.tls import TlsFailure
 from relay.outbound.attempt import Attempts, Job
 from relay.outbound.client import Timeouts
 from relay.outbound.connection import ClientTls, Connection, Target
@@ -159,20 +160,27 @@ class Outbound:
         return targets
 
     def _tell_withheld(self, delivery: Delivery, attempts: Sequence[Attempt]) -> None:
-        last: dict[int, tuple[Attempt, Outcome]] = {}
+        """Of recipients that wait in the end: the last TLS failure on their way, whatever else went wrong after it."""
+        failures: dict[int, tuple[Attempt, TlsFailure]] = {}
+        waiting: set[int] = set()
         for attempt in attempts:
             for index, outcome in attempt.outcomes:
-                last[index] = (attempt, outcome)
-        for index, (attempt, outcome) in last.items():
+                if not isinstance(outcome, Deferred):
+                    waiting.discard(index)
+                    continue
+                waiting.add(index)
+                if outcome.failure is not None:
+                    failures[index] = (attempt, outcome.failure)
+        for index, (attempt, failure) in failures.items():
             key = (delivery.message.id, index)
-            if not isinstance(outcome, Deferred) or outcome.failure is None or key in self._told:
+            if index not in waiting or key in self._told:
                 continue
             self._told[key] = None
             if len(self._told) > _TOLD:
                 self._told.popitem(last=False)
             address = delivery.message.envelope.recipients[index].address
-            what = remedy(outcome.failure, hop=attempt.hop, connector=attempt.connector, domain=address.domain)
-            self._emit(TlsWithheld(delivery.message.id, str(address), attempt.hop, outcome.failure, what))
+            what = remedy(failure, hop=attempt.hop, connector=attempt.connector, domain=address.domain)
+            self._emit(TlsWithheld(delivery.message.id, str(address), attempt.hop, failure, what))
 
 
 class _Ways:

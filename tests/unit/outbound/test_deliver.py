@@ -1,6 +1,7 @@
 """Deliveries on their way along the hops: who is next, who is grouped with whom, what is recorded."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from relay.outbound.deliver import OutboundSettings
 from relay.outbound.ourselves import Ourselves
 from relay.policy.route import LOOPS, NULL_MX
 from tests.fakes import FakeResolver
-from tests.hostile import Behaviour, HostileServer, Pki, Step, Then
+from tests.hostile import Behaviour, Handshake, HostileServer, Pki, Step, Then
 from tests.unit.outbound.builders import HEADER, HOST, SHORT, TEXT, World, results, smart_host, world
 from tests.unit.outbound.test_levels import NEXT_YEAR
 from tests.unit.policy.builders import book
@@ -256,17 +257,32 @@ async def test_smtputf8_only_where_the_header_needs_it(content: str, status: str
         assert b"SMTPUTF8" not in server.clear
 
 
-async def test_a_delivery_that_is_cancelled_leaves_no_connection_and_no_message() -> None:
-    async with HostileServer(Behaviour({Step.DATA: Then.SILENCE})) as server:
+@pytest.mark.parametrize(
+    ("behaviour", "until"),
+    [
+        (Behaviour({Step.GREETING: Then.SILENCE}), b""),
+        (Behaviour({Step.EHLO: Then.SILENCE}), b"EHLO"),
+        (Behaviour({Step.STARTTLS: Then.SILENCE}), b"STARTTLS"),
+        (Behaviour(handshake=Handshake.SILENCE), b"STARTTLS"),
+        (Behaviour({Step.MAIL: Then.SILENCE}), b"MAIL"),
+        (Behaviour({Step.FINAL: Then.SILENCE}), b"\r\n.\r\n"),
+    ],
+)
+async def test_a_delivery_that_is_cancelled_leaves_no_connection_and_no_message(
+    pki: Pki, behaviour: Behaviour, until: bytes
+) -> None:
+    tls = pki.good if until == b"STARTTLS" else None
+    async with HostileServer(replace(behaviour, tls=tls)) as server:
         async with world(server.port, settings=OutboundSettings()) as mail:
             task = asyncio.create_task(mail.deliver("bob@b.example"))
-            while b"DATA" not in server.clear:
+            await server.connected.wait()
+            while until not in server.clear:
                 server.heard.clear()
                 await server.heard.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await server.sessions[0].closed
+            await asyncio.wait_for(server.sessions[0].closed, 5)
         assert not server.taken
 
 
@@ -297,3 +313,20 @@ async def test_the_message_is_whole() -> None:
         attempts = await mail.deliver("bob@b.example")
         assert server.taken[0].content == HEADER + TEXT
         assert attempts[0].seconds > 0
+
+
+async def test_memory_of_what_was_told_and_where_we_went_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.outbound.deliver._TOLD", 3)
+    monkeypatch.setattr("relay.outbound.deliver._KEPT", 3)
+    resolver = FakeResolver(hosts={f"h{each}.example": ["127.0.0.1", "127.0.0.2"] for each in range(8)})
+    async with HostileServer() as server, by_mx(server.port, resolver, tls="encryption") as mail:
+        for each in range(8):
+            outcome = await mail.outcome(f"bob@h{each}.example")
+            assert isinstance(outcome, Deferred)
+        assert len(mail.events) == 1  # one message, however often
+        ways = mail.outbound._ways
+        assert len(ways._plans) <= 3
+        assert len(ways._targets) <= 3
+        await mail.deliver(*(f"bob@h{each}.example" for each in range(8)))
+        assert len(mail.events) == 8
+        assert len(mail.outbound._told) == 3

@@ -51,7 +51,10 @@ def test_a_certificate_that_is_replaced_or_gone(tmp_path: Path) -> None:
 async def test_we_prove_who_we_are(pki: Pki, tmp_path: Path) -> None:
     """A hop that demands a certificate gets ours; a renewed one means a new connection."""
     found = {"ours": only(pki.client(tmp_path / "one"))}
-    async with HostileServer(Behaviour(tls=pki.asks_certificate)) as server, world(server.port, client_certificate="ours") as mail:
+    async with (
+        HostileServer(Behaviour(tls=pki.asks_certificate)) as server,
+        world(server.port, client_certificate="ours") as mail,
+    ):
         mail.tls._certificate = found.get
         assert isinstance(await mail.outcome("bob@b.example"), Delivered)
         assert isinstance(await mail.outcome("bob@b.example"), Delivered)

@@ -1,10 +1,12 @@
 """The hostile server x every level: what becomes of the mail, and that no byte of it was in clear where the plan forbids it."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import uvloop
 
 from relay.mail.events import TlsWithheld
 from relay.mail.outcome import Deferred, Delivered
@@ -105,6 +107,10 @@ def test_the_table_is_whole() -> None:
 
 @pytest.mark.parametrize(("behaviour", "level", "expected"), CASES, ids=lambda value: str(value))
 async def test_outcome_and_wire(pki: Pki, behaviour: str, level: str, expected: str) -> None:
+    await check(pki, behaviour, level, expected)
+
+
+async def check(pki: Pki, behaviour: str, level: str, expected: str) -> None:
     async with HostileServer(BEHAVIOURS[behaviour](pki)) as server:
         async with world(server.port, exceptions=EXCEPTIONS.get(level, ()), **LEVELS[level](pki)) as mail:
             attempts = await mail.deliver("bob@b.example")
@@ -127,6 +133,15 @@ async def test_outcome_and_wire(pki: Pki, behaviour: str, level: str, expected: 
         if expected == "tls":
             assert server.inside.count(b"MAIL FROM") == 1
             assert server.clear.splitlines()[-1].startswith(b"STARTTLS")
+
+
+def test_the_same_under_uvloop(pki: Pki) -> None:
+    """Every behaviour once more, at three levels: event loops differ most where connections break."""
+    levels = ("if-tls-fails", "domain", "excepted")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for behaviour, level, expected in CASES:
+            if level in levels:
+                runner.run(check(pki, behaviour, level, expected))
 
 
 async def test_clear_text_after_broken_tls_is_a_new_connection_and_both_are_recorded(pki: Pki) -> None:

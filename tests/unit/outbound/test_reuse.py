@@ -245,7 +245,7 @@ async def opened(server: HostileServer, pki: Pki, **keys: Any) -> Connection:
     plan = choose_plan(rules, rules.outbound_for("b.example"), "b.example", HOST, utc())
     target = Target(HostPort(HOST, server.port), ipaddress.ip_address("127.0.0.1"), plan, "relay.example.com")
     tls = TlsClient(lambda _name: None, TrustStores(), utc)
-    connection = await open_connection(target, tls, SHORT)
+    connection = await open_connection(target, tls.context(plan), tls, SHORT)
     assert isinstance(connection, Connection)
     return connection
 
@@ -266,6 +266,15 @@ async def test_one_verdict_is_for_one_transaction(pki: Pki) -> None:
         assert len(server.taken) == 1
         connection.cut()
         await connection.gone()
+
+
+async def test_no_command_holds_a_control_character(pki: Pki) -> None:
+    async with HostileServer(Behaviour(tls=pki.good)) as server:
+        connection = await opened(server, pki)
+        with pytest.raises(ValueError, match="control"):
+            await connection._client.execute_command(b"NOOP\r\nMAIL FROM:<>")
+        assert b"NOOP" not in server.inside
+        connection.cut()
 
 
 async def test_no_transaction_before_the_login(pki: Pki) -> None:
