@@ -15,7 +15,7 @@ from relay.inbound.limits import Key
 from relay.inbound.passwords import Account
 from relay.inbound.port import Port, Terms
 from relay.inbound.transaction import Arrival, Transaction
-from relay.mail.events import CommandRefused, LoginFailed
+from relay.mail.events import CertificateTrouble, CommandRefused, LoginFailed
 from relay.mail.reply import Reply
 from relay.policy.admission import Admitted, Refused
 from relay.smtp.events import (
@@ -132,6 +132,7 @@ class Dialog:
         else:
             admission = self.client.admit(book, services.trust, event.sender.domain, services.clock())
         if isinstance(admission, Refused):
+            self._tell_undecided(admission)
             self._refuse("MAIL", admission.reply, admission.connector, sender=str(event.sender))
             return
         self.transaction = Transaction(book, event.sender, admission, self.machine.user)
@@ -194,6 +195,7 @@ class Dialog:
         refused = transaction.judge_content(self._port.floor.services, self.client)
         if refused is not None:
             transaction.abort()
+            self._tell_undecided(refused)
             self._refuse("DATA", refused.reply, refused.connector)
             self.transaction = None
             return
@@ -248,6 +250,13 @@ class Dialog:
         port.floor.services.emit(
             CommandRefused(port.name, self.client.text, command, reply, sender, recipient, connector)
         )
+
+    def _tell_undecided(self, refused: Refused) -> None:
+        """The peer hears only that we cannot judge it now; which file of ours is in trouble, and why, is for the admin."""
+        for finding in refused.findings:
+            for requirement in finding.failed:
+                if requirement.undecided:
+                    self._port.floor.services.emit(CertificateTrouble(finding.connector.name, requirement.found))
 
     def _reply_to(self, error: Exception, where: str) -> Reply:
         """An exception with a reply of its own is an answer (the store cannot take mail now); any other is a bug."""

@@ -147,7 +147,7 @@ def _refusal(failing: Sequence[Finding], every: tuple[Finding, ...]) -> Refused:
     if any(each.undecided for each in failing):
         # Fail closed, but not for good: the trust data may be back in a minute.
         undecided = next(each for each in failing if each.undecided)
-        text = f"connector {undecided.connector.name} cannot be judged now: {undecided.failed[0].found}"
+        text = f"connector {undecided.connector.name} cannot be judged now: try again later"
         return Refused(Reply(451, "4.7.1", text), undecided.connector.name, every)
     first = nearest.failed[0]
     if first.name == "tls":

@@ -288,6 +288,10 @@ class Wire:
         self.send(line)
         return await self.expect(code)
 
+    async def reply_to(self, line: str | bytes) -> tuple[int, str]:
+        self.send(line)
+        return await self.reply()
+
     async def ehlo(self) -> str:
         return await self.say("EHLO client.example", 250)
 
