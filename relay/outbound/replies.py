@@ -4,11 +4,14 @@ Threat: a hop that never ends its line or its reply. Both are bounded, and what 
 """
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 
 from relay.mail.reply import Reply
 
 MAX_LINE = 4096  # octets; RFC 5321 section 4.5.3.1.5 says 512
 MAX_REPLY = 65536
+_USUAL = 80  # octets of a line that may be worth remembering
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|\Z))?(.*))?\Z", re.DOTALL)
 
@@ -46,28 +49,23 @@ class ReplyReader:
         return replies
 
     def _line(self, line: bytes, replies: list[Reply]) -> None:
-        found = _LINE.match(line)
+        found = _parsed(line) if len(line) <= _USUAL else _parse(line)
         self._size += len(line)
         if found is None or self._lines or self._size > MAX_LINE:
-            self.fault = self._fault_of(line, found[1] if found else b"")
+            self.fault = self._fault_of(line, found.code if found else b"")
             if self.fault or found is None:
                 return
-        code, mark, status, raw = found.groups()
-        text = _text(raw) if raw else ""
-        if status:
-            # RFC 2034 section 4: on every line of the reply; the first one counts. One of another class is only text.
-            if status[0] == code[0]:
-                self._status = self._status or status.decode()
-            else:
-                text = f"{status.decode()} {text}"
-        if mark == b"-":
-            self._code = code
-            self._lines.append(text)
+        if found.goes_on:
+            self._code = found.code
+            self._status = self._status or found.reply.status
+            self._lines.append(found.reply.text)
             return
+        reply = found.reply
         if self._lines:
-            text = "\n".join((*self._lines, text))
+            # RFC 2034 section 4: the status is on every line of the reply; the first one counts.
+            reply = Reply(reply.code, self._status or reply.status, "\n".join((*self._lines, reply.text)))
             self._lines.clear()
-        replies.append(Reply(int(code), self._status, text))
+        replies.append(reply)
         self._status, self._size = "", 0
 
     def _fault_of(self, line: bytes, code: bytes) -> str:
@@ -79,6 +77,33 @@ class ReplyReader:
             # RFC 5321 section 4.2.1: every line of a reply has the same code.
             return f"a reply that begins with {_text(self._code)} and goes on with {_text(code)}"
         return "a reply without end" if self._size > MAX_REPLY else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a reply. `goes_on` where more lines follow."""
+
+    code: bytes
+    goes_on: bool
+    reply: Reply
+
+
+def _parse(line: bytes) -> _Line | None:
+    """None for what is no line of a reply."""
+    found = _LINE.match(line)
+    if found is None:
+        return None
+    code, mark, status, raw = found.groups()
+    text, known = _text(raw or b""), ""
+    if status and status[0] == code[0]:
+        known = status.decode()
+    elif status:
+        text = f"{status.decode()} {text}"  # of another class: only text
+    return _Line(code, mark == b"-", Reply(int(code), known, text))
+
+
+_parsed = lru_cache(maxsize=1024)(_parse)
+"""Most hops say the same few lines again and again."""
 
 
 def _text(raw: bytes) -> str:
