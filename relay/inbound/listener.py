@@ -55,6 +55,14 @@ class Listeners:
         """Open connections, those that are not greeted yet among them."""
         return len(self._floor.sessions)
 
+    @property
+    def by_listener(self) -> dict[str, int]:
+        """Open connections by listener name, those of listeners that are closed by now among them."""
+        counts = dict.fromkeys((each.listener.name for each in self._bound), 0)
+        for session in self._floor.sessions:
+            counts[session.listener] = counts.get(session.listener, 0) + 1
+        return counts
+
     async def start(self) -> tuple[Bound, ...]:
         """Opens every listener, or none. Raises ListenError, and PasswordFileError where submission's password file cannot be used."""
         await self._follow(self._services.book().config)

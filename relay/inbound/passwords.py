@@ -53,6 +53,11 @@ class Senders:
                 raise ValueError(f"{error}: write senders as bob@example.com, @example.com or *") from None
         return cls(frozenset(mailboxes), frozenset(domains), "*" in words)
 
+    def __str__(self) -> str:
+        """As `parse` takes it."""
+        mailboxes = sorted(f"{local}@{domain}" for local, domain in self.mailboxes)
+        return "*" if self.anyone else ",".join([*mailboxes, *(f"@{domain}" for domain in sorted(self.domains))])
+
     def allow(self, sender: Address) -> bool:
         """The null sender is everyone's: a read receipt must have it (RFC 8098 section 3), and it names nobody."""
         if self.anyone or sender.is_null or sender.domain in self.domains:
@@ -164,8 +169,7 @@ def make_line(user: str, password: str, senders: str) -> str:
     if not password:
         raise ValueError("an empty password protects nothing")
     parsed = Senders.parse(senders)
-    words = "*" if parsed.anyone else ",".join(dict.fromkeys(word.strip() for word in senders.split(",")))
-    return f"{checked_user(user)}:{PasswordHasher().hash(normalised(password))}:{words}"
+    return f"{checked_user(user)}:{PasswordHasher().hash(normalised(password))}:{parsed}"
 
 
 def write_line(path: Path, line: str) -> None:

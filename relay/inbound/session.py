@@ -202,6 +202,10 @@ class Session(asyncio.Protocol):
 
     # What the listener calls -----------------------------------------------------------------------------------------
 
+    @property
+    def listener(self) -> str:
+        return self._port.name
+
     def stop(self) -> None:
         """The relay shuts down: idle sessions end now, the others after their message."""
         if self._state is _TALKING:

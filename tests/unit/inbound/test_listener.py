@@ -163,6 +163,7 @@ async def test_too_many_connections(tmp_path: Path) -> None:
                 assert await refused.expect(421) == "4.7.0 too many connections"
                 assert await refused.rest() == b""
         assert world.listeners.sessions == 2
+        assert world.listeners.by_listener == {"mx 127.0.0.1:0": 2}
         await wires[0].say("QUIT", 221)
         await world.event(SessionClosed)
         async with await world.connect() as wire:

@@ -1,0 +1,92 @@
+"""`relay password USER`: give a submission user a password, and the addresses that the user may send as."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, read_config, stop
+
+if TYPE_CHECKING:
+    from relay.inbound.passwords import Account
+
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", metavar="FILE", help="The password file, instead of `submission.passwords` of the configuration."
+    ),
+]
+SendersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--senders",
+        metavar="LIST",
+        help="As whom the user may send: bob@example.com, @example.com or *, comma separated. "
+        "Default: as before; for a new user whose name is an address, that address.",
+    ),
+]
+
+
+def command(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user name.")],
+    senders: SendersOption = None,
+    file: FileOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Ask for a password, twice, or read it from standard input, and write the user's line into the password file.
+
+    A running relay sees the change by itself.
+    """
+    from relay.inbound.passwords import PasswordFileError, checked_user, make_line, write_line
+
+    path = file or _configured(config)
+    try:
+        name = checked_user(user)
+        known = _known(path, name)
+        words = senders or _default_senders(name, known)
+        line = make_line(name, _password(), words)
+        write_line(path, line)
+    except PasswordFileError as error:
+        stop(str(error))
+    except ValueError as error:
+        stop(str(error), ExitCode.USAGE)
+    except OSError as error:
+        stop(f"cannot write {path}: {error.strerror or error}")
+    done = "changed" if known else "written"
+    typer.echo(f"{path}: password of {name} {done}, who may send as {line.rpartition(':')[2]}")
+
+
+def _configured(config: Path) -> Path:
+    submission = read_config(config).submission
+    if submission is None:
+        stop(f"{config} has no `submission: {{passwords: FILE}}`: write it, or give --file", ExitCode.USAGE)
+    return submission.passwords
+
+
+def _known(path: Path, name: str) -> "tuple[Account, ...]":
+    """The user's present account, if there is one."""
+    from relay.inbound.passwords import Accounts
+
+    if not path.exists():
+        return ()
+    account = Accounts.read(path).by_user.get(name)
+    return () if account is None else (account,)
+
+
+def _default_senders(name: str, known: "tuple[Account, ...]") -> str:
+    for account in known:
+        return str(account.senders)
+    if "@" in name:
+        return name
+    raise ValueError(
+        f"say as whom {name} may send: --senders {name}@example.com, --senders @example.com, or --senders '*'"
+    )
+
+
+def _password() -> str:
+    """From a person twice and unseen, from a program the first line of standard input."""
+    if sys.stdin.isatty():
+        entered: str = typer.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+        return entered
+    return sys.stdin.readline().rstrip("\r\n")
