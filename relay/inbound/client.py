@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from relay.config.models import InboundConnector
+from relay.inbound.limits import Key
 from relay.inbound.proxy import unmapped
 from relay.mail.tls import TlsEvidence
 from relay.policy.admission import (
@@ -41,12 +42,15 @@ def _address(host: str) -> IpAddress:
 
 
 class Client:
-    """`address` is None where PROXY did not say; `text` is it for people. `asked`: a certificate was asked for in the handshake."""
+    """`address` is None where PROXY did not say; `text` is it for people, `key` how limits count the client.
 
-    __slots__ = ("address", "asked", "evidence", "text")
+    `asked`: a certificate was asked for in the handshake. `evidence` is None in clear.
+    """
 
-    def __init__(self, address: IpAddress | None) -> None:
-        self.address = address
+    __slots__ = ("address", "asked", "evidence", "key", "text")
+
+    def __init__(self, address: IpAddress | None, key: Key) -> None:
+        self.address, self.key = address, key
         self.evidence: TlsEvidence | None = None
         self.asked = False
         self.text = UNKNOWN if address is None else str(address)

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from relay.inbound.auth import Denied
 from relay.inbound.client import Client
-from relay.inbound.limits import Key
 from relay.inbound.passwords import Account
 from relay.inbound.port import Port, Terms
 from relay.inbound.transaction import Arrival, Transaction
@@ -60,13 +59,13 @@ class Dialog:
         "transaction",
     )
 
-    def __init__(self, port: Port, terms: Terms, client: Client, key: Key, resume: Callable[[], None]) -> None:
+    def __init__(self, port: Port, terms: Terms, client: Client, resume: Callable[[], None]) -> None:
         """`resume` is called when an answer that took its time has been given."""
         self.machine = ServerSession(terms.settings(client.address))
         self.client = client
         self.transaction: Transaction | None = None
         self.draining = False
-        self._port, self._key, self._resume = port, key, resume
+        self._port, self._resume = port, resume
         self._account: Account | None = None
         self._broken = False
         self._held: DataEnds | None = None  # the message is complete, but the store is behind
@@ -113,7 +112,7 @@ class Dialog:
         reply: Reply | None = None
         try:
             if authenticator is not None:
-                result = await authenticator.login(event.user, event.password, self._key)
+                result = await authenticator.login(event.user, event.password, self.client.key)
         except Exception as error:  # noqa: BLE001 - as in `advance`: 451 and a line in the log
             reply = self._reply_to(error, "AUTH")
         if isinstance(result, Account):

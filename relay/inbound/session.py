@@ -15,10 +15,10 @@ from enum import Enum, auto
 from typing import cast
 
 from relay.config.models import ListenerKind
-from relay.inbound.client import UNKNOWN, Client, socket_address
+from relay.inbound.client import Client, socket_address
 from relay.inbound.deadlines import NOT_FILED
 from relay.inbound.dialog import UNEXPECTED, Dialog
-from relay.inbound.limits import Entry, Key, limit_key
+from relay.inbound.limits import Entry, limit_key
 from relay.inbound.port import Port, Terms
 from relay.inbound.proxy import Incomplete, Proxied, ProxyError, parse_header
 from relay.inbound.tlsstream import TlsStream, reason_of
@@ -46,6 +46,7 @@ class _State(Enum):
 
 
 _TALKING = _State.TALKING  # looked up for every packet
+_NOBODY = Client(None, "nobody")
 
 
 class Session(asyncio.Protocol):
@@ -54,10 +55,10 @@ class Session(asyncio.Protocol):
     __slots__ = (
         "_blocked",
         "_client",
+        "_counted",
         "_dialog",
         "_early",
         "_ended_by_peer",
-        "_key",
         "_opened",
         "_paused",
         "_port",
@@ -74,15 +75,14 @@ class Session(asyncio.Protocol):
         self._port = port
         self._terms: Terms = port.terms()
         self._state = _State.NEW
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport  # from `connection_made` on
         self._tls: TlsStream | None = None
         self._dialog: Dialog | None = None
-        self._client: Client | None = None
-        self._key: Key | None = None
+        self._client = _NOBODY
         self._early = b""  # what came before there was a session to take it
         self._reason = LOST
         self._opened = 0.0
-        self._blocked = self._paused = self._ended_by_peer = False
+        self._blocked = self._counted = self._paused = self._ended_by_peer = False
         self.deadline = 0.0
         self.tick = NOT_FILED
 
@@ -93,7 +93,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's have its methods, and another base class
         try:
-            self._accept(self._transport)
+            self._accept()
         except Exception as error:  # noqa: BLE001 - see above
             self._fail(error)
 
@@ -115,15 +115,15 @@ class Session(asyncio.Protocol):
         self._reason = UNEXPECTED
         self._abort()
 
-    def _accept(self, transport: asyncio.Transport) -> None:
+    def _accept(self) -> None:
         floor = self._port.floor
         self._opened = floor.loop.time()
         try:
-            address = socket_address(transport.get_extra_info("peername"))
+            address = socket_address(self._transport.get_extra_info("peername"))
         except ValueError:
-            transport.abort()  # gone already
+            self._abort()  # gone already
             return
-        self._client = Client(address)
+        self._client = Client(address, limit_key(address))
         if floor.stopping:
             self._refuse(STOPPING)
             return
@@ -134,7 +134,7 @@ class Session(asyncio.Protocol):
         floor.sessions.add(self)
         proxies = self._port.listener.proxy_protocol
         if proxies is None:
-            self._enter(limit_key(address))
+            self._enter()
         elif in_networks(address, proxies.from_):
             self._state = _State.PROXY
             floor.deadlines.set(self, self._opened + floor.times.proxy_header)
@@ -142,13 +142,14 @@ class Session(asyncio.Protocol):
             self._turn_away("a PROXY header is taken from the networks of `proxy_protocol` only")
 
     def _received(self, data: bytes) -> None:
-        if self._state is _TALKING and self._dialog is not None:
+        dialog = self._dialog
+        if dialog is not None and self._state is _TALKING:
             if self._tls is not None:
                 data = self._decrypted(self._tls, data)
-            self._dialog.machine.receive(data)
+            dialog.machine.receive(data)
             self._run()
-        elif self._state is _State.HANDSHAKE:
-            self._shake_hands(data)
+        elif self._tls is not None and self._state is _State.HANDSHAKE:
+            self._shake_hands(self._tls, data)
         elif self._state is _State.PROXY:
             self._early += data
             self._read_proxy_header()
@@ -171,16 +172,16 @@ class Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer does not read. Its input is not read either, and it has not long to come round."""
         self._blocked = True
-        if self._state is _TALKING:
+        if self._dialog is not None and self._state is _TALKING:
             floor = self._port.floor
             floor.deadlines.set(self, min(self.deadline, floor.loop.time() + floor.times.unread))
-            self._flow()
+            self._flow(self._dialog)
 
     def resume_writing(self) -> None:
         self._blocked = False
-        if self._state is _TALKING:
-            self._set_deadline(progress=True)
-            self._flow()
+        if self._dialog is not None and self._state is _TALKING:
+            self._set_deadline(self._dialog, progress=True)
+            self._flow(self._dialog)
 
     def expired(self) -> None:
         """The deadline has passed (`Deadlines`)."""
@@ -234,8 +235,6 @@ class Session(asyncio.Protocol):
 
     def _refuse(self, reply: Reply) -> None:
         """Before anything costs: no TLS, no machine. In a stream that begins with TLS, no reply could be read."""
-        if self._transport is None:
-            return
         if self._port.listener.kind is not ListenerKind.SUBMISSIONS:
             self._transport.write(reply.encode())
         self._tell_refused(reply.text)
@@ -246,7 +245,7 @@ class Session(asyncio.Protocol):
         self._abort()
 
     def _tell_refused(self, reason: str) -> None:
-        self._port.floor.services.emit(ConnectionRefused(self._port.name, self._name, reason))
+        self._port.floor.services.emit(ConnectionRefused(self._port.name, self._client.text, reason))
 
     def _read_proxy_header(self) -> None:
         try:
@@ -254,70 +253,62 @@ class Session(asyncio.Protocol):
         except ProxyError as error:
             self._turn_away(f"bad PROXY header: {error}")
             return
-        if isinstance(header, Incomplete) or self._client is None or self._client.address is None:
+        if isinstance(header, Incomplete):
             return
         self._early = self._early[header.length :]
-        proxy = self._client.address
         if isinstance(header, Proxied):
-            self._client = Client(header.address)
-            self._enter(limit_key(header.address))
+            self._client = Client(header.address, limit_key(header.address))
         else:  # LOCAL and UNKNOWN: no address, so no network's rights; limits count them for the proxy
-            self._client = Client(None)
-            self._enter(limit_key(proxy))
+            self._client = Client(None, self._client.key)
+        self._enter()
 
-    def _enter(self, key: Key) -> None:
+    def _enter(self) -> None:
         """The client is known."""
-        entry = self._port.floor.connections.enter_client(key, self._terms.connections_per_ip)
+        entry = self._port.floor.connections.enter_client(self._client.key, self._terms.connections_per_ip)
         if entry is not Entry.FREE:
             self._refuse(Reply(421, "4.7.0", entry.value))
             return
-        self._key = key
+        self._counted = True
         if self._port.listener.kind is ListenerKind.SUBMISSIONS:
             self._begin_handshake()
         else:
             self._greet()
 
     def _greet(self) -> None:
-        port, client, key = self._port, self._client, self._key
-        if client is None or key is None:
-            raise RuntimeError("a client is known before it is greeted")
-        self._dialog = Dialog(port, self._terms, client, key, self.resume)
-        self._state = _TALKING
-        port.floor.services.emit(SessionOpened(port.name, client.text))
-        self._dialog.machine.greet()
-        self._take_early()
+        port = self._port
+        dialog = self._dialog = Dialog(port, self._terms, self._client, self.resume)
+        port.floor.services.emit(SessionOpened(port.name, self._client.text))
+        dialog.machine.greet()
+        self._talk(dialog)
 
-    def _take_early(self) -> None:
+    def _talk(self, dialog: Dialog) -> None:
+        """The first or, after STARTTLS, the second beginning."""
+        self._state = _TALKING
         early, self._early = self._early, b""
-        if self._dialog is not None:
-            self._dialog.machine.receive(early)
-            self._set_deadline(progress=True)
-            self._run()
+        dialog.machine.receive(early)
+        self._set_deadline(dialog, progress=True)
+        self._run()
 
     # TLS -------------------------------------------------------------------------------------------------------------
 
     def _begin_handshake(self) -> None:
         """Every octet from here on is TLS, or breaks the handshake."""
-        port, client, floor = self._port, self._client, self._port.floor
+        port, floor = self._port, self._port.floor
         self._state = _State.HANDSHAKE
         floor.deadlines.set(self, floor.loop.time() + floor.times.handshake)
-        if client is not None:
-            client.asked = port.asks_for_certificates
-            self._tls = TlsStream(port.context(ask_certificate=client.asked))
+        self._client.asked = port.asks_for_certificates
+        tls = self._tls = TlsStream(port.context(ask_certificate=self._client.asked))
         early, self._early = self._early, b""
         if early:
-            self._shake_hands(early)
+            self._shake_hands(tls, early)
 
-    def _shake_hands(self, data: bytes) -> None:
-        tls, client = self._tls, self._client
-        if tls is None or client is None or self._transport is None:
-            return
+    def _shake_hands(self, tls: TlsStream, data: bytes) -> None:
         try:
             done = tls.handshake(data)
             self._transport.write(tls.take())
             if not done:
                 return
-            client.evidence = evidence_of(tls.connection)
+            self._client.evidence = evidence_of(tls.connection)
             self._early = tls.decrypt(b"")  # what the client said in the same packet
             self._ended_by_peer = tls.closed
         except ssl.SSLError as error:
@@ -325,17 +316,16 @@ class Session(asyncio.Protocol):
             return
         if self._dialog is None:
             self._greet()
-            return
-        self._state = _TALKING
-        self._dialog.machine.tls_established()
-        self._take_early()
+        else:
+            self._dialog.machine.tls_established()
+            self._talk(self._dialog)
 
     def _handshake_failed(self, why: str) -> None:
         reason = f"TLS handshake failed: {why}"
         if self._dialog is None:
             self._tell_refused(reason)
         self._reason = reason
-        if self._transport is not None and self._tls is not None:
+        if self._tls is not None:
             self._transport.write(self._tls.take())  # the alert, so that the peer knows too
         self._let_go()
 
@@ -345,11 +335,10 @@ class Session(asyncio.Protocol):
             clear = tls.decrypt(data)
         except ssl.SSLError as error:
             self._reason = f"TLS failed: {reason_of(error)}"
-            if self._transport is not None:
-                self._transport.write(tls.take())
+            self._transport.write(tls.take())
             self._let_go()
             return b""
-        if self._transport is not None and (answer := tls.take()):
+        if answer := tls.take():
             self._transport.write(answer)
         self._ended_by_peer = self._ended_by_peer or tls.closed
         return clear
@@ -359,7 +348,7 @@ class Session(asyncio.Protocol):
     def _run(self) -> None:
         """Works on what there is: input, or an answer that has just come."""
         dialog, transport = self._dialog, self._transport
-        if dialog is None or transport is None or self._state is not _TALKING or transport.is_closing():
+        if dialog is None or self._state is not _TALKING or transport.is_closing():
             return
         event = dialog.advance()
         if self._port.floor.stopping and event is None and not dialog.busy:
@@ -372,31 +361,29 @@ class Session(asyncio.Protocol):
             if self._ended_by_peer and not dialog.machine.waiting:
                 self._finish(LOST)
                 return
-            self._set_deadline(progress=bool(output))
+            self._set_deadline(dialog, progress=bool(output))
             if self._paused or dialog.draining or dialog.machine.wants_pause:
-                self._flow()
+                self._flow(dialog)
         elif isinstance(event, Close):
             self._finish(event.reason)
         else:
             self._begin_handshake()
 
-    def _set_deadline(self, *, progress: bool) -> None:
+    def _set_deadline(self, dialog: Dialog, *, progress: bool) -> None:
         """`progress`: we gave a reply, so the next command has its time. Within a message only the limit for all of it counts."""
-        if self._dialog is None or self._blocked:
+        if self._blocked:
             return
-        floor, transaction = self._port.floor, self._dialog.transaction
-        if transaction is not None and self._dialog.machine.in_message:
+        floor, transaction = self._port.floor, dialog.transaction
+        if transaction is not None and dialog.machine.in_message:
             if not transaction.deadline:
                 transaction.deadline = floor.loop.time() + self._terms.data_timeout
             floor.deadlines.set(self, transaction.deadline)
         elif progress:
             floor.deadlines.set(self, floor.loop.time() + self._terms.command_timeout)
 
-    def _flow(self) -> None:
+    def _flow(self, dialog: Dialog) -> None:
         """Reads on only while there is room for what comes."""
-        if self._transport is None or self._dialog is None:
-            return
-        pause = self._blocked or self._dialog.draining or self._dialog.machine.wants_pause
+        pause = self._blocked or dialog.draining or dialog.machine.wants_pause
         if pause is not self._paused:
             self._paused = pause
             if pause:
@@ -409,7 +396,7 @@ class Session(asyncio.Protocol):
     def _finish(self, reason: str) -> None:
         """Everything is said."""
         self._reason = reason
-        if self._tls is not None and self._transport is not None:
+        if self._tls is not None:
             self._transport.write(self._tls.close())
         self._let_go(at_once=reason == QUIT or self._ended_by_peer)
 
@@ -419,8 +406,6 @@ class Session(asyncio.Protocol):
         Closing with input unread would make the kernel reset the connection, and could take our last reply with it.
         """
         transport, floor = self._transport, self._port.floor
-        if transport is None:
-            return
         self._state = _State.LINGERING
         if self._dialog is not None:
             self._dialog.drop()
@@ -438,8 +423,7 @@ class Session(asyncio.Protocol):
 
     def _abort(self) -> None:
         self._state = _State.LINGERING
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     def _end(self) -> None:
         """Once, when the connection is gone."""
@@ -451,16 +435,12 @@ class Session(asyncio.Protocol):
         if self._dialog is not None:
             self._dialog.drop()
             seconds = floor.loop.time() - self._opened
-            evidence = None if self._client is None else self._client.evidence
+            evidence = self._client.evidence
             version = "" if evidence is None else evidence.version
-            floor.services.emit(SessionClosed(self._port.name, self._name, self._reason, seconds, version))
+            floor.services.emit(SessionClosed(self._port.name, self._client.text, self._reason, seconds, version))
         if self in floor.sessions:
             floor.sessions.discard(self)
-            floor.connections.leave(self._key)
+            floor.connections.leave(self._client.key if self._counted else None)
             floor.left()
-        # They know us too: without the circle, memory is free at once and not at the collector's next full round.
-        self._dialog = self._transport = self._tls = None
-
-    @property
-    def _name(self) -> str:
-        return UNKNOWN if self._client is None else self._client.text
+        # It knows us too: without the circle, memory is free at once and not at the collector's next full round.
+        self._dialog = self._tls = None
