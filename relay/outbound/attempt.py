@@ -136,9 +136,18 @@ class Attempts:
     ) -> None:
         ordered = tuple(results.items()) if len(results) == 1 else tuple(sorted(results.items()))
         seconds = time.monotonic() - begun.tick
-        hop, address = str(target.hop), str(target.address)
         tried.attempts.append(
-            Attempt(job.message.id, begun.at, hop, address, job.connector, target.plan, evidence, ordered, seconds)
+            Attempt(
+                job.message.id,
+                begun.at,
+                target.hop_text,
+                target.address_text,
+                job.connector,
+                target.plan,
+                evidence,
+                ordered,
+                seconds,
+            )
         )
 
     async def _carry(self, job: Job, kept: Kept[Connection], indexes: Sequence[int], *, is_reused: bool) -> _Carried:

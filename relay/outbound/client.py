@@ -164,12 +164,13 @@ class Client(SMTP):
         return self._transcript(mail, recipients, content)
 
     def _transcript(self, mail: Answer, recipients: tuple[Answer, ...], content: Answer) -> Transcript:
-        answers = (mail, *recipients, content)
-        for each in answers:
-            if isinstance(each, Broken) and each.kind is Break.VIOLATION:
+        stays = True
+        for each in (mail, *recipients, content):
+            if isinstance(each, Reply):
+                stays = stays and each.code != 421
+            elif each.kind is Break.VIOLATION:
                 self.wire.cut(each)
-        going = any(isinstance(each, Reply) and each.code == 421 for each in answers)
-        return Transcript(mail, recipients, content, usable=self.wire.is_sound and not going)
+        return Transcript(mail, recipients, content, usable=stays and self.wire.is_sound)
 
     async def _in_one_flight(self, transaction: Transaction) -> Transcript:
         """MAIL, every RCPT and the whole message at once (RFC 3030 section 4.2)."""

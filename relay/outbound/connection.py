@@ -51,7 +51,7 @@ class ClientTls(Protocol):
 class Target:
     """Everything that makes one connection unlike another: two deliveries with equal targets may share it.
 
-    It is looked up a few times for every message, so its hash is kept.
+    It is looked up a few times for every message and shown once, so hash and texts are kept.
     """
 
     hop: HostPort
@@ -60,9 +60,13 @@ class Target:
     helo: str
     source: str = ""
     auth: RouteAuth | None = field(default=None, repr=False)
+    hop_text: str = field(default="", init=False, repr=False, compare=False)
+    address_text: str = field(default="", init=False, repr=False, compare=False)
     _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hop_text", str(self.hop))
+        object.__setattr__(self, "address_text", str(self.address))
         object.__setattr__(self, "_hash", hash((self.hop, self.address, self.plan, self.helo, self.source)))
 
     def __hash__(self) -> int:
@@ -75,7 +79,7 @@ class Target:
 
     @property
     def endpoint(self) -> HostPort:
-        return HostPort(str(self.address), self.hop.port)
+        return HostPort(self.address_text, self.hop.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import datetime
 
 from relay.config.models import OutboundConnector
 from relay.config.values import HostPort
@@ -23,15 +23,15 @@ from relay.mail.tls import TlsFailure
 from relay.outbound.attempt import Attempts, Job
 from relay.outbound.client import Timeouts
 from relay.outbound.connection import ClientTls, Connection, Target
-from relay.outbound.lookup import find_addresses, find_hosts, in_order, shuffled_addresses
+from relay.outbound.lookup import ask_addresses, find_hosts, fit_addresses, in_order, shuffled
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import Pool, PoolLimits
 from relay.outbound.remedy import remedy
+from relay.outbound.ways import Ways
 from relay.policy.book import IpAddress, RuleBook
-from relay.policy.plan import choose_plan, running_exception
+from relay.policy.plan import running_exception
 from relay.policy.route import SMTP_PORT, Unroutable
 
-_KEPT = 10_000
 _TOLD = 10_000
 
 
@@ -95,69 +95,77 @@ class Outbound:
         self._settings = settings
         self._pool: Pool[Connection] = Pool(settings.pool, time.monotonic)
         self._attempts = Attempts(self._pool, tls, settings.timeouts, clock)
-        self._ways = _Ways()
+        self._ways: Ways | None = None
         self._told: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     async def deliver(self, delivery: Delivery) -> Sequence[Attempt]:
         """Every attempt, in order. Of a recipient, the last attempt that has it says what became of it; every one of
         `delivery.indexes` is in at least one. Never raises for what hops, DNS or the network do."""
-        book, attempts = self._book(), list[Attempt]()
-        for group in _groups(book, delivery, self._clock().date()):
-            attempts.extend(await self._deliver(book, delivery, group))
+        ways, attempts = self._current(), list[Attempt]()
+        for group in _groups(ways, delivery):
+            attempts.extend(await self._deliver(ways, delivery, group))
         self._tell_withheld(delivery, attempts)
         return attempts
 
     async def preview(self, domain: str) -> Preview:
         """What `deliver` would try for a recipient of `domain`, without connecting anywhere."""
-        book, now = self._book(), self._clock()
-        connector, ourselves = book.outbound_for(domain), self._ourselves()
+        ways, now, ourselves = self._current(), self._clock(), self._ourselves()
+        connector = ways.connector(domain)
         hosts = await find_hosts(self._resolver, connector, domain, ourselves, self._settings.port)
         if isinstance(hosts, Bounced | Deferred):
             return Preview(connector, (), hosts)
         found: list[PreviewHop] = []
         for hop in (hop for group in hosts for hop in group):
-            plan = self._ways.plan(book, connector, domain, hop.host, now)
-            addresses = await find_addresses(self._resolver, connector, hop, ourselves)
+            plan = ways.plan(connector, domain, hop.host, now)
+            answer = await ask_addresses(self._resolver, connector, hop)
+            addresses = fit_addresses(connector, hop, answer, ourselves)
             if isinstance(addresses, Bounced | Deferred):
                 found.append(PreviewHop(hop, (), plan, addresses.text))
             else:
                 found.append(PreviewHop(hop, addresses, plan))
         return Preview(connector, tuple(found))
 
+    def _current(self) -> Ways:
+        book, day = self._book(), self._clock().date()
+        if self._ways is None or not self._ways.serves(book, day):
+            self._ways = Ways(book, day)
+        return self._ways
+
     async def close(self) -> None:
         """QUIT to idle connections, briefly waited for. Deliveries under way are for the scheduler to end."""
         await self._pool.close()
 
-    async def _deliver(self, book: RuleBook, delivery: Delivery, group: _Group) -> list[Attempt]:
+    async def _deliver(self, ways: Ways, delivery: Delivery, group: _Group) -> list[Attempt]:
         connector = group.connector
-        job = Job(delivery.message, delivery.body, connector.name, book, connector.limits.messages_per_connection)
+        messages = connector.limits.messages_per_connection
+        job = Job(delivery.message, delivery.body, connector.name, ways.book, messages)
         ourselves = self._ourselves()
         hosts = await find_hosts(self._resolver, connector, group.domain, ourselves, self._settings.port)
         if isinstance(hosts, Bounced | Deferred):
             return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
         walk = _Walk(job, group.indexes)
         for hop in in_order(hosts, self._chance, self._pool.is_warm):
-            plan = self._ways.plan(book, connector, group.domain, hop.host, self._clock())
-            addresses = await find_addresses(self._resolver, connector, hop, ourselves)
-            if isinstance(addresses, Bounced | Deferred):
-                walk.dead_end(self._clock(), hop, plan, addresses)
+            plan = ways.plan(connector, group.domain, hop.host, self._clock())
+            answer = await ask_addresses(self._resolver, connector, hop)
+            targets = ways.targets(connector, hop, plan, answer, ourselves)
+            if isinstance(targets, Bounced | Deferred):
+                walk.dead_end(self._clock(), hop, plan, targets)
                 continue
-            for target in self._targets(book, connector, hop, plan, addresses):
+            for target in self._ordered(hop, targets):
                 tried = await self._attempts.at(job, target, walk.waiting)
                 walk.went(tried.attempts, said_mail=tried.said_mail)
                 if walk.is_over(self._settings):
                     return walk.attempts
         return walk.end()
 
-    def _targets(
-        self, book: RuleBook, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, addresses: Sequence[IpAddress]
-    ) -> list[Target]:
-        """The addresses of a hop in the order to try them: connected ones first, else by chance."""
-        shuffled = shuffled_addresses(addresses, self._chance)
-        targets = [self._ways.target(book, connector, hop, plan, address) for address in shuffled]
-        if len(targets) > 1 and self._pool.is_warm(hop):
-            targets.sort(key=lambda target: not self._pool.has(target))
-        return targets
+    def _ordered(self, hop: HostPort, targets: Sequence[Target]) -> Sequence[Target]:
+        """The addresses of a hop in the order to try them: connected ones first, else by chance, both families in turns."""
+        if len(targets) == 1:
+            return targets
+        ordered = shuffled(targets, lambda target: target.address.version, self._chance)
+        if self._pool.is_warm(hop):
+            ordered.sort(key=lambda target: not self._pool.has(target))
+        return ordered
 
     def _tell_withheld(self, delivery: Delivery, attempts: Sequence[Attempt]) -> None:
         """Of recipients that wait in the end: the last TLS failure on their way, whatever else went wrong after it."""
@@ -181,40 +189,6 @@ class Outbound:
             address = delivery.message.envelope.recipients[index].address
             what = remedy(failure, hop=attempt.hop, connector=attempt.connector, domain=address.domain)
             self._emit(TlsWithheld(delivery.message.id, str(address), attempt.hop, failure, what))
-
-
-class _Ways:
-    """Plans and targets, kept for as long as book and day (UTC) are the same: the next message finds the same ones."""
-
-    def __init__(self) -> None:
-        self._plans: dict[tuple[str, str, str], TlsPlan] = {}
-        self._targets: dict[tuple[str, HostPort, IpAddress], Target] = {}
-        self._book: RuleBook | None = None
-        self._day = date.min
-
-    def plan(self, book: RuleBook, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
-        day = now.date()
-        if book is not self._book or day != self._day or len(self._plans) >= _KEPT:
-            self._plans.clear()
-            self._targets.clear()
-            self._book, self._day = book, day
-        key = (connector.name, domain, host)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = choose_plan(book, connector, domain, host, now)
-        return plan
-
-    def target(
-        self, book: RuleBook, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, address: IpAddress
-    ) -> Target:
-        key = (connector.name, hop, address)
-        target = self._targets.get(key)
-        if target is None or target.plan is not plan:
-            if len(self._targets) >= _KEPT:
-                self._targets.clear()
-            helo, source = connector.helo or book.config.hostname, connector.source or ""
-            target = self._targets[key] = Target(hop, address, plan, helo, source, connector.route.auth)
-        return target
 
 
 class _Walk:
@@ -252,20 +226,20 @@ class _Walk:
         return self.attempts
 
 
-def _groups(book: RuleBook, delivery: Delivery, today: date) -> list[_Group]:
+def _groups(ways: Ways, delivery: Delivery) -> list[_Group]:
     """One group where all recipients have one domain; else by connector, by domain for MX, and by running exception."""
     recipients = delivery.message.envelope.recipients
     if len(delivery.indexes) == 1:
         domain = recipients[delivery.indexes[0]].address.domain
-        return [_Group(book.outbound_for(domain), domain, delivery.indexes)]
+        return [_Group(ways.connector(domain), domain, delivery.indexes)]
     found: dict[object, tuple[OutboundConnector, str, list[int]]] = {}
     known: dict[str, list[int]] = {}
     for index in delivery.indexes:
         domain = recipients[index].address.domain
         indexes = known.get(domain)
         if indexes is None:
-            connector = book.outbound_for(domain)
-            exception = running_exception(book, domain, today)
+            connector = ways.connector(domain)
+            exception = running_exception(ways.book, domain, ways.day)
             terms = (exception.allow, exception.until) if exception is not None else ()
             key = (connector.name, domain if connector.route.by_mx else "", terms)
             indexes = known[domain] = found.setdefault(key, (connector, domain, []))[2]

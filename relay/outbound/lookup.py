@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from relay.config.models import OutboundConnector
 from relay.config.values import HostPort
-from relay.dns.answers import Addresses, Resolver
+from relay.dns.answers import AddressAnswer, Addresses, Resolver
 from relay.mail.outcome import Bounced, Deferred
 from relay.outbound.ourselves import Ourselves
 from relay.policy.book import IpAddress
@@ -53,12 +53,17 @@ def in_order(groups: HostGroups, chance: random.Random, is_warm: Callable[[HostP
     return tuple(ordered)
 
 
-async def find_addresses(
-    resolver: Resolver, connector: OutboundConnector, hop: HostPort, ourselves: Ourselves
+async def ask_addresses(resolver: Resolver, connector: OutboundConnector, hop: HostPort) -> AddressAnswer:
+    """A host that an MX record names is a stranger's word; a smart host is looked up as the system does."""
+    ask = resolver.addresses if connector.route.by_mx else resolver.configured_addresses
+    return await ask(hop.host)
+
+
+def fit_addresses(
+    connector: OutboundConnector, hop: HostPort, answer: AddressAnswer, ourselves: Ourselves
 ) -> tuple[IpAddress, ...] | Unroutable:
     """Where mail for this host may go, in DNS order. A host without usable address: why, as it is for the recipients."""
     by_mx = connector.route.by_mx
-    answer = await (resolver.addresses(hop.host) if by_mx else resolver.configured_addresses(hop.host))
     if isinstance(answer, LookupFailed):
         return Deferred(451, "4.4.3", f"the look-up of {hop.host} failed: {answer.text}")
     if not isinstance(answer, Addresses) or not answer.addresses:
@@ -80,19 +85,17 @@ async def find_addresses(
     return fitting
 
 
-def shuffled_addresses(addresses: Sequence[IpAddress], chance: random.Random) -> tuple[IpAddress, ...]:
-    """Both families in turns, each shuffled, so that a bound on the number of addresses never leaves one of them untried."""
-    if len(addresses) == 1:
-        return tuple(addresses)
-    families = [_shuffled((each for each in addresses if each.version == version), chance) for version in (4, 6)]
+def shuffled(values: Sequence[T], family: Callable[[T], int], chance: random.Random) -> list[T]:
+    """Both address families in turns, each shuffled, so that a bound on the number tried never leaves one of them out."""
+    families = [_shuffled((each for each in values if family(each) == version), chance) for version in (4, 6)]
     first, second = _shuffled(families, chance)
-    mixed: list[IpAddress] = []
+    mixed: list[T] = []
     for place in range(max(len(first), len(second))):
-        mixed.extend(family[place] for family in (first, second) if place < len(family))
-    return tuple(mixed)
+        mixed.extend(turn[place] for turn in (first, second) if place < len(turn))
+    return mixed
 
 
 def _shuffled(values: Iterable[T], chance: random.Random) -> list[T]:
-    shuffled = list(values)
-    chance.shuffle(shuffled)
-    return shuffled
+    listed = list(values)
+    chance.shuffle(listed)
+    return listed

@@ -317,7 +317,7 @@ async def test_the_message_is_whole() -> None:
 
 async def test_memory_of_what_was_told_and_where_we_went_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.outbound.deliver._TOLD", 3)
-    monkeypatch.setattr("relay.outbound.deliver._KEPT", 3)
+    monkeypatch.setattr("relay.outbound.ways.MANY", 3)
     resolver = FakeResolver(hosts={f"h{each}.example": ["127.0.0.1", "127.0.0.2"] for each in range(8)})
     async with HostileServer() as server, by_mx(server.port, resolver, tls="encryption") as mail:
         for each in range(8):
@@ -325,8 +325,33 @@ async def test_memory_of_what_was_told_and_where_we_went_is_bounded(monkeypatch:
             assert isinstance(outcome, Deferred)
         assert len(mail.events) == 1  # one message, however often
         ways = mail.outbound._ways
-        assert len(ways._plans) <= 3
-        assert len(ways._targets) <= 3
+        assert ways is not None
+        assert max(len(ways._plans), len(ways._found), len(ways._connectors)) <= 3
         await mail.deliver(*(f"bob@h{each}.example" for each in range(8)))
         assert len(mail.events) == 8
         assert len(mail.outbound._told) == 3
+
+
+async def test_a_reload_in_the_middle_of_a_delivery_leaves_nothing_old_behind() -> None:
+    """The delivery under way ends under the configuration it began with; what it decides then is not found by the next one."""
+    resolver = FakeResolver(hosts={"b.example": ["127.0.0.1"]})
+    async with HostileServer() as server, by_mx(server.port, resolver) as mail:
+        strict = by_mx(server.port, resolver, tls="encryption").book
+        held = asyncio.Event()
+        ask = resolver.mx
+
+        async def slow(domain: str) -> Any:
+            await held.wait()
+            return await ask(domain)
+
+        resolver.mx = slow  # type: ignore[method-assign] # a look-up that takes its time
+        first = asyncio.create_task(mail.deliver("bob@b.example"))
+        await asyncio.sleep(0)
+        mail.book = strict
+        second = asyncio.create_task(mail.deliver("bob@b.example"))
+        await asyncio.sleep(0)
+        held.set()
+        assert isinstance(results(await first)[0], Delivered)
+        assert isinstance(results(await second)[0], Deferred)
+        assert isinstance(await mail.outcome("bob@b.example"), Deferred)
+        assert len(server.taken) == 1

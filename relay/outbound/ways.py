@@ -1,0 +1,79 @@
+"""What one configuration decides about domains and hops on one day (UTC), decided once: the next message finds it ready.
+
+A delivery keeps the `Ways` it began with; another configuration, or the next day, is another `Ways`. So nothing that an old
+configuration decided can be found under a new one.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from relay.config.models import OutboundConnector
+from relay.config.values import HostPort
+from relay.dns.answers import AddressAnswer
+from relay.mail.outcome import Bounced, Deferred
+from relay.mail.plan import TlsPlan
+from relay.outbound.connection import Target
+from relay.outbound.lookup import fit_addresses
+from relay.outbound.ourselves import Ourselves
+from relay.policy.book import RuleBook
+from relay.policy.plan import choose_plan
+from relay.policy.route import Unroutable
+
+MANY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of an answer about a host's addresses. Good for an equal answer, and while we are who we are."""
+
+    answer: AddressAnswer
+    ourselves: Ourselves
+    targets: tuple[Target, ...] | Unroutable
+
+
+class Ways:
+    """`day` is the UTC date for which plans are chosen."""
+
+    def __init__(self, book: RuleBook, day: date) -> None:
+        self.book, self.day = book, day
+        self._connectors: dict[str, OutboundConnector] = {}
+        self._plans: dict[tuple[str, str, str], TlsPlan] = {}
+        self._found: dict[tuple[str, HostPort, TlsPlan], _Found] = {}
+
+    def serves(self, book: RuleBook, day: date) -> bool:
+        """False where new ways are due: the configuration or the day is another, or there is too much in here."""
+        size = max(len(self._connectors), len(self._plans), len(self._found))
+        return book is self.book and day == self.day and size < MANY
+
+    def connector(self, domain: str) -> OutboundConnector:
+        connector = self._connectors.get(domain)
+        if connector is None:
+            connector = self._connectors[domain] = self.book.outbound_for(domain)
+        return connector
+
+    def plan(self, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
+        key = (connector.name, domain, host)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = choose_plan(self.book, connector, domain, host, now)
+        return plan
+
+    def targets(
+        self, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, answer: AddressAnswer, ourselves: Ourselves
+    ) -> tuple[Target, ...] | Unroutable:
+        """A target for each address that mail may go to, in DNS order, or why there is none."""
+        key = (connector.name, hop, plan)
+        found = self._found.get(key)
+        if found is None or found.answer != answer or found.ourselves != ourselves:
+            targets = self._make(connector, hop, plan, answer, ourselves)
+            found = self._found[key] = _Found(answer, ourselves, targets)
+        return found.targets
+
+    def _make(
+        self, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, answer: AddressAnswer, ourselves: Ourselves
+    ) -> tuple[Target, ...] | Unroutable:
+        addresses = fit_addresses(connector, hop, answer, ourselves)
+        if isinstance(addresses, Bounced | Deferred):
+            return addresses
+        helo, source, auth = connector.helo or self.book.config.hostname, connector.source or "", connector.route.auth
+        return tuple(Target(hop, address, plan, helo, source, auth) for address in addresses)
