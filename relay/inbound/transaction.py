@@ -32,6 +32,14 @@ class Arrival:
     protocol: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The message on its way in: to the store, and past a look at its header."""
+
+    incoming: Incoming
+    scan: HeaderScan
+
+
 class Transaction:
     """`failure` is the reply that the end of data will get, whatever else comes; None while there is none.
 
@@ -41,10 +49,9 @@ class Transaction:
 
     __slots__ = (
         "_admitted",
+        "_begun",
         "_findings",
         "_header_connector",
-        "_incoming",
-        "_scan",
         "_user",
         "book",
         "committing",
@@ -61,8 +68,7 @@ class Transaction:
         self._admitted, self._user = admitted, user
         self._findings: tuple[Finding, ...] = admitted.findings
         self._header_connector = ""
-        self._incoming: Incoming | None = None
-        self._scan: HeaderScan | None = None
+        self._begun: _Content | None = None
 
     def recipient(self, recipient: Recipient) -> Recipient | Reply:
         """The recipient to enter into the envelope, or why not."""
@@ -73,37 +79,41 @@ class Transaction:
 
     def begin(self, services: Services) -> None:
         """Raises what the intake raises."""
-        self._incoming = services.intake.begin()
-        self._scan = HeaderScan()
+        self._begun = _Content(services.intake.begin(), HeaderScan())
+
+    @property
+    def _content(self) -> _Content:
+        if self._begun is None:
+            raise RuntimeError("message data before its beginning")
+        return self._begun
 
     def write(self, data: bytes) -> None:
         """Nothing more is kept once the message has failed."""
-        if self.failure is None and self._incoming is not None and self._scan is not None:
-            self._scan.feed(data)
-            self._incoming.write(data)
+        if self.failure is None:
+            content = self._content
+            content.scan.feed(data)
+            content.incoming.write(data)
 
     @property
     def full(self) -> bool:
-        return self.failure is None and self._incoming is not None and self._incoming.full
+        """The store is behind."""
+        return self.failure is None and self._content.incoming.full
 
     async def drain(self) -> None:
         """Raises what the intake raises."""
-        if self._incoming is not None:
-            await self._incoming.drain()
+        await self._content.incoming.drain()
 
     def fail(self, reply: Reply) -> None:
         self.failure = reply
         self.abort()
 
     def abort(self) -> None:
-        if self._incoming is not None and not self.committing:
-            self._incoming.abort()
+        if self._begun is not None and not self.committing:
+            self._begun.incoming.abort()
 
     def judge_content(self, services: Services, client: Client) -> Refused | None:
         """What the header says against it. None: nothing."""
-        scan = self._scan
-        if scan is None:
-            raise RuntimeError("the end of data without its beginning")
+        scan = self._content.scan
         scan.finish()
         if self.failure is not None:
             return Refused(self.failure, "")
@@ -121,10 +131,9 @@ class Transaction:
         self._findings += admission.findings
         return None
 
-    async def commit(self, services: Services, client: Client, end: DataEnds, how: "Arrival") -> Reply:
+    async def commit(self, services: Services, client: Client, end: DataEnds, how: Arrival) -> Reply:
         """Durable when it returns. Raises what the intake raises; nothing is kept then."""
-        if self._incoming is None or self._scan is None:
-            raise RuntimeError("the end of data without its beginning")
+        content = self._content
         accepted = Accepted(
             at=services.clock(),
             client=client.text,
@@ -137,10 +146,10 @@ class Transaction:
             may_relay=self._admitted.may_relay,
         )
         header = received_header(
-            accepted, self.book.config.hostname, self._incoming.id, end.envelope, self._certificate(client)
+            accepted, self.book.config.hostname, content.incoming.id, end.envelope, self._certificate(client)
         )
-        message = await self._incoming.commit(
-            end.envelope, accepted, header=header, message_id=self._scan.message_id, eight_bit=end.eight_bit
+        message = await content.incoming.commit(
+            end.envelope, accepted, header=header, message_id=content.scan.message_id, eight_bit=end.eight_bit
         )
         return Reply(250, "2.0.0", f"queued as {message.id}")
 

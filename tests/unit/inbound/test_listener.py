@@ -10,6 +10,7 @@ import pytest
 
 from relay.inbound.listener import ListenError
 from relay.inbound.passwords import PasswordFileError
+from relay.inbound.port import Port
 from relay.inbound.services import TimeLimits
 from relay.mail.events import ConnectionRefused, ListenerReady, SessionClosed, SessionOpened, Unexpected
 from relay.policy.book import RuleBook
@@ -91,6 +92,13 @@ async def test_submission_needs_its_password_file(tmp_path: Path, pki: Pki) -> N
     with pytest.raises(PasswordFileError, match="No such file"):
         async with relay(tmp_path, data | {"submission": {"passwords": "none"}}, certificates=pki.certificates):
             pass
+
+
+async def test_a_listener_without_tls_has_no_context(tmp_path: Path) -> None:
+    async with relay(tmp_path, CLEAR) as world:
+        port = Port(world.listeners._floor, world.listeners.bound[0].listener)
+        with pytest.raises(RuntimeError, match="has no TLS"):
+            port.context(ask_certificate=False)
 
 
 # A new configuration -------------------------------------------------------------------------------------------------
@@ -291,9 +299,15 @@ async def test_a_commit_is_waited_for_and_its_client_hears(tmp_path: Path) -> No
 
 
 async def test_a_client_that_does_not_let_go_is_let_go(tmp_path: Path) -> None:
-    async with relay(tmp_path, CLEAR, times=TimeLimits(linger=0.2, tick=0.02)) as world, await world.connect() as wire:
+    async with relay(tmp_path, CLEAR, times=TimeLimits(linger=0.1, tick=0.01)) as world, await world.connect() as wire:
         await asyncio.wait_for(world.listeners.close(grace=5), 5)
         assert world.listeners.sessions == 0
+        await wire.expect(421)
+
+
+async def test_a_client_that_does_not_let_go_and_a_timer_that_is_late(tmp_path: Path) -> None:
+    async with relay(tmp_path, CLEAR, times=TimeLimits(linger=0.1, tick=60)) as world, await world.connect() as wire:
+        await asyncio.wait_for(world.listeners.close(grace=0.1), 5)
         await wire.expect(421)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from relay.inbound.services import TimeLimits
+from relay.inbound.tlsstream import TlsStream
 from relay.mail.events import CommandRefused, ConnectionRefused, SessionClosed, SessionOpened, Unexpected
 from tests.unit.inbound.world import HOSTNAME, Pki, Wire, on_both_loops, relay
 
@@ -19,7 +20,7 @@ SUBMISSIONS = {
     "listeners": [{"address": "127.0.0.1:0", "kind": "submissions"}],
     "submission": {"passwords": "passwords"},
 }
-SHORT = TimeLimits(handshake=0.3, linger=0.3, tick=0.02)
+SHORT = TimeLimits(handshake=0.2, linger=0.1, tick=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -210,6 +211,14 @@ async def test_implicit_tls_that_takes_too_long(tmp_path: Path, pki: Pki) -> Non
 
 
 @on_both_loops
+async def test_a_client_that_leaves_before_implicit_tls(tmp_path: Path, pki: Pki) -> None:
+    async with relay(tmp_path, SUBMISSIONS, certificates=pki.certificates) as world:
+        async with await Wire.open(world.port):
+            pass
+        assert (await world.event(ConnectionRefused)).reason == "TLS handshake failed: the client closed the connection"
+
+
+@on_both_loops
 async def test_smtp_in_clear_to_implicit_tls(tmp_path: Path, pki: Pki) -> None:
     async with relay(tmp_path, SUBMISSIONS, certificates=pki.certificates) as world:
         async with await Wire.open(world.port) as wire:
@@ -307,6 +316,18 @@ async def test_a_record_that_was_tampered_with(tmp_path: Path, pki: Pki) -> None
             with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):  # we said why
                 client.tls.read()
         assert (await world.event(SessionClosed)).reason.startswith("TLS failed: ")
+
+
+async def test_what_the_engine_has_to_say_by_itself_is_sent(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the answer to a key update (RFC 8446 section 4.6.3)."""
+    async with relay(tmp_path, MX, certificates=pki.certificates) as world, await world.connect() as wire:
+        await wire.ehlo()
+        await wire.starttls(pki.client_context())
+        monkeypatch.setattr(TlsStream, "take", lambda self: self.encrypt(b"299 by itself\r\n"))
+        wire.send("NOOP")
+        await wire.expect(299, 250)
 
 
 async def test_a_client_that_leaves_right_after_the_handshake(tmp_path: Path, pki: Pki) -> None:

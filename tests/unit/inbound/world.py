@@ -30,8 +30,7 @@ from relay.tls.trust import TrustStores
 E = TypeVar("E", bound=Event)
 
 HOSTNAME = "relay.example.com"
-QUICK = TimeLimits(proxy_header=0.3, handshake=0.5, unread=0.3, linger=0.3, tick=0.02)
-PATIENT = TimeLimits(linger=0.3, tick=0.02)
+PATIENT = TimeLimits(linger=0.1, tick=0.01)
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
