@@ -61,6 +61,7 @@ class Transcript:
 
 
 UNASKED = Broken(Break.UNASKED)
+_SLOWEST = 1024  # octets a second, on average, that a hop must take
 _DATA = b"DATA\r\n"
 _RSET = b"RSET\r\n"
 
@@ -215,11 +216,15 @@ class Client(SMTP):
     async def _send(self, pieces: AsyncIterator[bytes]) -> Answer:
         """The message and the final dot. A hop may refuse in the middle; then no more is sent, and the connection is of no more use."""
         stuffing, held = DotStuffing(), b""
+        clock, block = asyncio.get_running_loop().time, self._timeouts.block
+        ends = clock() + block
         self.wire.expect()
         async for piece in pieces:
             if held:
                 self.wire.send(held)
-                await self.wire.drain(self._timeouts.block)
+                # A hop that takes every block at the last moment must not hold its place for hours.
+                ends += len(held) / _SLOWEST
+                await self.wire.drain(max(min(block, ends - clock()), 0.001))
                 if self.wire.has_spoken:
                     return self._spoken_early()
             held = stuffing.feed(piece)

@@ -140,6 +140,15 @@ async def test_how_long_an_answer_is_good(name: str, soa: tuple[int, str] | None
         assert server.asked[f"{name} MX"] > asked
 
 
+async def test_an_answer_that_is_here_is_not_asked_for_again() -> None:
+    async with DnsServer(ZONE) as server:
+        resolver = DnsResolver(server.address)
+        for host in ("both.test", "four.test", "text.test", "unknown.test"):
+            first = await resolver.addresses(host)
+            assert await resolver.addresses(host) == first
+        assert set(server.asked.values()) == {1}
+
+
 async def test_one_question_in_flight() -> None:
     async with DnsServer(ZONE) as server:
         server.held = asyncio.Event()

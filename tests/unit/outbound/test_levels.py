@@ -156,6 +156,17 @@ async def test_clear_text_after_broken_tls_is_a_new_connection_and_both_are_reco
         assert server.clear.count(b"STARTTLS") == 2
 
 
+async def test_clear_text_after_broken_tls_may_fail_too(pki: Pki) -> None:
+    later = Behaviour({Step.GREETING: b"421 4.3.2 busy\r\n"})
+    async with (
+        HostileServer(BEHAVIOURS["454"](pki), later) as server,
+        world(server.port, plaintext="if-tls-fails") as mail,
+    ):
+        attempts = await mail.deliver("bob@b.example")
+        assert [each.outcomes[0][1].status for each in attempts] == ["4.7.5", "4.3.2"]
+        assert b"MAIL" not in server.clear
+
+
 async def test_what_was_said_in_clear_is_not_believed_inside_tls(pki: Pki) -> None:
     """The clear EHLO offers everything, the one inside TLS only SIZE: no pipelining, no 8BITMIME, and the size limit holds."""
     behaviour = Behaviour(tls=pki.good, extensions_tls=("SIZE 10",))

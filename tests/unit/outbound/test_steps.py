@@ -1,5 +1,7 @@
 """A hop that misbehaves at each step: what becomes of the message, and what is never sent."""
 
+import asyncio
+
 import pytest
 
 from relay.mail.outcome import Bounced, Deferred, Delivered
@@ -139,6 +141,29 @@ async def test_a_hop_that_stops_reading_is_given_up() -> None:
         assert (type(outcome), outcome.status) == (Deferred, "4.4.2")
         assert "no answer in time" in outcome.text
         assert reads < 100
+
+
+async def test_a_hop_that_takes_each_block_at_the_last_moment_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.outbound.client._SLOWEST", 1e9)
+    block = (b"x" * 126 + b"\r\n") * 2048
+    async with HostileServer() as server, world(server.port) as mail:
+        reads = 0
+
+        class Long:
+            async def chunks(self):  # type: ignore[no-untyped-def] # an async generator of bytes
+                nonlocal reads
+                loop, transport = asyncio.get_running_loop(), server.sessions[0]._transport
+                assert transport is not None
+                for _ in range(400):
+                    reads += 1
+                    transport.pause_reading()
+                    loop.call_later(0.05, transport.resume_reading)
+                    yield block
+
+        given = delivery(content=block)
+        outcome = results(await mail.outbound.deliver(type(given)(given.message, given.indexes, Long())))[0]
+        assert (type(outcome), outcome.status) == (Deferred, "4.4.2")
+        assert 1 < reads < 100
 
 
 async def test_the_message_being_unreadable_cuts_the_connection() -> None:
