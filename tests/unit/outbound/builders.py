@@ -25,7 +25,10 @@ from tests.unit.policy.builders import book
 HOST = "mx.hostile.test"
 TEXT = b"Subject: hello\r\n\r\nbody\r\n"
 HEADER = b"Received: by relay.example.com\r\n"
-SHORT = Timeouts(connect=2, greeting=0.15, command=0.15, handshake=0.3, data=0.15, block=0.15, final=0.15, quit=0.15)
+PATIENT = Timeouts(connect=10, greeting=10, command=10, handshake=10, data=10, block=10, final=10, quit=0.2)
+SHORT = Timeouts(connect=10, greeting=0.2, command=0.2, handshake=0.2, data=0.2, block=0.2, final=0.2, quit=0.2)
+"""For hops that never answer; all others get PATIENT, so that a busy machine fails no test."""
+IMPATIENT = OutboundSettings(timeouts=SHORT)
 
 
 @dataclass
@@ -72,7 +75,7 @@ class World:
     resolver: FakeResolver = field(default_factory=FakeResolver)
     ourselves: Ourselves = field(default_factory=Ourselves)
     clock: Callable[[], datetime] = utc
-    settings: OutboundSettings = field(default_factory=lambda: OutboundSettings(timeouts=SHORT))
+    settings: OutboundSettings = field(default_factory=lambda: OutboundSettings(timeouts=PATIENT))
     events: list[Event] = field(default_factory=list)
     seed: int = 1
 
@@ -123,4 +126,4 @@ def world(port: int, *more: int, exceptions: Sequence[dict[str, Any]] = (), **ke
 
 
 def with_limits(**limits: Any) -> OutboundSettings:
-    return OutboundSettings(timeouts=SHORT, pool=replace(PoolLimits(), **limits))
+    return OutboundSettings(timeouts=PATIENT, pool=replace(PoolLimits(), **limits))

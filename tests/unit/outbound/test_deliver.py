@@ -15,7 +15,7 @@ from relay.outbound.ourselves import Ourselves
 from relay.policy.route import LOOPS, NULL_MX
 from tests.fakes import FakeResolver
 from tests.hostile import Behaviour, Handshake, HostileServer, Pki, Step, Then
-from tests.unit.outbound.builders import HEADER, HOST, SHORT, TEXT, World, results, smart_host, world
+from tests.unit.outbound.builders import HEADER, HOST, IMPATIENT, PATIENT, TEXT, World, results, smart_host, world
 from tests.unit.outbound.test_levels import NEXT_YEAR
 from tests.unit.policy.builders import book
 
@@ -43,7 +43,12 @@ def kinds(found: dict[int, Any]) -> list[type]:
     ids=lambda behaviour: str(dict(behaviour.reactions)),
 )
 async def test_the_next_hop_is_asked(first: Behaviour) -> None:
-    async with HostileServer(first) as one, HostileServer() as two, world(one.port, two.port) as mail:
+    settings = IMPATIENT if Then.SILENCE in first.reactions.values() else OutboundSettings()
+    async with (
+        HostileServer(first) as one,
+        HostileServer() as two,
+        world(one.port, two.port, settings=settings) as mail,
+    ):
         attempts = await mail.deliver("bob@b.example")
         assert [each.hop for each in attempts] == [f"{HOST}:{one.port}", f"{HOST}:{two.port}"]
         assert [type(each.outcomes[0][1]) for each in attempts] == [Deferred, Delivered]
@@ -87,7 +92,7 @@ async def test_only_who_was_deferred_goes_on() -> None:
 async def test_how_many_addresses_and_refusals() -> None:
     async with HostileServer() as gone:
         dead = gone.port
-    tries = OutboundSettings(timeouts=SHORT, addresses=3)
+    tries = OutboundSettings(timeouts=PATIENT, addresses=3)
     mail = World(
         book(connectors=[smart_host(dead)]),
         FakeResolver(hosts={HOST: [f"127.0.0.{each}" for each in range(1, 9)]}),
@@ -97,7 +102,7 @@ async def test_how_many_addresses_and_refusals() -> None:
     assert len(attempts) == 3
     assert len({each.address for each in attempts}) == 3
     async with HostileServer(Behaviour({Step.RCPT: LATER})) as server:
-        patient = OutboundSettings(timeouts=SHORT, refusals=2)
+        patient = OutboundSettings(timeouts=PATIENT, refusals=2)
         async with world(*[server.port] * 4, settings=patient) as again:
             assert len(await again.deliver("bob@b.example")) == 2
 
@@ -160,7 +165,7 @@ def by_mx(port: int, resolver: FakeResolver, **keys: Any) -> World:
         "route": {"private": "allow"},
     }
     rules = book(connectors=[connector | keys])
-    return World(rules, resolver, settings=OutboundSettings(timeouts=SHORT, port=port))
+    return World(rules, resolver, settings=OutboundSettings(timeouts=PATIENT, port=port))
 
 
 async def test_by_mx_in_order_of_preference() -> None:

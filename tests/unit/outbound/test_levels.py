@@ -11,8 +11,9 @@ import uvloop
 from relay.mail.events import TlsWithheld
 from relay.mail.outcome import Deferred, Delivered
 from relay.mail.tls import TlsFailure
+from relay.outbound.deliver import OutboundSettings
 from tests.hostile import Behaviour, Handshake, HostileServer, Pki, Step, Then
-from tests.unit.outbound.builders import HEADER, HOST, TEXT, results, world
+from tests.unit.outbound.builders import HEADER, HOST, IMPATIENT, TEXT, results, world
 
 LEVELS: dict[str, Callable[[Pki], dict[str, Any]]] = {
     "opportunistic": lambda _pki: {},
@@ -87,6 +88,7 @@ ends-in-tls      defer         defer        defer      defer      defer       de
 starttls-again   tls           tls          tls        tls        tls         tls        tls        tls        tls
 less-in-tls      tls           tls          tls        tls        tls         tls        tls        tls        tls
 """
+SILENT = ("says-nothing", "silent")
 FAILURES = {
     "not": ("4.7.4", TlsFailure.STARTTLS_NOT_SUPPORTED),
     "broken": ("4.7.5", TlsFailure.HANDSHAKE_FAILED),
@@ -111,8 +113,10 @@ async def test_outcome_and_wire(pki: Pki, behaviour: str, level: str, expected: 
 
 
 async def check(pki: Pki, behaviour: str, level: str, expected: str) -> None:
+    settings = IMPATIENT if behaviour in SILENT else OutboundSettings()
+    exceptions = EXCEPTIONS.get(level, ())
     async with HostileServer(BEHAVIOURS[behaviour](pki)) as server:
-        async with world(server.port, exceptions=EXCEPTIONS.get(level, ()), **LEVELS[level](pki)) as mail:
+        async with world(server.port, exceptions=exceptions, settings=settings, **LEVELS[level](pki)) as mail:
             attempts = await mail.deliver("bob@b.example")
         outcome, last = results(attempts)[0], attempts[-1]
         if expected in ("tls", "clear"):

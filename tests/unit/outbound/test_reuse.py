@@ -18,7 +18,7 @@ from relay.outbound.pool import PoolLimits
 from relay.policy.plan import choose_plan
 from relay.tls.trust import TrustStores
 from tests.hostile import EXTENSIONS, Behaviour, HostileServer, Pki, Step, Then
-from tests.unit.outbound.builders import HEADER, HOST, SHORT, TEXT, Body, World, smart_host, utc, with_limits, world
+from tests.unit.outbound.builders import HEADER, HOST, PATIENT, TEXT, Body, World, smart_host, utc, with_limits, world
 from tests.unit.policy.builders import book
 
 OK = b"250 2.1.0 ok\r\n"
@@ -245,7 +245,7 @@ async def opened(server: HostileServer, pki: Pki, **keys: Any) -> Connection:
     plan = choose_plan(rules, rules.outbound_for("b.example"), "b.example", HOST, utc())
     target = Target(HostPort(HOST, server.port), ipaddress.ip_address("127.0.0.1"), plan, "relay.example.com")
     tls = TlsClient(lambda _name: None, TrustStores(), utc)
-    connection = await open_connection(target, tls.context(plan), tls, SHORT)
+    connection = await open_connection(target, tls.context(plan), tls, PATIENT)
     assert isinstance(connection, Connection)
     return connection
 
@@ -304,7 +304,7 @@ async def test_clear_text_has_one_gate(pki: Pki) -> None:
     async with HostileServer(Behaviour(tls=pki.good)) as server:
         connection = await opened(server, pki)
         with pytest.raises(ValueError, match="does not allow"):
-            await open_in_clear(connection.target, SHORT)
+            await open_in_clear(connection.target, PATIENT)
         connection.cut()
 
 

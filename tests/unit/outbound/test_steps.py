@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from relay.mail.outcome import Bounced, Deferred, Delivered
+from relay.outbound.deliver import OutboundSettings
 from tests.hostile import EXTENSIONS, Behaviour, Flood, HostileServer, Pki, Reaction, Step, Then
-from tests.unit.outbound.builders import HEADER, TEXT, Body, delivery, results, world
+from tests.unit.outbound.builders import HEADER, IMPATIENT, PATIENT, TEXT, Body, delivery, results, world
 
 D4, D5 = b"451 4.3.1 not now\r\n", b"550 5.7.1 never\r\n"
 CLOSE, SILENCE = Then.CLOSE, Then.SILENCE
@@ -64,8 +65,9 @@ STEPS: list[tuple[Step, Reaction, str, type, str]] = [
 async def test_each_step(
     extensions: tuple[str, ...], step: Step, reaction: Reaction, status: str, kind: type, text: str
 ) -> None:
+    settings = IMPATIENT if reaction is SILENCE else OutboundSettings(timeouts=PATIENT)
     async with HostileServer(Behaviour({step: reaction}, extensions=extensions)) as server:
-        async with world(server.port) as mail:
+        async with world(server.port, settings=settings) as mail:
             outcome = await mail.outcome("bob@b.example")
         assert (type(outcome), outcome.status) == (kind, status), outcome
         assert text in outcome.text
@@ -83,7 +85,7 @@ async def test_replies_byte_by_byte(step: Step) -> None:
 
 
 async def test_a_proxy_that_breaks_pipelining_costs_a_deferral_not_a_message() -> None:
-    async with HostileServer(Behaviour(forgets=True)) as server, world(server.port) as mail:
+    async with HostileServer(Behaviour(forgets=True)) as server, world(server.port, settings=IMPATIENT) as mail:
         outcome = await mail.outcome("bob@b.example")
         assert isinstance(outcome, Deferred)
         assert not server.taken
@@ -124,7 +126,7 @@ async def test_an_answer_in_the_middle_of_the_message_counts_and_ends_the_connec
 async def test_a_hop_that_stops_reading_is_given_up() -> None:
     """Flow control: what the hop does not read is not piled up in memory, and the limit for a block holds."""
     block = (b"x" * 126 + b"\r\n") * 2048
-    async with HostileServer() as server, world(server.port) as mail:
+    async with HostileServer() as server, world(server.port, settings=IMPATIENT) as mail:
         reads = 0
 
         class Endless:
@@ -146,7 +148,7 @@ async def test_a_hop_that_stops_reading_is_given_up() -> None:
 async def test_a_hop_that_takes_each_block_at_the_last_moment_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.outbound.client._SLOWEST", 1e9)
     block = (b"x" * 126 + b"\r\n") * 2048
-    async with HostileServer() as server, world(server.port) as mail:
+    async with HostileServer() as server, world(server.port, settings=IMPATIENT) as mail:
         reads = 0
 
         class Long:
