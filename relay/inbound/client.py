@@ -44,20 +44,25 @@ def _address(host: str) -> IpAddress:
 class Client:
     """`address` is None where PROXY did not say; `text` is it for people, `key` how limits count the client.
 
-    `asked`: a certificate was asked for in the handshake. `evidence` is None in clear.
+    `asked`: a certificate was asked for in the handshake.
     """
 
-    __slots__ = ("address", "asked", "evidence", "key", "text")
+    __slots__ = ("address", "asked", "key", "peer", "text")
 
     def __init__(self, address: IpAddress | None, key: Key) -> None:
         self.address, self.key = address, key
-        self.evidence: TlsEvidence | None = None
+        self.peer = Peer(address, None)
         self.asked = False
         self.text = UNKNOWN if address is None else str(address)
 
     @property
-    def peer(self) -> Peer:
-        return Peer(self.address, self.evidence)
+    def evidence(self) -> TlsEvidence | None:
+        """None in clear."""
+        return self.peer.evidence
+
+    def secured(self, evidence: TlsEvidence) -> None:
+        """The handshake is done."""
+        self.peer = Peer(self.address, evidence)
 
     def admit(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:
         """The decision at MAIL."""
@@ -75,9 +80,10 @@ class Client:
         self, book: RuleBook, stores: TrustStores, connectors: Iterable[InboundConnector], now: datetime
     ) -> None:
         wanted = trusts(book, connectors)
-        if not wanted or self.evidence is None or self.evidence.leaf is None:
+        evidence = self.peer.evidence
+        if not wanted or evidence is None or evidence.leaf is None:
             return
-        checked = stores.check(self.evidence, wanted, Purpose.CLIENT, now)
+        checked = stores.check(evidence, wanted, Purpose.CLIENT, now)
         # One connection's messages share one piece of evidence for as long as nothing about it changes.
-        if any(self.evidence.paths.get(trust) != checked.paths.get(trust) for trust in wanted):
-            self.evidence = checked
+        if any(evidence.paths.get(trust) != checked.paths.get(trust) for trust in wanted):
+            self.secured(checked)

@@ -134,7 +134,8 @@ class Dialog:
             self._tell_undecided(admission)
             self._refuse("MAIL", admission.reply, admission.connector, sender=str(event.sender))
             return
-        self.transaction = Transaction(book, event.sender, admission, self.machine.user)
+        user = "" if self._account is None else self._account.user
+        self.transaction = Transaction(book, event.sender, admission, user)
         self.machine.proceed()
 
     def _admit_user(self, event: MailFrom) -> Admitted | Refused:

@@ -308,7 +308,7 @@ class Session(asyncio.Protocol):
             self._transport.write(tls.take())
             if not done:
                 return
-            self._client.evidence = evidence_of(tls.connection)
+            self._client.secured(evidence_of(tls.connection))
             self._early = tls.decrypt(b"")  # what the client said in the same packet
             self._ended_by_peer = tls.closed
         except ssl.SSLError as error:
@@ -426,9 +426,7 @@ class Session(asyncio.Protocol):
         self._transport.abort()
 
     def _end(self) -> None:
-        """Once, when the connection is gone."""
-        if self._state is _State.ENDED:
-            return
+        """The connection is gone."""
         floor = self._port.floor
         self._state = _State.ENDED
         floor.deadlines.remove(self)
