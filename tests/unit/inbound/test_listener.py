@@ -319,7 +319,7 @@ async def test_handshakes_and_proxy_headers_are_not_waited_for(tmp_path: Path, p
         await shaking.say("STARTTLS", 220)
         silent = await Wire.open(world.listeners.bound[1].address.port)
         async with asyncio.timeout(10):
-            while world.listeners.sessions < 2:  # nothing is told of a connection that has not said a word
+            while world.listeners.sessions < 2:  # noqa: ASYNC110 - nothing is told of a connection that has not said a word
                 await asyncio.sleep(0)
         await asyncio.wait_for(world.listeners.close(grace=20), 5)
         assert await shaking.rest() == await silent.rest() == b""
