@@ -26,10 +26,10 @@ from relay.outbound.connection import ClientTls, Connection, Target
 from relay.outbound.lookup import ask_addresses, find_hosts, fit_addresses, in_order, shuffled
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import Pool, PoolLimits
-from relay.outbound.remedy import remedy
 from relay.outbound.ways import Ways
 from relay.policy.book import IpAddress, RuleBook
 from relay.policy.plan import running_exception
+from relay.policy.remedy import remedy
 from relay.policy.route import SMTP_PORT, Unroutable
 
 _TOLD = 10_000

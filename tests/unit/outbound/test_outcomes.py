@@ -7,7 +7,6 @@ from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
 from relay.outbound import outcomes
 from relay.outbound.client import UNASKED, Transcript
-from relay.outbound.remedy import remedy
 from relay.outbound.wire import Answer, Break, Broken
 from relay.policy.verdict import Failed
 
@@ -85,10 +84,3 @@ def test_tls_that_breaks_later_is_a_tls_failure_too() -> None:
 def test_a_verdict_says_who_asked(failure: TlsFailure, status: str) -> None:
     outcome = outcomes.of_verdict(Failed(failure, "connector c", "why"))
     assert outcome == Deferred(451, status, "why (asked by connector c)", failure)
-
-
-@pytest.mark.parametrize("failure", list(TlsFailure))
-def test_every_failure_has_a_remedy(failure: TlsFailure) -> None:
-    text = remedy(failure, hop="mx.b.example:25", connector="c", domain="b.example")
-    assert "mx.b.example:25" in text
-    assert "{" not in text
