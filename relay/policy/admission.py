@@ -100,6 +100,9 @@ def trusts(book: RuleBook, connectors: Iterable[InboundConnector]) -> frozenset[
 
 def admit(book: RuleBook, peer: Peer, domain: str) -> Admission:
     """The decision at MAIL for the sender's domain."""
+    may_relay = in_networks(peer.address, book.config.accept.networks)
+    if not book.config.inbound:
+        return Admitted("", may_relay)
     named = tuple(_judge(book, each, peer) for each in book.senders.find(domain).values)
     client = tuple(_judge(book, each, peer) for each in book.peers if _matches_peer(each, peer))
     for group in (named, client):
@@ -109,7 +112,7 @@ def admit(book: RuleBook, peer: Peer, domain: str) -> Admission:
     granted = any(each.connector.grant is not None for each in satisfied)
     return Admitted(
         connector=satisfied[0].connector.name if satisfied else "",
-        may_relay=granted or in_networks(peer.address, book.config.accept.networks),
+        may_relay=granted or may_relay,
         findings=named + client,
     )
 

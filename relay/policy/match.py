@@ -33,7 +33,7 @@ class PatternIndex(Generic[T]):
 
     def find(self, domain: str) -> Match[T]:
         """`domain` normalised (relay.mail.address)."""
-        if not domain or domain.startswith("["):
+        if not self._by_pattern or not domain or domain.startswith("["):
             return Match()
         for pattern in _patterns_for(domain):
             values = self._by_pattern.get(pattern)
