@@ -142,7 +142,9 @@ def test_any_changed_byte(position: int, value: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", [b"", b"\x30", b"\x30\x84", b"\x30\x84\xff\xff\xff\xff", LEAF.der[:100], b"\x30\x03\x30\x01\x02"]
+    "junk",
+    [b"", b"\x30", b"\x30\x84", b"\x30\x84\xff\xff\xff\xff", LEAF.der[:100], b"\x30\x03\x30\x01\x02"],
+    ids=["empty", "tag only", "no length", "too long", "cut off", "nested"],
 )
 def test_no_pin_where_there_is_no_key(junk: bytes) -> None:
     assert pin_of(junk) == ""
