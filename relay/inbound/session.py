@@ -284,9 +284,9 @@ class Session(asyncio.Protocol):
     def _talk(self, dialog: Dialog) -> None:
         """The first or, after STARTTLS, the second beginning."""
         self._state = _TALKING
-        early, self._early = self._early, b""
-        dialog.machine.receive(early)
-        self._set_deadline(dialog, progress=True)
+        if self._early:
+            dialog.machine.receive(self._early)
+            self._early = b""
         self._run()
 
     # TLS -------------------------------------------------------------------------------------------------------------
@@ -318,6 +318,7 @@ class Session(asyncio.Protocol):
             self._greet()
         else:
             self._dialog.machine.tls_established()
+            self._set_deadline(self._dialog, progress=True)
             self._talk(self._dialog)
 
     def _handshake_failed(self, why: str) -> None:
