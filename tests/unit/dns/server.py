@@ -50,6 +50,9 @@ class Zone:
         return response
 
 
+_TRIES = 20
+
+
 class DnsServer(asyncio.DatagramProtocol):
     """`async with DnsServer(zone) as server:`; `server.address` is its HostPort, `server.asked` counts "name TYPE"."""
 
@@ -63,10 +66,17 @@ class DnsServer(asyncio.DatagramProtocol):
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
-        self.address = HostPort("127.0.0.1", self._transport.get_extra_info("sockname")[1])
-        self._server = await asyncio.start_server(self._stream, "127.0.0.1", self.address.port)
-        return self
+        for _ in range(_TRIES):
+            self._server = await asyncio.start_server(self._stream, "127.0.0.1", 0)
+            self.address = HostPort("127.0.0.1", self._server.sockets[0].getsockname()[1])
+            try:
+                local = ("127.0.0.1", self.address.port)
+                self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=local)
+            except OSError:  # a port that is free for TCP need not be so for UDP
+                self._server.close()
+            else:
+                return self
+        raise OSError(f"no port is free for TCP and UDP alike, in {_TRIES} tries")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
