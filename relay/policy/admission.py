@@ -18,6 +18,7 @@ from relay.policy.book import IpAddress, RuleBook, in_networks
 from relay.policy.names import matching_name
 
 NO_DOMAIN = ""
+LOWEST_TLS = "TLSv1.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,10 @@ def _judge(book: RuleBook, connector: InboundConnector, peer: Peer) -> Finding:
     found: list[Requirement] = []
     if require.needs_tls:
         found.append(_tls(peer))
-    if require.tls_version:
-        found.append(_version(require.tls_version, peer))
+        floor = _version(require.tls_version or LOWEST_TLS, peer)
+        # A listener takes older versions where any connector does: that is that connector's word, not this one's.
+        if require.tls_version or (peer.evidence is not None and not floor.met):
+            found.append(floor)
     if match.certificate_names and match.sender_domains:
         found.append(_names(match.certificate_names, peer, "match certificate_names"))
     if require.certificate is not None:
