@@ -105,7 +105,7 @@ class Sink:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name for it
         tls = server.transport.get_extra_info("ssl_object") if server.transport else None
         message = Received(
-            sender=envelope.mail_from or "",
+            sender="" if envelope.mail_from in (None, "<>") else str(envelope.mail_from),
             recipients=tuple(envelope.rcpt_tos),
             content=bytes(envelope.original_content or b""),
             tls=tls.version() if tls else "",

@@ -6,6 +6,7 @@ from typing import Any
 
 import aiosmtplib
 import pytest
+from ruamel.yaml import YAML
 
 from relay.admin.operations import Action, Selection, TraceQuery
 from relay.mail.events import AttemptMade, ConfigurationTaken, ConfigurationWaiting, RecipientEnded
@@ -137,18 +138,29 @@ async def test_a_certificate_that_is_put_right_lets_the_waiting_mail_through(tmp
     assert message.recipients == ("bob@b.test",)
 
 
+def edit(file: Path, **keys: Any) -> None:
+    """Changes A's connector to B in its file, as an admin's editor would: all at once. None takes a key away."""
+    yaml = YAML(typ="safe")
+    values = yaml.load(file.read_text())
+    connector = values["connectors"][0]
+    values["connectors"][0] = {key: value for key, value in (connector | keys).items() if value is not None}
+    fresh = file.with_suffix(".new")
+    with fresh.open("w") as stream:
+        yaml.dump(values, stream)
+    fresh.rename(file)
+
+
 async def test_a_stronger_file_is_taken_by_itself_and_a_weaker_one_waits_for_a_word() -> None:
     heard = Heard()
     async with relay_pair(outbound={"tls": "certificate", "names": None}, observers=[heard]) as pair:
         file = pair.folder / "a" / "connectors.yaml"
-        before = file.read_text()
-        file.write_text(before.replace("tls: certificate", "tls: domain\n  names: [nobody.test]"))
+        edit(file, tls="domain", names=["nobody.test"])
         await heard.wait(ConfigurationTaken)
         await pair.send("bob@b.test")
         (attempt, *_) = await heard.wait(AttemptMade)
         assert attempt.attempt.plan is not None
         assert attempt.attempt.plan.level == "domain"
-        file.write_text(before.replace("tls: certificate", "tls: encryption").replace("  ca:", "  # ca:"))
+        edit(file, tls="encryption", names=None, ca=None)
         (waiting,) = await heard.wait(ConfigurationWaiting)
         assert any("encryption" in reason for reason in waiting.reasons)
         assert not pair.sink.messages
