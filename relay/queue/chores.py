@@ -1,0 +1,90 @@
+"""What the store does to itself, in steps small enough that no message notices.
+
+Old traces are purged, chunks that no message needs are dropped, room is given back to the disk.
+
+Each step is one operation among others in the writer's next transaction.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection
+
+from relay.queue.batch import finish
+from relay.queue.store import Order
+
+_PURGE = 50  # messages in one step
+_CHUNKS = 8  # rows of up to 256 KiB in one step
+_PAGES = 256  # pages (1 MiB) given back in one step
+_WORTH = 4096  # free pages (16 MiB) below which giving back is not worth the writing
+
+
+def loose(db: sqlite3.Connection) -> tuple[int, ...]:
+    """The messages whose chunks nobody needs, or not yet."""
+    return tuple(row[0] for row in db.execute("SELECT n FROM loose ORDER BY n LIMIT 1000"))
+
+
+def drop_chunks(db: sqlite3.Connection, message: int) -> bool:
+    """Drops some chunks of one message, if it is (still) loose. True once they are all gone, and the note of it too."""
+    if not db.execute("SELECT 1 FROM loose WHERE n = ?", (message,)).fetchone():
+        return True  # it was accepted meanwhile
+    db.execute(
+        "DELETE FROM chunk WHERE n = ? AND seq IN (SELECT seq FROM chunk WHERE n = ? LIMIT ?)",
+        (message, message, _CHUNKS),
+    )
+    if db.execute("SELECT 1 FROM chunk WHERE n = ? LIMIT 1", (message,)).fetchone():
+        return False
+    db.execute("DELETE FROM loose WHERE n = ?", (message,))
+    return True
+
+
+def purge(db: sqlite3.Connection, before: int) -> int:
+    """Forgets some messages that ended before that time, with all that is known of them. How many: fewer than a step's worth at the end."""
+    found = db.execute(
+        "SELECT n FROM message WHERE finished IS NOT NULL AND finished < ? ORDER BY finished LIMIT ?", (before, _PURGE)
+    ).fetchall()
+    listed = json.dumps([row[0] for row in found])
+    # Each fact loses as many references as rows go that name it.
+    db.execute(
+        """
+        WITH gone (n) AS (SELECT value FROM json_each(?)), named (k) AS (
+            SELECT plan FROM attempt WHERE n IN gone
+            UNION ALL SELECT evidence FROM attempt WHERE n IN gone
+            UNION ALL SELECT tls FROM message WHERE n IN gone
+        )
+        UPDATE fact SET refs = refs - times FROM (SELECT k AS named_k, count(*) AS times FROM named WHERE k IS NOT NULL GROUP BY k)
+        WHERE fact.k = named_k
+        """,
+        (listed,),
+    )
+    for statement in (
+        "DELETE FROM attempt WHERE n IN (SELECT value FROM json_each(?))",
+        "DELETE FROM recipient WHERE n IN (SELECT value FROM json_each(?))",
+        "DELETE FROM message WHERE n IN (SELECT value FROM json_each(?))",
+    ):
+        db.execute(statement, (listed,))
+    return len(found)
+
+
+def give_back(db: sqlite3.Connection) -> bool:
+    """Gives free pages at the file's end back to the disk, where they are more than a quarter of the file. True while there is more."""
+    free, pages = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count"))
+    if free < _WORTH or free * 4 < pages:
+        return False
+    db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()  # it works as its rows are fetched
+    return True
+
+
+_AMEND = {
+    Order.RETRY: "UPDATE recipient SET due = :now WHERE n = :n AND i = :i AND state = 0",
+    Order.HOLD: "UPDATE recipient SET state = 1, due = NULL WHERE n = :n AND i = :i AND state = 0",
+    Order.RELEASE: "UPDATE recipient SET state = 0, due = :now WHERE n = :n AND i = :i AND state = 1",
+    Order.DELETE: "UPDATE recipient SET state = 4, due = NULL WHERE n = :n AND i = :i AND state IN (0, 1)",
+}
+
+
+def amend(db: sqlite3.Connection, rows: Collection[tuple[int, int]], order: Order, now: int) -> list[bool]:
+    """Carries out an order for (message, index); which recipients it changed. The states are those of schema.STATES."""
+    changed = [db.execute(_AMEND[order], {"n": n, "i": i, "now": now}).rowcount > 0 for n, i in rows]
+    if order is Order.DELETE:
+        finish(db, [n for n, _i in rows], now)
+    return changed

@@ -1,0 +1,129 @@
+"""The queue's file: whose it is, whether it is still there, and how much room is left beside it.
+
+A lock of its own (flock on NAME.lock) keeps a second relay out. It is not taken on the database: closing any descriptor of that file
+would drop the locks that SQLite holds on it.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from relay.mail.codec import time_text
+from relay.queue.store import StoreLocked, StoreUnusable
+
+_PRIVATE = 0o600  # mail is not for other users of the machine
+_HYSTERESIS = 20  # mail is taken again with a twentieth more room than the limit, lest it flaps
+
+
+class Lock:
+    """Held from `take` to `release`, or to the process's end, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def take(self, now: datetime) -> None:
+        """Raises StoreLocked, naming the holder, or StoreUnusable where the file cannot be made."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        except OSError as error:
+            raise StoreUnusable(
+                f"cannot open {self._path}: {error.strerror}; the queue's folder must be writable"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+            os.close(descriptor)
+            raise StoreLocked(f"the queue is in use by {holder} (lock file {self._path})") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {time_text(now)}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file that SQLite, or we, keep next to the database: `-wal`, `.lock`."""
+    return path.with_name(path.name + suffix)
+
+
+def create(path: Path) -> None:
+    """An empty file that only we can read, where there is none. SQLite gives its -wal and -shm the same mode. Raises StoreUnusable."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
+    except OSError as error:
+        raise StoreUnusable(f"cannot open the queue {path}: {error.strerror}") from error
+
+
+def room(path: Path) -> int:
+    """Bytes that we may still write on the file system that holds `path`. Raises OSError."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+Identity = tuple[int, int]
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class Disk:
+    """Watches the files and the room. `limit` in bytes may be changed at any time."""
+
+    def __init__(self, path: Path, limit: int, probe: Callable[[Path], int] = room) -> None:
+        self.path = path
+        self.limit = limit
+        self._probe = probe
+        self._short = False
+        self._wal = beside(path, "-wal")
+        self._files: dict[Path, Identity] = {}
+
+    def free(self) -> int:
+        """Bytes left, 0 where that cannot be told."""
+        try:
+            return self._probe(self.path.parent)
+        except OSError:
+            return 0
+
+    def shortage(self) -> str:
+        """Why mail must not be taken: less room than `limit` ("" while there is enough)."""
+        free = self.free()
+        wanted = self.limit + self.limit // _HYSTERESIS if self._short else self.limit
+        self._short = free < wanted
+        return f"{free} bytes left beside {self.path}, limits.free_space is {self.limit}" if self._short else ""
+
+    def note(self) -> None:
+        """The files that are there now are the ones that the open database writes to."""
+        found = {path: _identity(path) for path in (self.path, self._wal)}
+        self._files = {path: identity for path, identity in found.items() if identity is not None}
+
+    def loss(self) -> str:
+        """Why what we write would not be found again: a file was removed, renamed or replaced under us ("" if none was).
+
+        SQLite does not notice: it goes on writing to a file that has no name any more.
+        """
+        for path, identity in self._files.items():
+            found = _identity(path)
+            if found is None:
+                return f"{path} is gone"
+            if found != identity:
+                return f"{path} was replaced by another file"
+        return ""
+
+    @property
+    def is_replaced(self) -> bool:
+        """True where another database now has our name."""
+        found = _identity(self.path)
+        return found is not None and self.path in self._files and found != self._files[self.path]

@@ -1,0 +1,77 @@
+"""Plans and evidence in the store: each distinct text once, however many attempts name it.
+
+A connection's evidence is one object for all messages that go over it, so its text is made once (looked up by identity, weakly held).
+Belongs to the writer's thread, inside its transactions.
+"""
+
+import sqlite3
+from collections import Counter
+from hashlib import blake2b
+from json import JSONEncoder
+from weakref import WeakKeyDictionary
+
+from relay.mail.codec import Json, evidence_json, plan_json
+from relay.mail.plan import TlsPlan
+from relay.mail.tls import TlsEvidence
+
+_KNOWN = 4096  # texts remembered by hash, and plans by value
+
+encode = JSONEncoder(
+    separators=(",", ":")
+).encode  # ASCII only: SQLite takes no lone surrogates, which a peer's text may hold
+
+
+class Facts:
+    """Turns plans and evidence into row numbers of `fact`, None for None, and counts how often each was named since `write_counts`."""
+
+    def __init__(self) -> None:
+        self._evidence: WeakKeyDictionary[TlsEvidence, int] = WeakKeyDictionary()
+        self._plans: dict[TlsPlan, int] = {}
+        self._texts: dict[bytes, int] = {}
+        self._named: Counter[int] = Counter()
+
+    def evidence(self, db: sqlite3.Connection, evidence: TlsEvidence | None) -> int | None:
+        if evidence is None:
+            return None
+        row = self._evidence.get(evidence)
+        if row is None:
+            row = self._evidence[evidence] = self._row(db, evidence_json(evidence))
+        self._named[row] += 1
+        return row
+
+    def plan(self, db: sqlite3.Connection, plan: TlsPlan | None) -> int | None:
+        if plan is None:
+            return None
+        row = self._plans.get(plan)
+        if row is None:
+            if len(self._plans) >= _KNOWN:
+                self._plans.clear()
+            row = self._plans[plan] = self._row(db, plan_json(plan))
+        self._named[row] += 1
+        return row
+
+    def _row(self, db: sqlite3.Connection, data: Json | None) -> int:
+        text = encode(data)
+        digest = blake2b(text.encode("ascii"), digest_size=16).digest()
+        row = self._texts.get(digest)
+        if row is None:
+            if len(self._texts) >= _KNOWN:
+                self._texts.clear()
+            found = db.execute(
+                "INSERT INTO fact (hash, text, refs) VALUES (?, ?, 0) ON CONFLICT (hash) DO UPDATE SET refs = refs RETURNING k",
+                (digest, text),
+            ).fetchone()
+            row = self._texts[digest] = int(found[0])
+        return row
+
+    def write_counts(self, db: sqlite3.Connection) -> None:
+        for row, times in self._named.items():
+            db.execute("UPDATE fact SET refs = refs + ? WHERE k = ?", (times, row))
+        self._named.clear()
+
+    def forget(self) -> None:
+        """After a rollback, or when rows were deleted: what is remembered may no longer be there."""
+        self._evidence.clear()
+        self._plans.clear()
+        self._texts.clear()
+        self._named.clear()

@@ -1,0 +1,257 @@
+"""Brings mail that is due from the store to the lanes: whatever the number that waits, a bounded part of it is in memory.
+
+Three reads, one at a time, in turn:
+
+- **The sweep** reads the index by due time from where it stopped, a page of rows at a time, and keeps of them only the domains: each has
+  mail due, its lane has a *backlog*. A start with a million due messages finds its first domains in its first page; every row is read
+  once. When all that is due has been seen, the next row's time is the next sweep's.
+- **A refill** reads the longest due messages of one backlogged domain, through the index by domain, as many as the lane's window has
+  room for. Domains of one lane take turns. So a dead destination's million messages cost the others nothing: nobody reads past them.
+- **The look at age**: a backlog may wait for long (a destination that is down, or slow). Once a minute its domains are looked through for
+  mail that has to be given up, or whose sender should be told. That touches the index only, about 0.15 s for a million.
+
+At most 50,000 domains are remembered as backlogged; the sweep waits beyond that. A domain is forgotten as soon as nothing of it is due.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import partial
+
+from relay.queue.claims import Claims
+from relay.queue.ids import Clock, milliseconds, moment
+from relay.queue.lanes import Candidate, LaneState, Stage
+from relay.queue.recorder import Recorder, Result
+from relay.queue.results import Settled, Terms, settle_overdue
+from relay.queue.store import Ages, Cursor, Mark, State, Store, StoreUnavailable, Waiting
+from relay.queue.timers import Timer, Timers
+
+_PAGE = 2000  # rows of a sweep's page: about 2 ms
+_DOMAINS = 50_000
+_LOOK = 60_000  # milliseconds between two looks at the age of a backlog
+_LOOKS = 1000  # domains in one look
+_OVERDUE = 100  # rows of a look's page
+_SWEEP_PAUSE = 50  # milliseconds at least between two sweeps
+_RETRY = timedelta(seconds=1)  # after the store could not be read
+_LAST = "\U0010ffff"  # behind every domain
+
+LaneOf = Callable[[str], LaneState]
+Fed = Callable[[LaneState, tuple[Waiting, ...]], bool]
+
+
+class Feeder:
+    """`lane_of` gives the lane of a domain by the configuration in force.
+
+    `fed` takes what was read for a lane; False: there was no room for all of it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        claims: Claims,
+        recorder: Recorder,
+        *,
+        lane_of: LaneOf,
+        fed: Fed,
+        clock: Clock,
+        timers: Timers,
+    ) -> None:
+        self._store = store
+        self._claims = claims
+        self._recorder = recorder
+        self._lane_of = lane_of
+        self._fed = fed
+        self._clock = clock
+        self._timers = timers
+        self._mark = Mark()
+        self._sweeping = True
+        self._swept = 0
+        self._due: int | None = None
+        self._timer: Timer | None = None
+        self._hungry: dict[LaneState, None] = {}
+        self._looks: deque[tuple[str, Cursor | None]] = deque()
+        self._backlogged = 0
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    def found(self, domain: str) -> None:
+        """There is due mail for it in the store that nobody holds."""
+        lane = self._lane_of(domain)
+        if domain not in lane.backlog:
+            lane.backlog[domain] = self._now()
+            self._backlogged += 1
+        self.feed(lane)
+
+    def note(self, domain: str, due: int) -> None:
+        """A recipient waits, and is due then (milliseconds since 1970). Called once that is committed."""
+        if due <= self._now():
+            self.found(domain)  # the sweep may have passed that time before the commit
+        else:
+            self._arm(due)
+
+    def feed(self, lane: LaneState) -> None:
+        """Mail is to be read for it, if it can make use of some now."""
+        now = self._now()
+        if lane.backlog and len(lane.window) * 2 <= lane.depth and lane.opens_at(now) <= now:
+            self._hungry[lane] = None
+            self._wake.set()
+
+    def forget(self, lane: LaneState) -> Iterable[str]:
+        """Empties the lane's backlog; the domains that were in it."""
+        domains = list(lane.backlog)
+        lane.backlog.clear()
+        self._backlogged -= len(domains)
+        self._hungry.pop(lane, None)
+        return domains
+
+    def look(self, lanes: Iterable[LaneState]) -> None:
+        """The minute is over: backlogs that wait longer than that are looked through for mail that grew too old."""
+        now = self._now()
+        for lane in lanes:
+            for domain, looked in lane.backlog.items():
+                if len(self._looks) < _LOOKS and now - looked >= _LOOK:
+                    lane.backlog[domain] = now
+                    self._looks.append((domain, None))
+        self._wake.set()
+
+    def resume(self) -> None:
+        """The recorder takes more."""
+        if self._looks:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while await self._step():
+                    pass
+            except StoreUnavailable:
+                self._later()
+            except Exception:  # noqa: BLE001 - a bug must not stop all mail; what was to be read is read a second later
+                self._recorder.unexpected("feeding the lanes")
+                self._later()
+
+    def _now(self) -> int:
+        return milliseconds(self._clock())
+
+    def _later(self) -> None:
+        self._timers.call_at(self._clock() + _RETRY, self._wake.set)
+
+    async def _step(self) -> bool:
+        """One read or two, so that neither refills nor the sweep keep the other waiting. False when there is nothing to do."""
+        fed = bool(self._hungry)
+        if fed:
+            await self._refill(next(iter(self._hungry)))
+        if self._sweeping and self._backlogged < _DOMAINS:
+            await self._sweep()
+        elif self._looks and not self._hungry and self._recorder.ready:
+            await self._look(*self._looks[0])
+        else:
+            return fed
+        return True
+
+    # --- refills ---
+
+    async def _refill(self, lane: LaneState) -> None:
+        self._hungry.pop(lane, None)
+        room = lane.depth - len(lane.window)
+        if not lane.backlog or room <= 0:
+            return
+        now = self._clock()
+        if milliseconds(now) < self._mark.due:  # the clock was set back: what was due may be no more
+            self._sweeping = True
+        domain, looked = next(iter(lane.backlog.items()))
+        # Taken out first: what is found while we read must put it in again.
+        del lane.backlog[domain]
+        self._backlogged -= 1
+        keep = True
+        try:
+            with self._claims.reading():
+                # Those in hand are due too, and the first in the index.
+                due = await self._store.due(domain, now, room + lane.claimed + self._claims.reserved)
+                lane = self._lane_of(domain)  # the configuration may be another one now
+                keep = not self._fed(lane, due.found) or due.more
+        finally:
+            if keep and domain not in lane.backlog:
+                lane.backlog[domain] = looked
+                self._backlogged += 1
+
+    # --- the sweep ---
+
+    async def _sweep(self) -> None:
+        now = self._clock()
+        if milliseconds(now) < self._mark.due:
+            self._mark = Mark()
+        page = await self._store.due_domains(self._mark, now, _PAGE)
+        self._mark = page.mark
+        for domain in page.domains:
+            self.found(domain)
+        if page.complete:
+            self._sweeping = False
+            self._swept = milliseconds(now)
+            # What is written from now on with a time before now is told by `note`.
+            self._mark = Mark(self._swept, _LAST)
+            self._due = None
+            following = await self._store.next_due(self._mark)
+            if following is not None:
+                self._arm(milliseconds(following))
+
+    def _arm(self, due: int) -> None:
+        if self._due is None or due < self._due:
+            self._due = due
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._timers.call_at(moment(max(due, self._swept + _SWEEP_PAUSE)), self._rung)
+
+    def _rung(self) -> None:
+        due, self._due = self._due, None
+        if due is None:
+            return
+        if max(due, self._swept + _SWEEP_PAUSE) > self._now():
+            self._arm(due)
+        else:
+            self._sweeping = True
+            self._wake.set()
+
+    # --- the look at age ---
+
+    async def _look(self, domain: str, after: Cursor | None) -> None:
+        lane, now = self._lane_of(domain), self._clock()
+        retry = lane.lane.retry
+        expired = now - retry.expire
+        late = now - retry.delay_warning if retry.delay_warning else expired
+        with self._claims.reading():
+            page = await self._store.overdue(domain, Ages(now, expired, late), after, _OVERDUE)
+            self._looks.popleft()
+            if page.after is not None:
+                self._looks.appendleft((domain, page.after))
+            aged = [found for each in page.found if (found := self._aged(lane, each, Terms(retry, now, lambda: 0.0)))]
+        for candidate, settled in aged:
+            done = partial(self._recorded, candidate, settled)
+            await self._recorder.record(Result(candidate.message, candidate.body, settled, (), done))
+
+    def _aged(self, lane: LaneState, waiting: Waiting, terms: Terms) -> tuple[Candidate, Settled] | None:
+        """Takes in hand those recipients of the lane that are too old or late."""
+        message = waiting.message
+        recipients = message.envelope.recipients
+        free = {
+            index: standing
+            for index, standing in waiting.standing.items()
+            if self._claims.is_free((message.id, index)) and self._lane_of(recipients[index].address.domain) is lane
+        }
+        settled = settle_overdue(message, free, terms, lane.trouble)
+        if not settled.changes:
+            return None
+        candidate = Candidate(lane, message, waiting.body, {each.index: free[each.index] for each in settled.changes})
+        candidate.stage = Stage.SETTLING
+        self._claims.take(candidate)
+        return candidate, settled
+
+    def _recorded(self, candidate: Candidate, settled: Settled) -> None:
+        self._claims.free(candidate.keys)
+        if any(change.state is State.WAITING for change in settled.changes):
+            for domain in candidate.domains:
+                self.found(domain)

@@ -1,0 +1,69 @@
+"""Message ids: 20 characters that sort by time, unique across restarts and nodes, not to be guessed.
+
+The first 12 characters are a number of 60 bits, the store's row key: 42 bits of milliseconds since 1970 (they last until 2109) and
+18 bits that count within one. The other 8 are 40 random bits: a peer who sees an id in a Received header learns when the message came
+(as the header says anyway) and cannot name another message's. The alphabet is base32hex (RFC 4648 section 7): its ASCII order is its
+numeric order.
+"""
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_COUNTER_BITS = 18
+_TAIL_BITS = 40
+_NUMBER_LENGTH = 12
+_LENGTH = 20
+_LETTERS = frozenset(_ALPHABET)
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+Clock = Callable[[], datetime]
+
+
+def milliseconds(moment: datetime) -> int:
+    """Whole milliseconds since 1970, rounded up: a time that is read back is never before the one that was written."""
+    return -((EPOCH - moment) // _MILLISECOND)
+
+
+def moment(since_epoch: int) -> datetime:
+    """The time that many milliseconds after 1970, UTC."""
+    return EPOCH + since_epoch * _MILLISECOND
+
+
+def number(message: str) -> int:
+    """The row key in an id. Raises ValueError where `message` cannot be an id."""
+    if len(message) != _LENGTH or not _LETTERS.issuperset(message):
+        raise ValueError(f"{message[:40]!r} is not a message id")
+    return int(message[:_NUMBER_LENGTH], 32)
+
+
+def begun(row: int) -> datetime:
+    """When the message with that row key began to arrive."""
+    return moment(row >> _COUNTER_BITS)
+
+
+def spell(row: int, tail: int = 0) -> str:
+    """The id of a row key and 40 more bits."""
+    value = row << _TAIL_BITS | tail
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(90, -1, -10)])
+
+
+def first_number(since_epoch: int) -> int:
+    """The lowest row key that a message begun at that millisecond can have."""
+    return since_epoch << _COUNTER_BITS
+
+
+class Ids:
+    """Gives out ids. `after` is the newest id that the store holds, "" for none: a clock set back never gives one out twice."""
+
+    def __init__(self, clock: Clock, after: str = "") -> None:
+        self._clock = clock
+        self._last = number(after) if after else 0
+
+    def new(self) -> str:
+        self._last = max(self._last + 1, milliseconds(self._clock()) << _COUNTER_BITS)
+        return spell(self._last, secrets.randbits(_TAIL_BITS))

@@ -1,0 +1,165 @@
+"""The way into the queue: a message's bytes as they come, then its envelope, then durable (design section 7).
+
+A small message is one row, written once. A larger one goes to the store chunk by chunk while it arrives, so that no more of it is in
+memory than a few chunks; its chunks count for nothing until the envelope is there, and are deleted if it never comes.
+
+Threat: a client that sends without end, or goes away in mid-commit. The first is slowed down (`full`, `drain`); the second leaves either
+the whole message, which is then delivered, or nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from relay.mail.attempt import MessageBytes
+from relay.mail.envelope import Accepted, Envelope, Message
+from relay.mail.events import Emit, MessageAccepted
+from relay.queue.ids import Clock
+from relay.queue.reader import MemoryBody
+from relay.queue.store import CHUNK, Entry, Store, StoreUnavailable
+
+_UNWRITTEN = 2  # chunks of one message that may wait for the store before its client must
+_ALL_UNWRITTEN = 64 * 2**20  # bytes of all messages together
+
+Take = Callable[[Message, MessageBytes | None], None]
+"""Told of each message that has become durable, with its bytes where they are still in memory."""
+
+
+class Intake:
+    """`accepted` is called once for each durable message, before `commit` returns. Not for several event loops."""
+
+    def __init__(self, store: Store, *, emit: Emit, accepted: Take, clock: Clock | None = None) -> None:
+        self._store = store
+        self._emit = emit
+        self._accepted = accepted
+        self._unwritten = 0
+
+    def begin(self) -> "Incoming":
+        """Raises StoreUnavailable where no mail can be taken now."""
+        if self._store.trouble:
+            raise StoreUnavailable(self._store.trouble)
+        return Incoming(self, self._store, self._store.new_id())
+
+    @property
+    def is_behind(self) -> bool:
+        return self._unwritten > _ALL_UNWRITTEN
+
+    def _started(self, size: int) -> None:
+        self._unwritten += size
+
+    def _written(self, size: int) -> None:
+        self._unwritten -= size
+
+    def _durable(self, message: Message, body: MessageBytes | None) -> None:
+        self._emit(MessageAccepted(message))
+        self._accepted(message, body)
+
+
+class Incoming:
+    """One message on its way in. Ends with `commit` or `abort`."""
+
+    __slots__ = ("_intake", "_over", "_parts", "_pending", "_sequence", "_store", "_waiting", "id", "size")
+
+    def __init__(self, intake: Intake, store: Store, message: str) -> None:
+        self.id = message
+        self.size = 0
+        self._intake = intake
+        self._store = store
+        self._parts: list[bytes] = []
+        self._waiting = 0  # bytes in _parts
+        self._sequence = 0  # of the next chunk
+        self._pending: deque[asyncio.Future[None]] = deque()
+        self._over = False
+
+    def write(self, data: bytes) -> None:
+        """Takes the bytes object as it is. What the store has against it comes out in `drain` or `commit`."""
+        self._parts.append(data)
+        self._waiting += len(data)
+        self.size += len(data)
+        if self._waiting > CHUNK:
+            self._put_chunks()
+
+    def _put_chunks(self) -> None:
+        """All whole chunks go to the store. The last byte stays here, so that a message of exactly one chunk is a small one."""
+        data = b"".join(self._parts)
+        start = 0
+        while len(data) - start > CHUNK:
+            self._put(data[start : start + CHUNK])
+            start += CHUNK
+        self._parts = [data[start:]]
+        self._waiting = len(data) - start
+
+    def _put(self, chunk: bytes) -> None:
+        future = self._store.put_chunk(self.id, self._sequence, chunk)
+        self._sequence += 1
+        self._intake._started(len(chunk))
+        future.add_done_callback(lambda _done: self._intake._written(len(chunk)))
+        self._pending.append(future)
+
+    @property
+    def full(self) -> bool:
+        """True while the store is behind: read no more from the client until `drain` returns."""
+        while self._pending and self._pending[0].done() and self._is_written(self._pending[0]):
+            self._pending.popleft()
+        return len(self._pending) > _UNWRITTEN or (bool(self._pending) and self._intake.is_behind)
+
+    @staticmethod
+    def _is_written(future: asyncio.Future[None]) -> bool:
+        return not future.cancelled() and future.exception() is None
+
+    async def drain(self) -> None:
+        """Returns when the store has caught up. Raises StoreUnavailable."""
+        while self.full:
+            # shield: a client that goes away must not cancel what the store is told to do
+            await asyncio.shield(self._pending[0])
+
+    async def commit(
+        self,
+        envelope: Envelope,
+        accepted: Accepted,
+        *,
+        header: bytes = b"",
+        message_id: str = "",
+        eight_bit: bool = False,
+    ) -> Message:
+        """Durable when it returns: the client may have its 250. Raises StoreUnavailable; nothing is kept then.
+
+        Cancelled while the store is at it, the message is kept and delivered all the same if the store succeeds.
+        """
+        if self._over:
+            raise RuntimeError(f"message {self.id} was committed or aborted before")
+        message = Message(self.id, envelope, accepted, self.size, header, message_id, eight_bit)
+        try:
+            entry = await self._entry(message)
+        except BaseException:
+            self.abort()
+            raise
+        self._over = True
+        future = self._store.put(entry)
+        future.add_done_callback(lambda done: self._stored(done, entry))
+        await asyncio.shield(future)
+        return message
+
+    async def _entry(self, message: Message) -> Entry:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        if not self._sequence:
+            return Entry(message, (data,) if data else ())
+        self._put(data)
+        for future in self._pending:
+            await asyncio.shield(future)
+        return Entry(message, ())
+
+    def _stored(self, done: asyncio.Future[None], entry: Entry) -> None:
+        if self._is_written(done):
+            self._intake._durable(entry.message, MemoryBody(entry.chunks) if entry.chunks else None)
+
+    def abort(self) -> None:
+        """Throws the message away. Harmless any number of times, and after `commit`."""
+        if not self._over:
+            self._over = True
+            self._parts.clear()
+            if self._sequence:
+                for future in self._pending:
+                    future.add_done_callback(self._is_written)  # its exception is of no interest any more
+                self._store.discard(self.id)

@@ -1,0 +1,138 @@
+"""What the scheduler reads: which domains have mail due, and the messages that are.
+
+Domains are found in the order of `due`, whole pages of the index at a time, so that a start with a million due messages has its first
+work after one page. A domain's own messages are found through the index by domain: a million messages for one destination are never
+in the way of another's.
+"""
+
+import json
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from relay.mail.address import Address
+from relay.mail.codec import accepted_from, envelope_from, evidence_from, notify_from, outcome_from, time_from
+from relay.mail.envelope import Message, Recipient
+from relay.mail.tls import TlsEvidence
+from relay.queue.ids import first_number, number
+from relay.queue.store import NEW, Cursor, DuePage, Last, Mark, Standing
+
+_EVIDENCE = 256  # pieces remembered: many messages came over one connection
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A message and where those of its recipients stand that were asked for."""
+
+    message: Message
+    standing: Mapping[int, Standing]
+
+
+def due_domains(db: sqlite3.Connection, mark: Mark, now: int, limit: int) -> DuePage:
+    rows = db.execute(
+        "SELECT domain, max(due), count(*) FROM (SELECT due, domain FROM recipient INDEXED BY recipient_by_due"
+        " WHERE state = 0 AND due <= ? AND (due, domain) > (?, ?) ORDER BY due, domain LIMIT ?) GROUP BY domain",
+        (now, mark.due, mark.domain, limit),
+    ).fetchall()
+    complete = sum(count for _domain, _due, count in rows) < limit
+    # Rows like the last one of the page are passed over with it: they name the same domain.
+    last = Mark(*max((due, domain) for domain, due, _count in rows)) if rows else mark
+    return DuePage(tuple(domain for domain, _due, _count in rows), last, complete)
+
+
+def next_due(db: sqlite3.Connection, mark: Mark) -> int | None:
+    found = db.execute(
+        "SELECT due FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND (due, domain) > (?, ?)"
+        " ORDER BY due, domain LIMIT 1",
+        (mark.due, mark.domain),
+    ).fetchone()
+    return int(found[0]) if found else None
+
+
+def parse_last(text: str | None) -> Last | None:
+    if text is None:
+        return None
+    data = json.loads(text)
+    return Last(outcome_from(data), time_from(data["at"]), data["hop"])
+
+
+class Loader:
+    """Builds messages from rows. Belongs to one reader's thread."""
+
+    def __init__(self) -> None:
+        self._evidence: OrderedDict[int, TlsEvidence | None] = OrderedDict()
+
+    def due(self, db: sqlite3.Connection, domain: str, now: int, limit: int) -> tuple[list[Loaded], bool]:
+        """And whether there may be more."""
+        rows = db.execute(
+            "SELECT n FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND due <= ? ORDER BY due LIMIT ?",
+            (domain, now, limit),
+        ).fetchall()
+        # dict.fromkeys: each message once, in order
+        found = self._messages(db, dict.fromkeys(row[0] for row in rows), "state = 0 AND due <= ?", now)
+        return found, len(rows) == limit
+
+    def overdue(
+        self, db: sqlite3.Connection, domain: str, times: tuple[int, int, int], after: Cursor | None, limit: int
+    ) -> tuple[list[Loaded], Cursor | None]:
+        """`times`: now, and the times before which a message must have begun to be expired, or late."""
+        now, expired, late = times
+        rows = db.execute(
+            "SELECT due, warned, n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND due <= ?"
+            " AND (due, warned, n, i) > (?, ?, ?, ?) AND (n < ? OR (n < ? AND warned = 0)) ORDER BY due, warned, n, i LIMIT ?",
+            (domain, now, *(after or (-1, 0, 0, 0)), first_number(expired), first_number(late), limit),
+        ).fetchall()
+        found = self._messages(db, dict.fromkeys(row[2] for row in rows), "state = 0 AND due <= ?", now)
+        return found, rows[-1] if len(rows) == limit else None
+
+    def load(self, db: sqlite3.Connection, ids: Sequence[str]) -> list[Loaded]:
+        return self._messages(db, map(number, ids), "state <= ?", 1)
+
+    def _messages(self, db: sqlite3.Connection, numbers: Iterable[int], which: str, value: object) -> list[Loaded]:
+        """The messages with all their recipients, and the standing of those that are as `which` says."""
+        listed = json.dumps(list(numbers))
+        envelopes: dict[int, list[Recipient]] = {}
+        standing: dict[int, dict[int, Standing]] = {}
+        for n, i, domain, local, notify, orcpt, attempts, warned, last, wanted in db.execute(
+            f"SELECT n, i, domain, local, notify, orcpt, attempts, warned, last, {which} FROM recipient"  # noqa: S608 - `which` is from above
+            " WHERE n IN (SELECT value FROM json_each(?)) ORDER BY n, i",
+            (value, listed),
+        ):
+            envelopes.setdefault(n, []).append(Recipient(Address(local, domain), notify_from(notify), orcpt))
+            if wanted:
+                history = Standing(attempts, bool(warned), parse_last(last)) if attempts or warned or last else NEW
+                standing.setdefault(n, {})[i] = history
+        rows = db.execute(
+            "SELECT n, id, size, message_id, eight_bit, header, envelope, accepted, tls FROM message"
+            " JOIN json_each(?) ON n = value ORDER BY key",
+            (listed,),
+        ).fetchall()
+        return [
+            Loaded(self._message(db, row, tuple(envelopes[row[0]])), standing[row[0]])
+            for row in rows
+            if row[0] in standing
+        ]
+
+    def _message(self, db: sqlite3.Connection, row: tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Message:
+        _n, message, size, message_id, eight_bit, header, envelope, accepted, tls = row
+        return Message(
+            id=message,
+            envelope=envelope_from(json.loads(envelope), recipients),
+            accepted=replace(accepted_from(json.loads(accepted)), tls=self._evidence_of(db, tls)),
+            size=size,
+            header=header,
+            message_id=message_id,
+            eight_bit=bool(eight_bit),
+        )
+
+    def _evidence_of(self, db: sqlite3.Connection, fact: int | None) -> TlsEvidence | None:
+        if fact is None:
+            return None
+        if fact not in self._evidence:
+            if len(self._evidence) >= _EVIDENCE:
+                self._evidence.popitem(last=False)
+            row = db.execute("SELECT text FROM fact WHERE k = ?", (fact,)).fetchone()
+            self._evidence[fact] = evidence_from(json.loads(row[0])) if row else None
+        return self._evidence[fact]

@@ -1,0 +1,137 @@
+"""What operators see of the queue and do to it: lists, traces, counts, orders. JSON in the shapes of design section 11.
+
+A recipient's connector is looked up when it is asked for, by the configuration in force then.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from relay.policy.route import Lane
+from relay.queue.ids import Clock, number
+from relay.queue.orders import Orders
+from relay.queue.scheduler import Scheduler
+from relay.queue.store import LIVE, Json, Order, Query, State, Store, TraceQuery
+
+_PAGE = 200  # messages in one step of an order
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Messages by `ids`, or `everything` narrowed by recipient domain and by connector. Empty: none."""
+
+    ids: tuple[str, ...] = ()
+    everything: bool = False
+    domain: str = ""
+    connector: str = ""
+    states: frozenset[State] = LIVE
+
+
+class Operations:
+    """Every method may raise StoreUnavailable."""
+
+    def __init__(self, store: Store, scheduler: Scheduler, *, lane_of: Callable[[str], Lane], clock: Clock) -> None:
+        self._store = store
+        self._claims = scheduler.claims
+        self._lane_of = lane_of
+        self._clock = clock
+        self._orders = Orders(store, scheduler, clock)
+
+    async def list(self, selection: Selection, after: str = "", limit: int = 100) -> Json:
+        """`{"messages": [...], "next": id or None}`, in the order of ids; `after` is the `next` of the page before."""
+        query = await self._query(selection, after, limit)
+        found = await self._store.listing(query) if query is not None else []
+        following = found[-1]["id"] if len(found) == limit else None
+        messages = [self._dress(message) for message in found]
+        return {"messages": [each for each in messages if _shows(each, selection)], "next": following}
+
+    async def show(self, message: str) -> Json | None:
+        """One message, whatever its state; None where there is none."""
+        found = await self._store.listing(Query(ids=(message,), states=frozenset(State)))
+        return self._dress(found[0]) if found else None
+
+    async def retry(self, selection: Selection) -> Json:
+        """Due now, and a destination that was down is tried."""
+        return await self._order(selection, Order.RETRY)
+
+    async def hold(self, selection: Selection) -> Json:
+        """Not tried until it is released."""
+        return await self._order(selection, Order.HOLD)
+
+    async def release(self, selection: Selection) -> Json:
+        """Due now, if it was held."""
+        return await self._order(selection, Order.RELEASE)
+
+    async def bounce(self, selection: Selection) -> Json:
+        """Given up, and its sender is told."""
+        return await self._order(selection, Order.BOUNCE)
+
+    async def delete(self, selection: Selection) -> Json:
+        """Given up, and nobody is told."""
+        return await self._order(selection, Order.DELETE)
+
+    async def trace(self, query: TraceQuery) -> Sequence[Json]:
+        """Newest first."""
+        return [self._dress(each) for each in await self._store.traces(query)]
+
+    async def statistics(self) -> Json:
+        """Recipients by state, messages, the oldest's age in seconds, bytes on disk and left there."""
+        found = await self._store.statistics()
+        delivering = min(len(self._claims.running()), found.waiting)
+        oldest = (self._clock() - found.oldest).total_seconds() if found.oldest is not None else 0.0
+        return {
+            "waiting": found.waiting - delivering,
+            "delivering": delivering,
+            "held": found.held,
+            "messages": found.messages,
+            "oldest": max(oldest, 0.0),
+            "bytes": found.size,
+            "free": found.free,
+        }
+
+    async def _query(self, selection: Selection, after: str = "", limit: int = _PAGE) -> Query | None:
+        """None where nothing can match."""
+        if after:
+            number(after)  # ValueError: not an id
+        if not (selection.ids or selection.everything or selection.domain or selection.connector):
+            return None
+        ids = selection.ids
+        domains: tuple[str, ...] | None = (selection.domain,) if selection.domain else None
+        if selection.connector:
+            among = domains if domains is not None else await self._store.domains()
+            domains = tuple(each for each in among if self._lane_of(each).connector == selection.connector)
+        if selection.states == {State.DELIVERING}:
+            running = {message for message, _index in self._claims.running()}
+            ids = tuple(running & set(ids)) if ids else tuple(running)
+            if not ids:
+                return None
+        return Query(ids, domains, selection.states, after, limit)
+
+    def _dress(self, message: Json) -> Json:
+        """Adds to each recipient what only this process knows."""
+        for index, recipient in enumerate(message["recipients"]):
+            candidate = self._claims.candidate((message["id"], index))
+            if recipient["state"] == State.WAITING and candidate is not None and candidate.is_running:
+                recipient["state"] = State.DELIVERING.value
+            recipient["connector"] = self._lane_of(recipient.pop("domain")).connector
+        return message
+
+    async def _order(self, selection: Selection, order: Order) -> Json:
+        """`{"changed": recipients, "running": recipients whose attempt has to end first, "unknown": ids that are not in the queue}`."""
+        changed = running = 0
+        seen: set[str] = set()
+        query = await self._query(replace(selection, states=LIVE))
+        while query is not None:
+            rows = await self._store.rows(query)
+            if not rows:
+                break
+            done, later = await self._orders.carry_out(rows, order)
+            changed, running = changed + done, running + later
+            seen.update(row.message for row in rows if selection.ids)
+            query = replace(query, after=rows[-1].message)
+        return {"changed": changed, "running": running, "unknown": [each for each in selection.ids if each not in seen]}
+
+
+def _shows(message: dict[str, Any], selection: Selection) -> bool:
+    """The store does not tell WAITING from DELIVERING."""
+    return any(recipient["state"] in selection.states for recipient in message["recipients"])

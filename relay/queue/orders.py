@@ -1,0 +1,100 @@
+"""Carries out what operators want of recipients: retry, hold, release, bounce, delete.
+
+Against deliveries there are three cases. A recipient that nobody has in hand is reserved, changed in the store, and given back. One that
+waits in a lane's window is taken out of it first. One that is being delivered keeps its order: when the attempt is over, the order is
+carried out unless the recipient was delivered, or bounced by the hop (a deletion holds even then: no report is sent). A crash before
+that forgets the order; the recipient then still waits, for all to see.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from relay.queue.claims import Claims
+from relay.queue.ids import Clock
+from relay.queue.lanes import Key
+from relay.queue.recorder import Recorder, Result
+from relay.queue.results import Terms, settle_bounced
+from relay.queue.scheduler import Scheduler
+from relay.queue.store import Order, Row, Store, Waiting
+
+_LATER = frozenset({Order.HOLD, Order.BOUNCE, Order.DELETE})  # those that a delivery under way has to end for
+
+
+class Orders:
+    """Works on batches of rows; the caller pages through the store."""
+
+    def __init__(self, store: Store, scheduler: Scheduler, clock: Clock) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._claims: Claims = scheduler.claims
+        self._recorder: Recorder = scheduler.recorder
+        self._clock = clock
+
+    async def carry_out(self, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+        """How many recipients it changed, and how many will be once their attempt is over. Raises StoreUnavailable."""
+        rows = [row for row in rows if row.state in order.applies_to]
+        free = []
+        running = 0
+        for row in rows:
+            if await self._runs(row.key):
+                running += self._leave(row.key, order)
+            else:
+                free.append(row)
+                self._claims.reserve([row.key])
+        try:
+            changed = await (self._bounce(free) if order is Order.BOUNCE else self._amend(free, order))
+        finally:
+            self._claims.free(row.key for row in free)
+        if order in (Order.RETRY, Order.RELEASE):
+            self._scheduler.look_again(row.domain for row in rows)
+        return changed, running
+
+    async def _runs(self, key: Key) -> bool:
+        """True where it is being delivered; else it is in nobody's hands when this returns."""
+        while self._claims.is_held(key) and not self._scheduler.withdraw(key):
+            candidate = self._claims.candidate(key)
+            if candidate is not None and candidate.is_running:
+                return True
+            await self._claims.freed(key)  # an outcome or another order is being written
+        return False
+
+    def _leave(self, key: Key, order: Order) -> int:
+        candidate = self._claims.candidate(key)
+        if candidate is None or order not in _LATER:
+            return 0
+        candidate.orders[key[1]] = order
+        return 1
+
+    async def _amend(self, rows: Sequence[Row], order: Order) -> int:
+        changed = await self._store.amend([row.key for row in rows], order, self._clock())
+        if order is Order.DELETE:
+            for row, done in zip(rows, changed, strict=True):
+                if done:
+                    self._recorder.deleted(row)
+        return sum(changed)
+
+    async def _bounce(self, rows: Sequence[Row]) -> int:
+        """Each message's bounces are one transaction with their reports."""
+        wanted = {row.key: row.domain for row in rows}
+        changed = 0
+        for waiting in await self._store.load(list(dict.fromkeys(row.message for row in rows))):
+            standing = {i: each for i, each in waiting.standing.items() if (waiting.message.id, i) in wanted}
+            if standing:
+                await self._record(Waiting(waiting.message, waiting.body, standing), wanted)
+                changed += len(standing)
+        return changed
+
+    async def _record(self, waiting: Waiting, domains: dict[Key, str]) -> None:
+        message = waiting.message
+        lane = self._scheduler.lane(domains[message.id, next(iter(waiting.standing))])
+        settled = settle_bounced(message, waiting.standing, Terms(lane.retry, self._clock(), lambda: 0.0))
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: Callable[[], None] = partial(_finish, written)
+        await self._recorder.record(Result(message, waiting.body, settled, (), done))
+        await written
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

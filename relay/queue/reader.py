@@ -1,0 +1,111 @@
+"""Reading the SQLite store: one connection in one thread of its own, so that neither the loop nor the writer waits for it.
+
+The store has two: one for the scheduler and for bodies, one for operators, whose questions may take long.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from relay.queue.ids import number
+from relay.queue.store import BodyMissing, StoreUnavailable
+
+_CACHE_KIB = 8 * 1024
+_BUSY = 1.0
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Reader:
+    """Runs functions of a connection in its thread, one after the other, each in one read transaction: what it sees is of one moment."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._stale = False
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"queue-{name}")
+
+    async def run(self, query: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Raises StoreUnavailable where SQLite cannot read."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: self._call(lambda db: query(db, *args, **kwargs))
+        )
+
+    def reopen(self) -> None:
+        """The next call uses a fresh connection: the file may be another one now."""
+        self._stale = True
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._drop)
+        self._pool.shutdown(wait=False)
+
+    def _call(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        if self._stale:
+            self._stale = False
+            self._drop()
+        try:
+            db = self._connection()
+            db.execute("BEGIN")
+            try:
+                return query(db)
+            finally:
+                db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._drop()
+            raise StoreUnavailable(f"{error} ({self._path})") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA query_only = ON")
+            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return self._db
+
+    def _drop(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _chunk(db: sqlite3.Connection, row: int, sequence: int) -> bytes | None:
+    found = db.execute("SELECT data FROM chunk WHERE n = ? AND seq = ?", (row, sequence)).fetchone()
+    return bytes(found[0]) if found else None
+
+
+class StoredBody:
+    """A message's bytes (relay.mail.attempt.MessageBytes), read one chunk at a time."""
+
+    __slots__ = ("_message", "_reader", "_size")
+
+    def __init__(self, reader: Reader, message: str, size: int) -> None:
+        self._reader = reader
+        self._message = message
+        self._size = size
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises BodyMissing before the end where bytes are missing, StoreUnavailable."""
+        row, sequence, left = number(self._message), 0, self._size
+        while left > 0:
+            data = await self._reader.run(_chunk, row, sequence)
+            if not data or len(data) > left:
+                raise BodyMissing(f"message {self._message}: {left} bytes are not in the store")
+            yield data
+            sequence += 1
+            left -= len(data)
+
+
+class MemoryBody:
+    """The bytes of a small message that has just come in, or of a report."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, chunks: tuple[bytes, ...]) -> None:
+        self._chunks = chunks
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk

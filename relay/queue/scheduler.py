@@ -1,0 +1,397 @@
+"""Starts each delivery when it is due and its destination has room, so that no destination waits for another.
+
+Messages come from two sides: fresh ones from the intake, with their bytes still in memory, and due ones from the store (feeder.py).
+Each waits in the window of its lane. A lane starts deliveries as its concurrency, its rate and its health allow (lanes.py); beyond the
+number that may run altogether, lanes take turns. What an attempt means is decided in results.py and recorded by recorder.py.
+
+In memory are at most `Limits.candidates` messages that wait, `Limits.memory` bytes of bodies, and what is under way; all else stays in
+the store until there is room.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from types import MappingProxyType
+
+from relay.mail.attempt import Attempt, Delivery, MessageBytes
+from relay.mail.envelope import Message
+from relay.mail.events import Emit
+from relay.mail.outcome import Deferred
+from relay.policy.route import Lane
+from relay.queue.claims import Claims
+from relay.queue.feeder import Feeder
+from relay.queue.ids import Clock, milliseconds, moment
+from relay.queue.lanes import Candidate, Key, LaneState, Stage
+from relay.queue.recorder import Recorder, Result
+from relay.queue.reports import Compose
+from relay.queue.results import Settled, Terms, last_outcomes, settle
+from relay.queue.store import NEW, Last, Standing, Store, Waiting
+from relay.queue.timers import LoopTimers, Timer, Timers
+
+_MINUTE = timedelta(seconds=60)
+_RETRY = timedelta(seconds=1)  # after the store could not be written
+_SETTLING = 10.0  # seconds that stopping waits for reports and commits
+_FRESH: Mapping[int, Standing] = MappingProxyType({0: NEW})
+
+Deliver = Callable[[Delivery], Awaitable[Sequence[Attempt]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`deliveries` at the same time, all destinations together; `candidates` are messages in memory that wait; `memory` in bytes."""
+
+    deliveries: int = 1000
+    candidates: int = 5000
+    memory: int = 64 * 2**20
+
+
+class Scheduler:
+    """`lane_of` is asked at every selection. `deliver` and `compose` may raise; nothing is lost by it."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        deliver: Deliver,
+        compose: Compose,
+        lane_of: Callable[[str], Lane],
+        emit: Emit,
+        clock: Clock,
+        timers: Timers | None = None,
+        limits: Limits | None = None,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self.claims = Claims()
+        self.recorder = Recorder(store, compose, emit=emit, clock=clock, submit=self.submit, resume=self._resume)
+        self._store = store
+        self._deliver = deliver
+        self._lane_of = lane_of
+        self._clock = clock
+        self._timers = timers or LoopTimers(clock)
+        self._limits = limits or Limits()
+        self._spread = spread
+        self._lanes: dict[str, LaneState] = {}
+        self._workers: dict[asyncio.Task[None], Candidate] = {}
+        self._starved: dict[LaneState, None] = {}  # could run but for the total
+        self._held_up: dict[LaneState, None] = {}  # could run but for the store
+        self._alarms: dict[LaneState, Timer] = {}
+        self._candidates = 0
+        self._memory = 0
+        self._open = False
+        self._feeder = Feeder(
+            store, self.claims, self.recorder, lane_of=self._lane, fed=self._fed, clock=clock, timers=self._timers
+        )
+        self._feeding: asyncio.Task[None] | None = None
+        self._minute: Timer | None = None
+        self._retry: Timer | None = None
+
+    # --- life ---
+
+    async def start(self) -> None:
+        self._open = True
+        self._feeding = asyncio.create_task(self._feeder.run(), name="queue-feeder")
+        self._each_minute()
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Starts nothing more. Deliveries under way have `grace` seconds to end; those then cancelled are tried again after the next start."""
+        self._open = False
+        if self._feeding is not None:
+            self._feeding.cancel()
+            await asyncio.wait([self._feeding])
+        for timer in (*self._alarms.values(), self._minute, self._retry):
+            if timer is not None:
+                timer.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=grace)
+        for task, candidate in self._workers.items():
+            if candidate.stage is Stage.RUNNING:  # one whose attempt is over is about to be recorded
+                task.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=_SETTLING)
+        try:
+            async with asyncio.timeout(_SETTLING):
+                await self.recorder.flush()
+        except TimeoutError:
+            return  # the store cannot write: what it was not told of is delivered once more after the next start
+
+    def reconfigured(self) -> None:
+        """The configuration in force changed: all that waits is sorted into its lanes anew, and destinations that were down are tried."""
+        domains: dict[str, None] = {}
+        for lane in self._lanes.values():
+            domains |= dict.fromkeys(self._feeder.forget(lane)) | dict.fromkeys(self._clear(lane))
+            lane.open()
+        for domain in domains:
+            self._feeder.found(domain)
+        self._resume()
+
+    def submit(self, message: Message, body: MessageBytes | None) -> None:
+        """A message that has just become durable: tried at once where its destination has room.
+
+        `body` is None where its bytes are in the store only.
+        """
+        if not self._open:
+            return  # the sweep of the next start finds it
+        try:
+            for lane, standing in self._by_lane(message):
+                if self._has_room(lane):
+                    self._enlist(lane, message, body, standing)
+                    self._pump(lane)
+                else:
+                    for index in standing:
+                        self._feeder.found(message.envelope.recipients[index].address.domain)
+        except Exception:  # noqa: BLE001 - the message is durable and its client must hear so, whatever happens here
+            self.recorder.unexpected("taking up a message")
+
+    def look_again(self, domains: Iterable[str]) -> None:
+        """An operator made mail for them due. Where a destination was down, it is tried."""
+        for domain in set(domains):
+            self._lane(domain).open()
+            self._feeder.found(domain)
+
+    # --- what operations need ---
+
+    def lane(self, domain: str) -> Lane:
+        """The lane of a domain by the configuration in force."""
+        return self._lane_of(domain)
+
+    def withdraw(self, key: Key) -> bool:
+        """Takes a recipient out of its lane's window. False where it is not in one."""
+        candidate = self.claims.candidate(key)
+        if candidate is None or candidate.stage is not Stage.QUEUED:
+            return False
+        self.claims.free([key])
+        candidate.standing = {index: each for index, each in candidate.standing.items() if index != key[1]}
+        candidate.indexes = tuple(candidate.standing)
+        if not candidate.indexes:
+            candidate.lane.window.remove(candidate)
+            self._dismiss(candidate)
+        return True
+
+    # --- lanes ---
+
+    def _lane(self, domain: str) -> LaneState:
+        lane = self._lane_of(domain)
+        state = self._lanes.get(lane.key)
+        if state is None:
+            state = self._lanes[lane.key] = LaneState(lane, self._now())
+        else:
+            state.lane = lane
+        return state
+
+    def _now(self) -> int:
+        return milliseconds(self._clock())
+
+    def _by_lane(self, message: Message) -> Iterable[tuple[LaneState, Mapping[int, Standing]]]:
+        recipients = message.envelope.recipients
+        if len(recipients) == 1:
+            return ((self._lane(recipients[0].address.domain), _FRESH),)
+        found: dict[LaneState, dict[int, Standing]] = {}
+        for index, recipient in enumerate(recipients):
+            found.setdefault(self._lane(recipient.address.domain), {})[index] = NEW
+        return found.items()
+
+    def _has_room(self, lane: LaneState) -> bool:
+        """For a fresh message. Where older mail waits in the store, half the window is left to that."""
+        depth = lane.depth // 2 if lane.backlog else lane.depth
+        return len(lane.window) < depth and self._candidates < self._limits.candidates and not lane.is_down
+
+    def _enlist(
+        self, lane: LaneState, message: Message, body: MessageBytes | None, standing: Mapping[int, Standing]
+    ) -> None:
+        weight = message.size
+        if body is None or self._memory + weight > self._limits.memory:
+            body, weight = self._store.body(message), 0
+        candidate = Candidate(lane, message, body, standing, weight)
+        self._memory += weight
+        self._candidates += 1
+        self.claims.take(candidate)
+        lane.window.append(candidate)
+
+    def _fed(self, lane: LaneState, found: tuple[Waiting, ...]) -> bool:
+        """What the feeder read: those of the recipients that are this lane's and in nobody's hands. False where not all had room."""
+        for waiting in found:
+            if not self._open or self._candidates >= self._limits.candidates or len(lane.window) >= lane.depth:
+                return False
+            message, recipients = waiting.message, waiting.message.envelope.recipients
+            standing = {
+                index: each
+                for index, each in waiting.standing.items()
+                if self.claims.is_free((message.id, index)) and self._lane(recipients[index].address.domain) is lane
+            }
+            if standing:
+                candidate = Candidate(lane, message, waiting.body, standing)
+                self._candidates += 1
+                self.claims.take(candidate)
+                lane.window.append(candidate)
+        self._pump(lane)
+        return True
+
+    def _dismiss(self, candidate: Candidate) -> None:
+        """It waits no more: it begins, or it is forgotten."""
+        self._candidates -= 1
+        if candidate.stage is Stage.QUEUED:
+            self._memory -= candidate.weight
+
+    def _clear(self, lane: LaneState) -> set[str]:
+        """Forgets what is in the window; the domains that had something in it. The store still has it."""
+        domains: set[str] = set()
+        for candidate in lane.window:
+            domains |= candidate.domains
+            self.claims.free(candidate.keys)
+            self._dismiss(candidate)
+        lane.window.clear()
+        return domains
+
+    # --- deliveries ---
+
+    def _pump(self, lane: LaneState) -> None:
+        """Starts what may start."""
+        while self._open and lane.running < lane.slots:
+            if len(self._workers) >= self._limits.deliveries:
+                if lane.window:
+                    self._starved[lane] = None
+                return
+            candidate = self._take(lane)
+            if candidate is None:
+                return
+            task = asyncio.create_task(self._work(lane, candidate))
+            self._workers[task] = candidate
+            task.add_done_callback(self._worked)
+
+    def _take(self, lane: LaneState) -> Candidate | None:
+        """The next message of the lane, if it may be delivered now. What keeps it from it is arranged to call again."""
+        if not self._open:
+            return None
+        if not self.recorder.ready:
+            self._held_up[lane] = None
+            if not self._store.writable:
+                self._resume_later()
+            return None
+        now = self._now()
+        opens = lane.opens_at(now)
+        if opens > now:
+            if lane.window or lane.backlog:
+                self._call_at(lane, opens)
+            return None
+        candidate = lane.window.popleft() if lane.window else None
+        if candidate is not None:
+            lane.start()
+            candidate.stage = Stage.RUNNING
+            self._dismiss(candidate)
+        if lane.backlog:
+            self._feeder.feed(lane)
+        return candidate
+
+    async def _work(self, lane: LaneState, candidate: Candidate) -> None:
+        """One delivery of the lane after the other, as long as there is one and no other lane waits for the place."""
+        task = asyncio.current_task()
+        following: Candidate | None = candidate
+        while following is not None:
+            if task is not None:
+                self._workers[task] = following
+            await self._attempt(lane, following)
+            if self._starved:
+                if lane.window:
+                    self._starved[lane] = None
+                return
+            following = self._take(lane) if lane.running < lane.slots else None
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        del self._workers[task]
+        if not task.cancelled() and task.exception() is not None:
+            self.recorder.unexpected("a delivery's worker", task.exception())
+        for lane in list(self._starved):
+            if len(self._workers) >= self._limits.deliveries:
+                break
+            del self._starved[lane]
+            self._pump(lane)
+
+    async def _attempt(self, lane: LaneState, candidate: Candidate) -> None:
+        message = candidate.message
+        trouble = ""
+        try:
+            attempts = tuple(await self._deliver(Delivery(message, candidate.indexes, candidate.body)))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                self._free(candidate)
+                raise
+            # Nobody cancelled us: something within the delivery was, and let it out.
+            trouble, attempts = self.recorder.unexpected(f"delivery of {message.id}"), ()
+        except Exception:  # noqa: BLE001 - the boundary to outbound: whatever goes wrong there, the message waits
+            trouble, attempts = self.recorder.unexpected(f"delivery of {message.id}"), ()
+        finally:
+            lane.running -= 1
+        candidate.stage = Stage.SETTLING
+        now = self._clock()
+        lasts = last_outcomes(attempts)
+        if not trouble and lane.learn(
+            [lasts[index].outcome for index in candidate.indexes if index in lasts], self._now()
+        ):
+            self._closed(lane)
+        for index in candidate.indexes:
+            if index not in lasts:
+                trouble = trouble or self.recorder.unexpected(f"delivery of {message.id}", LookupError("no outcome"))
+                lasts[index] = Last(Deferred(451, "4.3.0", f"internal error {trouble}"), now, "")
+        terms = Terms(lane.lane.retry, now, self._spread)
+        settled = settle(message, candidate.standing, lasts, terms, candidate.orders)
+        done = partial(self._recorded, candidate, settled)
+        await self.recorder.record(Result(message, candidate.body, settled, attempts, done))
+
+    def _recorded(self, candidate: Candidate, settled: Settled) -> None:
+        self._free(candidate)
+        recipients = candidate.message.envelope.recipients
+        for change in settled.changes:
+            if change.due is not None:
+                self._feeder.note(recipients[change.index].address.domain, milliseconds(change.due))
+
+    def _free(self, candidate: Candidate) -> None:
+        self.claims.free(candidate.keys)
+        self._memory -= candidate.weight
+
+    def _closed(self, lane: LaneState) -> None:
+        """It is down: what waits for it goes back to the store, all but one probe later on."""
+        for domain in self._clear(lane):
+            self._feeder.found(domain)
+        self._call_at(lane, lane.opens_at(self._now()))
+
+    # --- time ---
+
+    def _call_at(self, lane: LaneState, when: int) -> None:
+        timer = self._alarms.pop(lane, None)
+        if timer is not None:
+            timer.cancel()
+        self._alarms[lane] = self._timers.call_at(moment(when), partial(self._alarm, lane))
+
+    def _alarm(self, lane: LaneState) -> None:
+        self._alarms.pop(lane, None)
+        self._pump(lane)
+
+    def _resume(self) -> None:
+        """The store takes outcomes (again)."""
+        self._feeder.resume()
+        if not self._held_up or not self._open:
+            return
+        if self.recorder.ready:
+            lanes = list(self._held_up)
+            self._held_up.clear()
+            for lane in lanes:
+                self._pump(lane)
+        elif not self._store.writable:
+            self._resume_later()
+
+    def _resume_later(self) -> None:
+        """In trouble the store may have nothing of ours whose end would tell us that it is over."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._timers.call_at(self._clock() + _RETRY, self._resume)
+
+    def _each_minute(self) -> None:
+        """Lanes that nothing waits for are forgotten; backlogs are looked through for mail that grew too old."""
+        now = self._now()
+        self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_idle(now)}
+        self._feeder.look(self._lanes.values())
+        self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute)

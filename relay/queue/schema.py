@@ -1,0 +1,95 @@
+"""The SQLite schema and how an older one becomes the present one.
+
+- `message`: one row a message, kept for traces after its end (`finished`). `n` is the number in the id (ids.py): rows grow in order.
+- `recipient`: one row a recipient. `state` as in STATES; `due` in milliseconds since 1970, only while waiting.
+- `chunk`: the received bytes, gone as soon as the last recipient has ended.
+- `loose`: messages whose chunks nobody needs, or not yet: still arriving, given up, or ended and large. Emptied at start.
+- `attempt`, `fact`: the trace. Plans and evidence repeat, so each text is in `fact` once; `refs` counts the rows that name it.
+  A number is never used again, since readers remember what it stood for.
+
+Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
+"""
+
+import sqlite3
+
+from relay.queue.store import State, StoreUnusable
+
+APPLICATION_ID = 0x49724F6E  # "IrOn"
+
+STATES = (State.WAITING, State.HELD, State.DELIVERED, State.BOUNCED, State.DELETED)
+CODES = {state: code for code, state in enumerate(STATES)}
+FINAL = CODES[State.DELIVERED]  # from here on a recipient has ended
+
+OLDEST_SQLITE = (3, 38, 0)  # json_each built in; UPDATE ... FROM and RETURNING
+
+_VERSION_1 = (
+    """
+    CREATE TABLE message (
+        n INTEGER PRIMARY KEY, id TEXT NOT NULL, size INTEGER NOT NULL, message_id TEXT NOT NULL, sender TEXT NOT NULL,
+        eight_bit INTEGER NOT NULL, header BLOB NOT NULL, envelope TEXT NOT NULL, accepted TEXT NOT NULL, tls INTEGER, finished INTEGER
+    )
+    """,
+    "CREATE INDEX message_live ON message (n) WHERE finished IS NULL",
+    "CREATE INDEX message_finished ON message (finished) WHERE finished IS NOT NULL",
+    """
+    CREATE TABLE recipient (
+        n INTEGER NOT NULL, i INTEGER NOT NULL, state INTEGER NOT NULL, domain TEXT NOT NULL, local TEXT NOT NULL,
+        notify TEXT NOT NULL, orcpt TEXT NOT NULL, due INTEGER, attempts INTEGER NOT NULL, warned INTEGER NOT NULL, last TEXT,
+        PRIMARY KEY (n, i)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX recipient_by_domain ON recipient (domain, due, warned) WHERE state = 0",
+    "CREATE INDEX recipient_by_due ON recipient (due, domain) WHERE state = 0",
+    "CREATE INDEX recipient_held ON recipient (domain) WHERE state = 1",
+    "CREATE TABLE chunk (n INTEGER NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (n, seq)) WITHOUT ROWID",
+    "CREATE TABLE loose (n INTEGER PRIMARY KEY)",
+    """
+    CREATE TABLE attempt (
+        k INTEGER PRIMARY KEY, n INTEGER NOT NULL, at TEXT NOT NULL, hop TEXT NOT NULL, address TEXT NOT NULL,
+        connector TEXT NOT NULL, plan INTEGER, evidence INTEGER, outcomes TEXT NOT NULL, seconds REAL NOT NULL
+    )
+    """,
+    "CREATE INDEX attempt_of_message ON attempt (n)",
+    "CREATE TABLE fact (k INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL, refs INTEGER NOT NULL)",
+)
+
+# Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+
+
+def prepare(db: sqlite3.Connection, place: str) -> None:
+    """Creates the schema or brings it up to date. Raises StoreUnusable for what is not ours or is newer than this program."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        wanted = ".".join(map(str, OLDEST_SQLITE))
+        raise StoreUnusable(f"this Python has SQLite {sqlite3.sqlite_version}; the queue needs {wanted} or newer")
+    application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if tables and application != APPLICATION_ID:
+        raise StoreUnusable(f"{place} is a database of another program; name another file under `queue`")
+    if version > len(MIGRATIONS):
+        raise StoreUnusable(
+            f"{place} was written by a newer version of this program (schema {version}, known up to {len(MIGRATIONS)}); "
+            "start that version, or restore the queue's backup"
+        )
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded only in an empty file; lets it shrink again later
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreUnusable(
+            f"{place} is on a file system without shared memory (a network share?); put the queue on a local disk"
+        )
+    for step in range(version, len(MIGRATIONS)):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in MIGRATIONS[step]:
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {step + 1}")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])

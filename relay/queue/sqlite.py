@@ -1,0 +1,280 @@
+"""The queue's store on SQLite: one file, one writing thread (writer.py), two reading ones, and the chores in between.
+
+For one relay process; a second one is refused. What SQLite promises here: WAL, `synchronous=FULL`, so a commit that was answered
+survives kill -9 and power loss.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import sqlite3
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from relay.mail.attempt import MessageBytes
+from relay.mail.envelope import Message
+from relay.mail.events import Emit, Unexpected
+from relay.queue import chores, loading, questions
+from relay.queue.disk import Disk, Lock, beside, create, room
+from relay.queue.ids import Clock, Ids, begun, milliseconds, moment, number, spell
+from relay.queue.loading import Loaded, Loader
+from relay.queue.reader import Reader, StoredBody
+from relay.queue.store import (
+    Ages,
+    Cursor,
+    DueMessages,
+    DuePage,
+    Entry,
+    Json,
+    Mark,
+    Order,
+    OverduePage,
+    Query,
+    Record,
+    Row,
+    Statistics,
+    StoreError,
+    StoreUnusable,
+    TraceQuery,
+    Waiting,
+)
+from relay.queue.writer import Chore, ForgetFacts, Keep, Put, PutChunk, Writer, connect
+
+FREE_SPACE = 500 * 2**20
+KEEP = timedelta(days=30)
+
+_PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
+_COUNTS_FOR = timedelta(seconds=5)  # how long counted figures are good enough
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The database, the newest id in it ("" for none), and the first key for a row of `attempt` that was never used."""
+
+    db: sqlite3.Connection
+    newest: str
+    attempt: int
+
+
+def _open(path: Path) -> _Opened:
+    create(path)
+    try:
+        db = connect(path)
+        # A message that was still arriving at a crash has a number too, and perhaps chunks under it.
+        newest = db.execute(
+            "SELECT max(n) FROM (SELECT max(n) AS n FROM message UNION ALL SELECT max(n) FROM loose)"
+        ).fetchone()
+        attempts = db.execute("SELECT max(k) FROM attempt").fetchone()
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"cannot open the queue {path}: {error}") from error
+    return _Opened(db, spell(newest[0]) if newest[0] else "", (attempts[0] or 0) + 1)
+
+
+class SqliteStore:
+    """Implements relay.queue.store.Store. Made by `open`."""
+
+    def __init__(self, opened: _Opened, lock: Lock, disk: Disk, *, emit: Emit, clock: Clock, keep: timedelta) -> None:
+        self.new_id = Ids(clock, opened.newest).new
+        self._lock = lock
+        self._disk = disk
+        self._emit = emit
+        self._clock = clock
+        self._keep = keep
+        self._arriving: set[int] = set()
+        self._asked = asyncio.Event()
+        self._next_attempt = opened.attempt
+        self._statistics: tuple[datetime, Statistics] | None = None
+        self._loader = Loader()
+        self._scheduling = Reader(disk.path, "scheduling")
+        self._asking = Reader(disk.path, "asking")
+        self._writer = Writer(opened.db, disk, emit=emit, loosened=self._asked.set, reopened=self._reopened)
+        self._chores = asyncio.create_task(self._do_chores(), name="queue-chores")
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        emit: Emit,
+        clock: Clock,
+        free_space: int = FREE_SPACE,
+        keep: timedelta = KEEP,
+        probe: Callable[[Path], int] = room,
+    ) -> "SqliteStore":
+        """`free_space` in bytes; ended messages stay for traces for `keep`; `probe` tells the bytes left in a folder.
+
+        Raises StoreLocked, StoreUnusable.
+        """
+        lock = Lock(beside(path, ".lock"))
+        lock.take(clock())
+        try:
+            opened = await asyncio.to_thread(_open, path)
+        except BaseException:
+            lock.release()
+            raise
+        disk = Disk(path, free_space, probe)
+        disk.note()
+        return cls(opened, lock, disk, emit=emit, clock=clock, keep=keep)
+
+    async def close(self) -> None:
+        """Writes what was submitted, closes the files, gives the lock back."""
+        self._chores.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._chores
+        await self._writer.close()
+        await self._scheduling.close()
+        await self._asking.close()
+        self._lock.release()
+
+    @property
+    def trouble(self) -> str:
+        return self._writer.trouble
+
+    @property
+    def writable(self) -> bool:
+        return self._writer.writable
+
+    @property
+    def free_space(self) -> int:
+        """`limits.free_space`; may be set at any time."""
+        return self._disk.limit
+
+    @free_space.setter
+    def free_space(self, limit: int) -> None:
+        self._disk.limit = limit
+
+    # --- writing ---
+
+    def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
+        self._arriving.add(number(message))
+        return self._writer.submit(PutChunk(self._future(), message, sequence, data))
+
+    def put(self, entry: Entry) -> asyncio.Future[None]:
+        future = self._writer.submit(Put(self._future(), entry))
+        if not entry.chunks:  # they were put before; where this fails they are nobody's
+            future.add_done_callback(lambda _done: self.discard(entry.message.id))
+        return future
+
+    def discard(self, message: str) -> None:
+        self._arriving.discard(number(message))
+        self._asked.set()
+
+    def record(self, record: Record) -> asyncio.Future[None]:
+        first, self._next_attempt = self._next_attempt, self._next_attempt + len(record.attempts)
+        now = milliseconds(self._clock())
+        return self._writer.submit(Keep(self._future(), record, range(first, self._next_attempt), now))
+
+    def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
+        listed = [(number(message), index) for message, index in rows]
+        future = self._work(partial(chores.amend, rows=listed, order=order, now=milliseconds(now)))
+        if order is Order.DELETE:
+            future.add_done_callback(lambda _done: self._asked.set())
+        return future
+
+    def _future(self) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().create_future()
+
+    def _work(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        return self._writer.submit(Chore(self._future(), work))
+
+    # --- reading, for the scheduler ---
+
+    async def due_domains(self, mark: Mark, now: datetime, limit: int) -> DuePage:
+        return await self._scheduling.run(loading.due_domains, mark, milliseconds(now), limit)
+
+    async def next_due(self, mark: Mark) -> datetime | None:
+        found = await self._scheduling.run(loading.next_due, mark)
+        return None if found is None else moment(found)
+
+    async def due(self, domain: str, now: datetime, limit: int) -> DueMessages:
+        loaded, more = await self._scheduling.run(self._loader.due, domain, milliseconds(now), limit)
+        return DueMessages(self._waiting(loaded), more)
+
+    def body(self, message: Message) -> MessageBytes:
+        return StoredBody(self._scheduling, message.id, message.size)
+
+    async def overdue(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
+        times = (milliseconds(age.now), milliseconds(age.expired), milliseconds(age.late))
+        loaded, cursor = await self._scheduling.run(self._loader.overdue, domain, times, after, limit)
+        return OverduePage(self._waiting(loaded), cursor)
+
+    async def load(self, ids: Sequence[str]) -> tuple[Waiting, ...]:
+        return self._waiting(await self._scheduling.run(self._loader.load, ids))
+
+    def _waiting(self, loaded: Sequence[Loaded]) -> tuple[Waiting, ...]:
+        return tuple(Waiting(each.message, self.body(each.message), each.standing) for each in loaded)
+
+    # --- reading, for operators ---
+
+    async def rows(self, query: Query) -> tuple[Row, ...]:
+        return await self._asking.run(questions.rows, query)
+
+    async def listing(self, query: Query) -> list[Json]:
+        return await self._asking.run(questions.listing, query)
+
+    async def domains(self) -> tuple[str, ...]:
+        return await self._asking.run(questions.domains)
+
+    async def traces(self, query: TraceQuery) -> list[Json]:
+        return await self._asking.run(questions.traces, query)
+
+    async def statistics(self) -> Statistics:
+        """Counted at most every five seconds."""
+        now = self._clock()
+        if self._statistics is None or not timedelta(0) <= now - self._statistics[0] < _COUNTS_FOR:
+            self._statistics = (now, await self._asking.run(self._count))
+        return self._statistics[1]
+
+    def _count(self, db: sqlite3.Connection) -> Statistics:
+        waiting, held, messages, oldest = questions.counts(db)
+        files = (self._disk.path, beside(self._disk.path, "-wal"), beside(self._disk.path, "-shm"))
+        size = sum(file.stat().st_size for file in files if file.exists())
+        since = None if oldest is None else begun(oldest)
+        return Statistics(waiting, held, messages, since, size, self._disk.free())
+
+    # --- chores ---
+
+    def _reopened(self) -> None:
+        self._scheduling.reopen()
+        self._asking.reopen()
+
+    async def tidy(self) -> None:
+        """One round of chores, a step at a time, each waiting for the transaction that carries the one before."""
+        await self._drop_loose()
+        await self._purge()
+        while await self._work(chores.give_back):
+            pass
+
+    async def _do_chores(self) -> None:
+        while True:
+            self._asked.clear()
+            try:
+                await self.tidy()
+            except StoreError:
+                pass  # in trouble: the next round will do it
+            except Exception:  # noqa: BLE001 - a bug in the chores must not end them; mail goes on
+                self._emit(Unexpected(secrets.token_hex(4), "queue chores", traceback.format_exc()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PAUSE):
+                    await self._asked.wait()
+
+    async def _drop_loose(self) -> None:
+        """Chunks that no message needs: left by a crash, given up while they arrived, or of a large message that has ended."""
+        for message in await self._scheduling.run(chores.loose):
+            while message not in self._arriving and not await self._work(partial(chores.drop_chunks, message=message)):
+                pass
+
+    async def _purge(self) -> None:
+        before = milliseconds(self._clock() - self._keep)
+        purged = False
+        while await self._work(partial(chores.purge, before=before)):
+            purged = True
+        if purged:
+            await self._writer.submit(ForgetFacts(self._future()))

@@ -1,0 +1,338 @@
+"""What the queue needs of a store, and the nouns that go in and out of it.
+
+The Protocol is written so that a store shared by several relays can stand behind it: what `due` returns is its caller's until it is
+recorded or given back (a lease there; the SQLite store has one process only, whose scheduler remembers what it holds). Everything that
+changes the store is one transaction, and done when its future is.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from relay.mail.attempt import Attempt, MessageBytes
+from relay.mail.envelope import Message
+from relay.mail.outcome import Outcome
+from relay.mail.reply import Reply
+
+CHUNK = 256 * 1024  # bytes of a message in one row, and the most that is held in memory of one that arrives
+
+Json = dict[str, Any]
+
+
+class StoreError(Exception):
+    """Base of all."""
+
+
+class StoreLocked(StoreError):  # noqa: N818 - says what is, as its siblings do
+    """Another relay has this store. str() names it."""
+
+
+class StoreUnusable(StoreError):  # noqa: N818 - as above
+    """The store cannot be opened: a newer schema, another program's database, no permission. str() says what to do."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - as above
+    """The store cannot do it now, and tries to recover by itself. `reason` is for the log; `reply` is what a client hears."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    @property
+    def reply(self) -> Reply:
+        # RFC 3463 section 3.4: 4.3.1 is "mail system full". The reason stays with us: paths and sizes are not for strangers.
+        return Reply(452, "4.3.1", "insufficient system storage, try again later")
+
+
+class BodyMissing(StoreError):  # noqa: N818 - as above
+    """The store does not hold all bytes of a message. It is better not sent than sent in part."""
+
+
+class State(StrEnum):
+    """Where a recipient stands. DELIVERING is known to the scheduler only: after a crash it is WAITING again."""
+
+    WAITING = "waiting"
+    DELIVERING = "delivering"
+    HELD = "held"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    DELETED = "deleted"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (State.DELIVERED, State.BOUNCED, State.DELETED)
+
+
+LIVE = frozenset({State.WAITING, State.DELIVERING, State.HELD})
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The latest thing that happened to a recipient. `hop` is "" where no hop said it."""
+
+    outcome: Outcome
+    at: datetime
+    hop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A waiting recipient's history. `last` is None before the first attempt; `warned`: the sender was told of the delay."""
+
+    attempts: int = 0
+    warned: bool = False
+    last: Last | None = None
+
+
+NEW = Standing()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message to be stored. `chunks` of at most CHUNK bytes, in order; empty where they were put before, one by one."""
+
+    message: Message
+    chunks: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a recipient becomes. `due` is the next attempt where `state` is WAITING, else None."""
+
+    index: int
+    state: State
+    attempts: int
+    due: datetime | None
+    last: Last | None
+    warned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One transaction about one message: what was tried, what became of the recipients, and the reports that this causes."""
+
+    message: str
+    attempts: tuple[Attempt, ...]
+    changes: tuple[Change, ...]
+    reports: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message read back, with those of its recipients that wait and are due."""
+
+    message: Message
+    body: MessageBytes
+    standing: Mapping[int, Standing]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far the list of due recipients has been read, in the order (due, domain). `due` in milliseconds since 1970."""
+
+    due: int = -1
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DuePage:
+    """The domains that have mail due, up to `mark`. `complete`: up to the time that was asked about."""
+
+    domains: tuple[str, ...]
+    mark: Mark
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DueMessages:
+    """`more`: there may be others behind these."""
+
+    found: tuple[Waiting, ...]
+    more: bool
+
+
+Cursor = tuple[int, ...]
+"""Where a list goes on: the store's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Times: a message begun before `expired` is to be given up, one begun before `late` is worth a warning."""
+
+    now: datetime
+    expired: datetime
+    late: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OverduePage:
+    """Recipients that may have reached their end or a delay warning. `after` continues the list, None at its end."""
+
+    found: tuple[Waiting, ...]
+    after: Cursor | None
+
+
+class Order(StrEnum):
+    """What an operator wants to become of a recipient."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+    BOUNCE = "bounce"
+    DELETE = "delete"
+
+    @property
+    def applies_to(self) -> frozenset[State]:
+        """The states it changes; it leaves others as they are."""
+        match self:
+            case Order.RETRY | Order.HOLD:
+                return frozenset({State.WAITING})
+            case Order.RELEASE:
+                return frozenset({State.HELD})
+            case _:
+                return frozenset({State.WAITING, State.HELD})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One recipient, as operations handle it."""
+
+    message: str
+    index: int
+    address: str
+    domain: str
+    state: State
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.message, self.index
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which messages to list or to change, oldest first. `domains` None: any. `after` is the last id of the page before."""
+
+    ids: tuple[str, ...] = ()
+    domains: tuple[str, ...] | None = None
+    states: frozenset[State] = LIVE
+    after: str = ""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TraceQuery:
+    """Which traces to read, newest first. All that is given must hold. `recipient`, `sender`: an address, or "@domain"."""
+
+    id: str = ""
+    recipient: str = ""
+    sender: str = ""
+    message_id: str = ""
+    since: datetime | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """`waiting` and `held` count recipients, `messages` those with such. `oldest` is when the oldest of them was begun, None without any.
+
+    `size` is what the store takes on disk, `free` what is left there, both in bytes.
+    """
+
+    waiting: int
+    held: int
+    messages: int
+    oldest: datetime | None
+    size: int
+    free: int
+
+
+class Store(Protocol):
+    """Every method that returns a future begins its work at the call; a future that is cancelled does not undo it."""
+
+    @property
+    def trouble(self) -> str:
+        """Why no mail can be taken now, "" while it can."""
+        ...
+
+    @property
+    def writable(self) -> bool:
+        """False while outcomes cannot be recorded either: nothing should be delivered then."""
+        ...
+
+    def new_id(self) -> str:
+        """An id that no message has, newer than all (ids.py)."""
+        ...
+
+    def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
+        """A piece of a message that is still arriving. It goes away unless `put` follows. Raises StoreUnavailable in the future."""
+        ...
+
+    def put(self, entry: Entry) -> asyncio.Future[None]:
+        """Durable when done: recipients wait, due at once. Raises StoreUnavailable in the future; then nothing is kept."""
+        ...
+
+    def discard(self, message: str) -> None:
+        """The chunks put for `message` will not be followed by `put`."""
+        ...
+
+    def record(self, record: Record) -> asyncio.Future[None]:
+        """Durable when done. While the store is in trouble the record waits, and the future with it.
+
+        A recipient that has ended stays as it is. Fails only for a bug or at `close`.
+        """
+        ...
+
+    def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
+        """Carries out RETRY, HOLD, RELEASE or DELETE for (message, index) where it applies; where it did."""
+        ...
+
+    async def due_domains(self, mark: Mark, now: datetime, limit: int) -> DuePage:
+        """Reads on from `mark` through at most `limit` due recipients."""
+        ...
+
+    async def next_due(self, mark: Mark) -> datetime | None:
+        """When the first recipient after `mark` is due; None if none waits."""
+        ...
+
+    async def due(self, domain: str, now: datetime, limit: int) -> DueMessages:
+        """Messages with recipients at `domain` that are due, longest due first; at most `limit` of its recipients are looked at.
+
+        Each comes with all its due recipients, at other domains too.
+        """
+        ...
+
+    def body(self, message: Message) -> MessageBytes:
+        """The bytes of a stored message."""
+        ...
+
+    async def overdue(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
+        """Recipients of `domain` that are due, whose messages began before `age.expired`, or before `age.late` and without a warning.
+
+        They may be a little younger than that: a message begins before it is accepted.
+        """
+        ...
+
+    async def load(self, ids: Sequence[str]) -> tuple[Waiting, ...]:
+        """The messages, with all recipients that wait or are held. Ids that are not there are left out."""
+        ...
+
+    async def rows(self, query: Query) -> tuple[Row, ...]:
+        """The recipients that match, message by message; `limit` counts messages."""
+        ...
+
+    async def listing(self, query: Query) -> list[Json]:
+        """The messages that match, each with all its recipients (shape: design section 11, `connector` left out, and `domain` added)."""
+        ...
+
+    async def domains(self) -> tuple[str, ...]:
+        """Every domain with recipients that wait or are held."""
+        ...
+
+    async def traces(self, query: TraceQuery) -> list[Json]:
+        """The shape of design section 11."""
+        ...
+
+    async def statistics(self) -> Statistics: ...
