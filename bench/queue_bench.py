@@ -214,10 +214,10 @@ def fill(path: Path, total: int, domains: int) -> None:
     db = sqlite3.connect(path)
     db.execute("PRAGMA synchronous = OFF")
     begun = milliseconds(now() - timedelta(hours=1)) << 18
-    about = json.dumps(envelope_json(envelope())), json.dumps(accepted_json(accepted(None)))
+    about = json.dumps({"envelope": envelope_json(envelope()), "accepted": accepted_json(accepted(None))})
     db.executemany(
-        "INSERT INTO message VALUES (?, ?, 4104, '<a@b>', 'alice@example.org', 0, x'', ?, ?, NULL, NULL)",
-        ((begun + i, spell(begun + i), *about) for i in range(total)),
+        "INSERT INTO message VALUES (?, ?, 4104, '<a@b>', 'alice@example.org', 0, x'', ?, NULL, NULL)",
+        ((begun + i, spell(begun + i), about) for i in range(total)),
     )
     db.executemany(
         "INSERT INTO recipient VALUES (?, 0, 0, ?, 'bob', '', '', ?, 0, 0, NULL)",

@@ -10,14 +10,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 from relay.mail.attempt import Attempt
-from relay.mail.codec import Json, accepted_json, envelope_json, notify_text, outcome_json, time_text
+from relay.mail.codec import Json, accepted_json, envelope_json, notify_text, outcome_json
 from relay.queue.facts import Facts, encode
 from relay.queue.ids import milliseconds, number
 from relay.queue.schema import CODES, FINAL
 from relay.queue.store import CHUNK, Change, Entry, Last, Record
 
-_MOST = 64  # rows in one statement
-_MESSAGE = "message (n, id, size, message_id, sender, eight_bit, header, envelope, accepted, tls)"
+_MOST = 32  # rows in one statement: each size is a statement of its own in SQLite's cache
+_MESSAGE = "message (n, id, size, message_id, sender, eight_bit, header, about, tls)"
 _RECIPIENT = "recipient (n, i, state, domain, local, notify, orcpt, due, attempts, warned, last)"
 _CHUNK = "chunk (n, seq, data)"
 _ATTEMPT = "attempt (k, n, at, hop, address, connector, plan, evidence, outcomes, seconds)"
@@ -40,7 +40,7 @@ _UPDATE = """
 """
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=_MOST)
 def _update(_verb: str, _table: str, rows: int) -> str:
     return _UPDATE.replace("rows", ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * rows))
 
@@ -48,18 +48,14 @@ def _update(_verb: str, _table: str, rows: int) -> str:
 def _write(
     db: sqlite3.Connection, sql: Callable[[str, str, int], str], verb: str, table: str, rows: list[Values]
 ) -> None:
-    """All rows, in statements of 64, 32, 16 ... 1 rows: few enough texts for SQLite's statement cache."""
-    done, size = 0, _MOST
-    while done < len(rows):
-        while size > len(rows) - done:
-            size //= 2
-        db.execute(sql(verb, table, size), [value for row in rows[done : done + size] for value in row])
-        done += size
+    for start in range(0, len(rows), _MOST):
+        some = rows[start : start + _MOST]
+        db.execute(sql(verb, table, len(some)), [value for row in some for value in row])
     rows.clear()
 
 
 def last_json(last: Last) -> Json:
-    return {"at": time_text(last.at), "hop": last.hop, **outcome_json(last.outcome)}
+    return {"at": milliseconds(last.at), "hop": last.hop, **outcome_json(last.outcome)}
 
 
 class Batch:
@@ -77,7 +73,8 @@ class Batch:
         self._report_chunks: list[Values] = []
         self._attempts: list[Values] = []
         self._updates: list[Values] = []
-        self._ended: list[int] = []
+        self._over: list[int] = []  # small messages whose only recipient has ended
+        self._ended: list[int] = []  # others with a recipient that has
         self._settled: list[int] = []
         self._now = 0  # when the records were made, for `message.finished`
 
@@ -94,13 +91,15 @@ class Batch:
 
     def record(self, record: Record, attempt_rows: range, now: int) -> None:
         """`attempt_rows` are keys for the attempts, the same when a record whose commit was in doubt is written once more."""
-        row = number(record.message)
+        message = record.message
+        row = number(message.id)
         for key, attempt in zip(attempt_rows, record.attempts, strict=True):
             self._attempts.append(self._attempt(key, row, attempt))
         for change in record.changes:
             self._updates.append(self._change(row, change))
             if change.state.is_final:
-                self._ended.append(row)
+                alone = len(message.envelope.recipients) == 1 and message.size <= CHUNK
+                (self._over if alone else self._ended).append(row)
         for report in record.reports:
             target = number(report.message.id)
             self._add(report, target, self._reports, self._report_recipients, self._report_chunks)
@@ -112,8 +111,8 @@ class Batch:
         message = entry.message
         envelope, accepted = message.envelope, message.accepted
         evidence = self.facts.evidence(self._db, accepted.tls)
-        if accepted.tls is not None:
-            accepted = replace(accepted, tls=None)
+        if evidence is not None:
+            accepted = replace(accepted, tls=None)  # its text is in `fact`
         messages.append(
             (
                 row,
@@ -123,8 +122,7 @@ class Batch:
                 str(envelope.sender),
                 message.eight_bit,
                 message.header,
-                encode(envelope_json(envelope)),
-                encode(accepted_json(accepted)),
+                encode({"envelope": envelope_json(envelope), "accepted": accepted_json(accepted)}),
                 evidence,
             )
         )
@@ -142,7 +140,7 @@ class Batch:
         plan = self.facts.plan(self._db, attempt.plan)
         evidence = self.facts.evidence(self._db, attempt.evidence)
         outcomes = encode([[index, outcome_json(outcome)] for index, outcome in attempt.outcomes])
-        at = time_text(attempt.at)
+        at = milliseconds(attempt.at)
         return (
             key, row, at, attempt.hop, attempt.address, attempt.connector, plan, evidence, outcomes, attempt.seconds,
         )  # fmt: skip
@@ -168,6 +166,13 @@ class Batch:
         _write(db, _insert, "INSERT OR IGNORE", _CHUNK, self._report_chunks)
         _write(db, _insert, "INSERT OR IGNORE", _ATTEMPT, self._attempts)
         _write(db, _update, "", "", self._updates)
+        if self._over:
+            listed = encode(self._over)
+            db.execute(
+                "UPDATE message SET finished = ? WHERE n IN (SELECT value FROM json_each(?))", (self._now, listed)
+            )
+            db.execute("DELETE FROM chunk WHERE n IN (SELECT value FROM json_each(?))", (listed,))
+            self._over.clear()
         if self._ended:
             self.loosened |= finish(db, self._ended, self._now)
             self._ended.clear()

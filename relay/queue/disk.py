@@ -80,11 +80,12 @@ def _identity(path: Path) -> Identity | None:
 
 
 class Disk:
-    """Watches the files and the room. `limit` in bytes may be changed at any time."""
+    """Watches the files and the room. `limit` in bytes may be changed at any time; `pause`: seconds between two looks."""
 
-    def __init__(self, path: Path, limit: int, probe: Callable[[Path], int] = room) -> None:
+    def __init__(self, path: Path, limit: int, probe: Callable[[Path], int] = room, pause: float = 0.0) -> None:
         self.path = path
         self.limit = limit
+        self.pause = pause
         self._probe = probe
         self._short = False
         self._wal = beside(path, "-wal")

@@ -65,9 +65,12 @@ class Facts:
         return row
 
     def write_counts(self, db: sqlite3.Connection) -> None:
-        for row, times in self._named.items():
-            db.execute("UPDATE fact SET refs = refs + ? WHERE k = ?", (times, row))
-        self._named.clear()
+        if self._named:
+            db.execute(
+                "UPDATE fact SET refs = refs + value FROM json_each(?) WHERE k = CAST(key AS INTEGER)",
+                (encode(self._named),),
+            )
+            self._named.clear()
 
     def forget(self) -> None:
         """After a rollback, or when rows were deleted: what is remembered may no longer be there."""

@@ -20,7 +20,7 @@ from datetime import timedelta
 from functools import partial
 
 from relay.queue.claims import Claims
-from relay.queue.ids import Clock, milliseconds, moment
+from relay.queue.ids import Clock, milliseconds, moment, whole
 from relay.queue.lanes import Candidate, LaneState, Stage
 from relay.queue.recorder import Recorder, Result
 from relay.queue.results import Settled, Terms, settle_overdue
@@ -92,10 +92,13 @@ class Feeder:
 
     def feed(self, lane: LaneState) -> None:
         """Mail is to be read for it, if it can make use of some now."""
-        now = self._now()
-        if lane.backlog and len(lane.window) * 2 <= lane.depth and lane.opens_at(now) <= now:
+        if lane.backlog and len(lane.window) * 2 <= lane.depth and self._is_open(lane):
             self._hungry[lane] = None
             self._wake.set()
+
+    def _is_open(self, lane: LaneState) -> bool:
+        now = self._now()
+        return lane.opens_at(now) <= now
 
     def forget(self, lane: LaneState) -> Iterable[str]:
         """Empties the lane's backlog; the domains that were in it."""
@@ -135,7 +138,7 @@ class Feeder:
                 self._later()
 
     def _now(self) -> int:
-        return milliseconds(self._clock())
+        return whole(self._clock())
 
     def _later(self) -> None:
         self._timers.call_at(self._clock() + _RETRY, self._wake.set)

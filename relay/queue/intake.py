@@ -10,6 +10,7 @@ the whole message, which is then delivered, or nothing.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Accepted, Envelope, Message
@@ -135,9 +136,8 @@ class Incoming:
             self.abort()
             raise
         self._over = True
-        future = self._store.put(entry)
-        future.add_done_callback(lambda done: self._stored(done, entry))
-        await asyncio.shield(future)
+        body = MemoryBody(entry.chunks) if entry.chunks else None
+        await self._store.put(entry, partial(self._intake._durable, message, body))
         return message
 
     async def _entry(self, message: Message) -> Entry:
@@ -149,10 +149,6 @@ class Incoming:
         for future in self._pending:
             await asyncio.shield(future)
         return Entry(message, ())
-
-    def _stored(self, done: asyncio.Future[None], entry: Entry) -> None:
-        if self._is_written(done):
-            self._intake._durable(entry.message, MemoryBody(entry.chunks) if entry.chunks else None)
 
     def abort(self) -> None:
         """Throws the message away. Harmless any number of times, and after `commit`."""

@@ -119,6 +119,11 @@ class LaneState:
         return 1 if self._closed else min(max(2 * self.lane.concurrency, _SHALLOW), _DEEP)
 
     @property
+    def is_timed(self) -> bool:
+        """False where a delivery may start at any time."""
+        return bool(self.lane.rate) or self._closed > 0
+
+    @property
     def is_down(self) -> bool:
         return self._closed > 0
 

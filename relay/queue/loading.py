@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from relay.mail.address import Address
-from relay.mail.codec import accepted_from, envelope_from, evidence_from, notify_from, outcome_from, time_from
+from relay.mail.codec import accepted_from, envelope_from, evidence_from, notify_from, outcome_from
 from relay.mail.envelope import Message, Recipient
 from relay.mail.tls import TlsEvidence
-from relay.queue.ids import first_number, number
+from relay.queue.ids import first_number, moment, number
 from relay.queue.store import NEW, Cursor, DuePage, Last, Mark, Standing
 
 _EVIDENCE = 256  # pieces remembered: many messages came over one connection
@@ -55,7 +55,7 @@ def parse_last(text: str | None) -> Last | None:
     if text is None:
         return None
     data = json.loads(text)
-    return Last(outcome_from(data), time_from(data["at"]), data["hop"])
+    return Last(outcome_from(data), moment(data["at"]), data["hop"])
 
 
 class Loader:
@@ -105,7 +105,7 @@ class Loader:
                 history = Standing(attempts, bool(warned), parse_last(last)) if attempts or warned or last else NEW
                 standing.setdefault(n, {})[i] = history
         rows = db.execute(
-            "SELECT n, id, size, message_id, eight_bit, header, envelope, accepted, tls FROM message"
+            "SELECT n, message.id, size, message_id, eight_bit, header, about, tls FROM message"
             " JOIN json_each(?) ON n = value ORDER BY key",
             (listed,),
         ).fetchall()
@@ -116,11 +116,12 @@ class Loader:
         ]
 
     def _message(self, db: sqlite3.Connection, row: tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Message:
-        _n, message, size, message_id, eight_bit, header, envelope, accepted, tls = row
+        _n, message, size, message_id, eight_bit, header, about, tls = row
+        data = json.loads(about)
         return Message(
             id=message,
-            envelope=envelope_from(json.loads(envelope), recipients),
-            accepted=replace(accepted_from(json.loads(accepted)), tls=self._evidence_of(db, tls)),
+            envelope=envelope_from(data["envelope"], recipients),
+            accepted=replace(accepted_from(data["accepted"]), tls=self._evidence_of(db, tls)),
             size=size,
             header=header,
             message_id=message_id,

@@ -126,7 +126,7 @@ def _messages(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
     listed = json.dumps(numbers)
     found: dict[int, Json] = {}
     for n, message, message_id, sender, size, accepted in db.execute(
-        "SELECT n, id, message_id, sender, size, json_extract(accepted, '$.at') FROM json_each(?) CROSS JOIN message ON n = value"
+        "SELECT n, message.id, message_id, sender, size, json_extract(about, '$.accepted.at') FROM json_each(?) CROSS JOIN message ON n = value"
         " ORDER BY key",
         (listed,),
     ):
@@ -150,7 +150,7 @@ def _messages(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
                 "state": STATES[state].value,
                 "attempts": attempts,
                 "next_attempt": time_text(moment(due)) if due is not None else None,
-                "last": json.loads(last) if last else None,
+                "last": _timed(json.loads(last)) if last else None,
             }
         )
     return list(found.values())
@@ -193,7 +193,8 @@ def _traces(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
     result = dict(zip(numbers, _messages(db, numbers), strict=True))
     facts: dict[int, Any] = {}
     for n, accepted, tls in db.execute(
-        "SELECT n, accepted, tls FROM message WHERE n IN (SELECT value FROM json_each(?))", (json.dumps(numbers),)
+        "SELECT n, json_extract(about, '$.accepted'), tls FROM message WHERE n IN (SELECT value FROM json_each(?))",
+        (json.dumps(numbers),),
     ):
         message = result[n]
         del message["accepted_at"]
@@ -207,7 +208,7 @@ def _traces(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
         recipients = result[n]["recipients"]
         result[n]["attempts"].append(
             {
-                "at": at,
+                "at": time_text(moment(at)),
                 "hop": hop,
                 "address": address,
                 "connector": connector,
@@ -220,6 +221,10 @@ def _traces(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
             }
         )
     return list(result.values())
+
+
+def _timed(last: Json) -> Json:
+    return {**last, "at": time_text(moment(last["at"]))}
 
 
 def _fact(db: sqlite3.Connection, known: dict[int, Any], row: int | None) -> Any:

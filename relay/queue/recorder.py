@@ -73,26 +73,23 @@ class Recorder:
         """Composes the reports and hands all to the store; `done` comes later. Raises nothing."""
         self._outstanding += 1
         self._empty.clear()
-        settled = result.settled
         reports: Sequence[Report] = ()
         entries: tuple[Entry, ...] = ()
-        if settled.ended:
+        if result.settled.ended:
             try:
-                reports = await self._compose(result.message, result.body, settled.ended)
+                reports = await self._compose(result.message, result.body, result.settled.ended)
                 entries = tuple(self._entry(report) for report in reports)
             except Exception:  # noqa: BLE001 - a report that cannot be made must not lose the mail it is about
                 self.unexpected("composing a report")
-                settled, reports, entries = without_reports(settled), (), ()
-        self._put(replace(result, settled=settled), reports, entries)
+                result, reports, entries = replace(result, settled=without_reports(result.settled)), (), ()
+        self._put(result, reports, entries)
 
     def _put(
         self, result: Result, reports: Sequence[Report], entries: tuple[Entry, ...], last_try: bool = False
     ) -> None:
-        record = Record(result.message.id, result.attempts, result.settled.changes, entries)
-        future = self._store.record(record)
-        future.add_done_callback(
-            lambda done: self._recorded(done, result, tuple(zip(reports, entries, strict=True)), last_try)
-        )
+        record = Record(result.message, result.attempts, result.settled.changes, entries)
+        written = tuple(zip(reports, entries, strict=True))
+        self._store.record(record, lambda error: self._recorded(error, result, written, last_try))
 
     def _entry(self, report: Report) -> Entry:
         content = report.content
@@ -103,8 +100,7 @@ class Recorder:
         )
         return Entry(message, tuple(content[start : start + CHUNK] for start in range(0, len(content), CHUNK)))
 
-    def _recorded(self, done: asyncio.Future[None], result: Result, reports: Written, last_try: bool) -> None:
-        error = done.exception()
+    def _recorded(self, error: BaseException | None, result: Result, reports: Written, last_try: bool) -> None:
         if error is None:
             self._announce(result, reports)
             result.done()

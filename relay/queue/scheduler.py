@@ -23,7 +23,7 @@ from relay.mail.outcome import Deferred
 from relay.policy.route import Lane
 from relay.queue.claims import Claims
 from relay.queue.feeder import Feeder
-from relay.queue.ids import Clock, milliseconds, moment
+from relay.queue.ids import Clock, milliseconds, moment, whole
 from relay.queue.lanes import Candidate, Key, LaneState, Stage
 from relay.queue.recorder import Recorder, Result
 from relay.queue.reports import Compose
@@ -182,7 +182,7 @@ class Scheduler:
         return state
 
     def _now(self) -> int:
-        return milliseconds(self._clock())
+        return whole(self._clock())
 
     def _by_lane(self, message: Message) -> Iterable[tuple[LaneState, Mapping[int, Standing]]]:
         recipients = message.envelope.recipients
@@ -263,19 +263,19 @@ class Scheduler:
 
     def _take(self, lane: LaneState) -> Candidate | None:
         """The next message of the lane, if it may be delivered now. What keeps it from it is arranged to call again."""
-        if not self._open:
+        if not self._open or not (lane.window or lane.backlog):
             return None
         if not self.recorder.ready:
             self._held_up[lane] = None
             if not self._store.writable:
                 self._resume_later()
             return None
-        now = self._now()
-        opens = lane.opens_at(now)
-        if opens > now:
-            if lane.window or lane.backlog:
+        if lane.is_timed:
+            now = self._now()
+            opens = lane.opens_at(now)
+            if opens > now:
                 self._call_at(lane, opens)
-            return None
+                return None
         candidate = lane.window.popleft() if lane.window else None
         if candidate is not None:
             lane.start()

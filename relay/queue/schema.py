@@ -1,7 +1,8 @@
 """The SQLite schema and how an older one becomes the present one.
 
 - `message`: one row a message, kept for traces after its end (`finished`). `n` is the number in the id (ids.py): rows grow in order.
-- `recipient`: one row a recipient. `state` as in STATES; `due` in milliseconds since 1970, only while waiting.
+  `about` is the envelope (without recipients) and the acceptance (without TLS evidence, which is `tls`, a fact) as JSON.
+- `recipient`: one row a recipient. `state` as in STATES; `due` only while waiting. Times are milliseconds since 1970.
 - `chunk`: the received bytes, gone as soon as the last recipient has ended.
 - `loose`: messages whose chunks nobody needs, or not yet: still arriving, given up, or ended and large. Emptied at start.
 - `attempt`, `fact`: the trace. Plans and evidence repeat, so each text is in `fact` once; `refs` counts the rows that name it.
@@ -26,7 +27,7 @@ _VERSION_1 = (
     """
     CREATE TABLE message (
         n INTEGER PRIMARY KEY, id TEXT NOT NULL, size INTEGER NOT NULL, message_id TEXT NOT NULL, sender TEXT NOT NULL,
-        eight_bit INTEGER NOT NULL, header BLOB NOT NULL, envelope TEXT NOT NULL, accepted TEXT NOT NULL, tls INTEGER, finished INTEGER
+        eight_bit INTEGER NOT NULL, header BLOB NOT NULL, about TEXT NOT NULL, tls INTEGER, finished INTEGER
     )
     """,
     "CREATE INDEX message_live ON message (n) WHERE finished IS NULL",
@@ -45,7 +46,7 @@ _VERSION_1 = (
     "CREATE TABLE loose (n INTEGER PRIMARY KEY)",
     """
     CREATE TABLE attempt (
-        k INTEGER PRIMARY KEY, n INTEGER NOT NULL, at TEXT NOT NULL, hop TEXT NOT NULL, address TEXT NOT NULL,
+        k INTEGER PRIMARY KEY, n INTEGER NOT NULL, at INTEGER NOT NULL, hop TEXT NOT NULL, address TEXT NOT NULL,
         connector TEXT NOT NULL, plan INTEGER, evidence INTEGER, outcomes TEXT NOT NULL, seconds REAL NOT NULL
     )
     """,

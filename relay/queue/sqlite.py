@@ -43,11 +43,13 @@ from relay.queue.store import (
     TraceQuery,
     Waiting,
 )
-from relay.queue.writer import Chore, ForgetFacts, Keep, Put, PutChunk, Writer, connect
+from relay.queue.work import Asked, Chore, ForgetFacts, Keep, Put, PutChunk
+from relay.queue.writer import Writer, connect
 
 FREE_SPACE = 500 * 2**20
 KEEP = timedelta(days=30)
 
+_LOOK = 0.2
 _PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
 _COUNTS_FOR = timedelta(seconds=5)  # how long counted figures are good enough
 
@@ -107,8 +109,10 @@ class SqliteStore:
         free_space: int = FREE_SPACE,
         keep: timedelta = KEEP,
         probe: Callable[[Path], int] = room,
+        pause: float = _LOOK,
     ) -> "SqliteStore":
-        """`free_space` in bytes; ended messages stay for traces for `keep`; `probe` tells the bytes left in a folder.
+        """`free_space` in bytes; ended messages stay for traces for `keep`; `probe` tells the bytes left in a folder,
+        and is asked, with what else is looked at on disk, every `pause` seconds while mail comes.
 
         Raises StoreLocked, StoreUnusable.
         """
@@ -119,7 +123,7 @@ class SqliteStore:
         except BaseException:
             lock.release()
             raise
-        disk = Disk(path, free_space, probe)
+        disk = Disk(path, free_space, probe, pause)
         disk.note()
         return cls(opened, lock, disk, emit=emit, clock=clock, keep=keep)
 
@@ -154,10 +158,10 @@ class SqliteStore:
 
     def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
         self._arriving.add(number(message))
-        return self._writer.submit(PutChunk(self._future(), message, sequence, data))
+        return self._submit(PutChunk(self._future(), message, sequence, data))
 
-    def put(self, entry: Entry) -> asyncio.Future[None]:
-        future = self._writer.submit(Put(self._future(), entry))
+    def put(self, entry: Entry, stored: Callable[[], None]) -> asyncio.Future[None]:
+        future = self._submit(Put(self._future(), entry, stored))
         if not entry.chunks:  # they were put before; where this fails they are nobody's
             future.add_done_callback(lambda _done: self.discard(entry.message.id))
         return future
@@ -166,10 +170,10 @@ class SqliteStore:
         self._arriving.discard(number(message))
         self._asked.set()
 
-    def record(self, record: Record) -> asyncio.Future[None]:
+    def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
         first, self._next_attempt = self._next_attempt, self._next_attempt + len(record.attempts)
         now = milliseconds(self._clock())
-        return self._writer.submit(Keep(self._future(), record, range(first, self._next_attempt), now))
+        self._writer.submit(Keep(record, range(first, self._next_attempt), now, done))
 
     def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
         listed = [(number(message), index) for message, index in rows]
@@ -182,7 +186,11 @@ class SqliteStore:
         return asyncio.get_running_loop().create_future()
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        return self._writer.submit(Chore(self._future(), work))
+        return self._submit(Chore(self._future(), work))
+
+    def _submit(self, operation: Asked[T]) -> asyncio.Future[T]:
+        self._writer.submit(operation)
+        return operation.future
 
     # --- reading, for the scheduler ---
 
@@ -277,4 +285,4 @@ class SqliteStore:
         while await self._work(partial(chores.purge, before=before)):
             purged = True
         if purged:
-            await self._writer.submit(ForgetFacts(self._future()))
+            await self._submit(ForgetFacts(self._future()))

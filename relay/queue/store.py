@@ -6,7 +6,7 @@ changes the store is one transaction, and done when its future is.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -114,7 +114,7 @@ class Change:
 class Record:
     """One transaction about one message: what was tried, what became of the recipients, and the reports that this causes."""
 
-    message: str
+    message: Message
     attempts: tuple[Attempt, ...]
     changes: tuple[Change, ...]
     reports: tuple[Entry, ...] = ()
@@ -270,18 +270,21 @@ class Store(Protocol):
         """A piece of a message that is still arriving. It goes away unless `put` follows. Raises StoreUnavailable in the future."""
         ...
 
-    def put(self, entry: Entry) -> asyncio.Future[None]:
-        """Durable when done: recipients wait, due at once. Raises StoreUnavailable in the future; then nothing is kept."""
+    def put(self, entry: Entry, stored: Callable[[], None]) -> asyncio.Future[None]:
+        """Durable when done: recipients wait, due at once. Raises StoreUnavailable in the future; then nothing is kept.
+
+        `stored` is called as soon as it is durable, before the future is done, and also where that was cancelled meanwhile.
+        """
         ...
 
     def discard(self, message: str) -> None:
         """The chunks put for `message` will not be followed by `put`."""
         ...
 
-    def record(self, record: Record) -> asyncio.Future[None]:
-        """Durable when done. While the store is in trouble the record waits, and the future with it.
+    def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
+        """Calls `done` once it is durable. While the store is in trouble the record waits.
 
-        A recipient that has ended stays as it is. Fails only for a bug or at `close`.
+        A recipient that has ended stays as it is. `done` is told of an exception only for a bug, and at `close` (StoreUnavailable).
         """
         ...
 

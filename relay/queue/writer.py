@@ -12,21 +12,21 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 import time
-from abc import abstractmethod
 from collections.abc import Callable
-from enum import Enum, auto
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from relay.mail.events import Emit, StoreRecovered, StoreTrouble
 from relay.queue.batch import Batch
 from relay.queue.disk import Disk, beside
 from relay.queue.facts import Facts
 from relay.queue.schema import prepare
-from relay.queue.store import Entry, Record, StoreError, StoreUnavailable
+from relay.queue.store import StoreError, StoreUnavailable
+from relay.queue.work import Kind, Operation
 
 _GROUP = 256  # operations in one transaction
 _GROUP_BYTES = 4 * 2**20
@@ -35,90 +35,10 @@ _BUSY = 1.0  # seconds that SQLite waits for somebody else's lock
 _CACHE_KIB = 16 * 1024
 _WAL_LIMIT = 64 * 2**20  # bytes it may keep on disk after a rush
 _PROBE = 256 * 1024
+_SWITCH = 0.0005  # seconds
 
 # Errors that the operation is to blame for (a constraint, a misuse), not disk or database.
 _BLAMELESS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
-
-T = TypeVar("T")
-
-
-class Kind(Enum):
-    """What becomes of an operation while the store is in trouble."""
-
-    INTAKE = auto()  # refused: the client keeps its message
-    OUTCOME = auto()  # kept until it can be written
-    CHORE = auto()  # refused, done again later by whoever wants it; needs no room
-
-
-class Operation(Generic[T]):
-    """One caller's share of a transaction. `run` is called in the writer's thread, perhaps more than once."""
-
-    kind = Kind.CHORE
-    weight = 0  # bytes
-
-    def __init__(self, future: asyncio.Future[T]) -> None:
-        self.future = future
-
-    @abstractmethod
-    def run(self, batch: Batch, db: sqlite3.Connection) -> T: ...
-
-
-class PutChunk(Operation[None]):
-    kind = Kind.INTAKE
-
-    def __init__(self, future: asyncio.Future[None], message: str, sequence: int, data: bytes) -> None:
-        super().__init__(future)
-        self._chunk = (message, sequence, data)
-        self.weight = len(data)
-
-    def run(self, batch: Batch, db: sqlite3.Connection) -> None:
-        batch.chunk(*self._chunk)
-
-
-class Put(Operation[None]):
-    kind = Kind.INTAKE
-
-    def __init__(self, future: asyncio.Future[None], entry: Entry) -> None:
-        super().__init__(future)
-        self._entry = entry
-        self.weight = entry.message.size
-
-    def run(self, batch: Batch, db: sqlite3.Connection) -> None:
-        batch.entry(self._entry)
-
-
-class Keep(Operation[None]):
-    kind = Kind.OUTCOME
-
-    def __init__(self, future: asyncio.Future[None], record: Record, attempt_rows: range, now: int) -> None:
-        super().__init__(future)
-        self._record = record
-        self._attempt_rows = attempt_rows
-        self._now = now
-
-    def run(self, batch: Batch, db: sqlite3.Connection) -> None:
-        batch.record(self._record, self._attempt_rows, self._now)
-
-
-class Chore(Operation[T]):
-    """Any piece of work on the database, behind what came before it."""
-
-    def __init__(self, future: asyncio.Future[T], work: Callable[[sqlite3.Connection], T]) -> None:
-        super().__init__(future)
-        self._work = work
-
-    def run(self, batch: Batch, db: sqlite3.Connection) -> T:
-        batch.flush()
-        return self._work(db)
-
-
-class ForgetFacts(Operation[None]):
-    """Deletes the facts that no row names any more. There are few facts: all are looked at."""
-
-    def run(self, batch: Batch, db: sqlite3.Connection) -> None:
-        batch.flush()
-        db.execute("DELETE FROM fact WHERE refs <= 0")
-        batch.facts.forget()
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -167,21 +87,24 @@ class Writer:
         self._broken = ""  # in the thread: why nothing can be written
         self._stale = True  # the connection may be at fault
         self._full = ""  # why mail, but not outcomes, cannot be written
-        self._next_try = 0.0
+        self._shortage = ""
+        self._next_try = self._next_look = 0.0
         self._told = ""
         self._results: list[tuple[Operation[Any], object, BaseException | None]] = []
         self._closing = False
+        # A waiting thread gets the interpreter from a busy one only after this long without a pause of the other, and an event loop under load
+        # pauses more often than every 5 ms (the default) without leaving time to take over: commits then took 30 s.
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
         self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
-        if self._closing:
-            operation.future.set_exception(StoreUnavailable("the queue is closed"))
-        elif self.trouble and operation.kind is Kind.INTAKE:
-            operation.future.set_exception(StoreUnavailable(self.trouble))
+    def submit(self, operation: Operation[Any]) -> None:
+        """Its `settle` will be called."""
+        refusal = "the queue is closed" if self._closing else self.trouble
+        if self._closing or (refusal and operation.kind is Kind.INTAKE):
+            self._loop.call_soon(operation.settle, None, StoreUnavailable(refusal))
         else:
             self._queue.put(operation)
-        return operation.future
 
     async def close(self) -> None:
         """Writes what was submitted, closes the database. Outcomes that cannot be written fail with StoreUnavailable."""
@@ -226,15 +149,15 @@ class Writer:
         """Commits the group and what was kept, as far as disk and database allow. Every operation is answered or kept."""
         group = self._kept + group
         self._kept = []
-        if not self._broken:
-            self._broken = self._disk.loss()
-        elif self._may_try():
+        if self._broken and self._may_try():
             self._broken = self._recover()
+        elif not self._broken and self._may_look():
+            self._broken, self._shortage = self._disk.loss(), self._disk.shortage()
         if self._broken:
             self._tell(self._broken)
             self._refuse(group, self._broken)
             return
-        shortage = self._still_full() or self._disk.shortage()
+        shortage = self._still_full() or self._shortage
         self._tell(shortage)
         if shortage:
             group = self._without_intake(group, shortage)
@@ -337,6 +260,14 @@ class Writer:
         self._next_try = now + _RETRY
         return True
 
+    def _may_look(self) -> bool:
+        """True at most every `Disk.pause` seconds: three system calls, each of which gives the interpreter away."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + self._disk.pause
+        return True
+
     def _rescue(self) -> None:
         """The name is gone, the content is not: the open connection still reads it. Writes it to a new file under the name."""
         path = self._disk.path
@@ -386,18 +317,16 @@ class Writer:
     def _deliver(self) -> None:
         if self._results:
             results, self._results = self._results, []
-            self._loop_call(lambda: _resolve(results))
+            self._loop_call(lambda: self._settle(results))
 
     def _loop_call(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback)
 
-
-def _resolve(results: list[tuple[Operation[Any], object, BaseException | None]]) -> None:
-    for operation, result, error in results:
-        if operation.future.done():  # its caller was cancelled; what was written stays
-            continue
-        if error is None:
-            operation.future.set_result(result)
-        else:
-            operation.future.set_exception(error)
+    def _settle(self, results: list[tuple[Operation[Any], object, BaseException | None]]) -> None:
+        """In the loop."""
+        for operation, result, error in results:
+            try:
+                operation.settle(result, error)
+            except Exception as fault:  # noqa: BLE001 - one caller's bug must not keep the others of its group waiting
+                self._loop.call_exception_handler({"message": "a queue operation's caller failed", "exception": fault})

@@ -1,0 +1,122 @@
+"""The operations that the writer carries out: what each writes, and who hears of it."""
+
+import asyncio
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+from relay.queue.batch import Batch
+from relay.queue.store import Entry, Record
+
+T = TypeVar("T")
+
+
+class Kind(Enum):
+    """What becomes of an operation while the store is in trouble."""
+
+    INTAKE = auto()  # refused: the client keeps its message
+    OUTCOME = auto()  # kept until it can be written
+    CHORE = auto()  # refused, done again later by whoever wants it; needs no room
+
+
+class Operation(Generic[T]):
+    """One caller's share of a transaction. `weight` in bytes."""
+
+    kind = Kind.CHORE
+    weight = 0
+
+    @abstractmethod
+    def run(self, batch: Batch, db: sqlite3.Connection) -> T:
+        """In the writer's thread, perhaps more than once."""
+
+    @abstractmethod
+    def settle(self, result: T, error: BaseException | None) -> None:
+        """In the event loop, once: it is durable, or `error` says why not (then `result` means nothing)."""
+
+
+class Asked(Operation[T]):
+    """An operation with a future. A caller that was cancelled has given its future up; what was written stays."""
+
+    def __init__(self, future: asyncio.Future[T]) -> None:
+        self.future = future
+
+    def settle(self, result: T, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+class PutChunk(Asked[None]):
+    kind = Kind.INTAKE
+
+    def __init__(self, future: asyncio.Future[None], message: str, sequence: int, data: bytes) -> None:
+        super().__init__(future)
+        self._chunk = (message, sequence, data)
+        self.weight = len(data)
+
+    def run(self, batch: Batch, _db: sqlite3.Connection) -> None:
+        batch.chunk(*self._chunk)
+
+
+class Put(Asked[None]):
+    """`stored` is called when the message is durable, whether its caller is still there or not."""
+
+    kind = Kind.INTAKE
+
+    def __init__(self, future: asyncio.Future[None], entry: Entry, stored: Callable[[], None]) -> None:
+        super().__init__(future)
+        self._entry = entry
+        self._stored = stored
+        self.weight = entry.message.size
+
+    def run(self, batch: Batch, _db: sqlite3.Connection) -> None:
+        batch.entry(self._entry)
+
+    def settle(self, result: None, error: BaseException | None) -> None:
+        if error is None:
+            self._stored()
+        super().settle(result, error)
+
+
+class Keep(Operation[None]):
+    kind = Kind.OUTCOME
+
+    def __init__(
+        self, record: Record, attempt_rows: range, now: int, done: Callable[[BaseException | None], None]
+    ) -> None:
+        self._record = record
+        self._attempt_rows = attempt_rows
+        self._now = now
+        self._done = done
+
+    def run(self, batch: Batch, _db: sqlite3.Connection) -> None:
+        batch.record(self._record, self._attempt_rows, self._now)
+
+    def settle(self, _result: None, error: BaseException | None) -> None:
+        self._done(error)
+
+
+class Chore(Asked[T]):
+    """Any piece of work on the database, behind what came before it."""
+
+    def __init__(self, future: asyncio.Future[T], work: Callable[[sqlite3.Connection], T]) -> None:
+        super().__init__(future)
+        self._work = work
+
+    def run(self, batch: Batch, db: sqlite3.Connection) -> T:
+        batch.flush()
+        return self._work(db)
+
+
+class ForgetFacts(Asked[None]):
+    """Deletes the facts that no row names any more. There are few facts: all are looked at."""
+
+    def run(self, batch: Batch, db: sqlite3.Connection) -> None:
+        batch.flush()
+        db.execute("DELETE FROM fact WHERE refs <= 0")
+        batch.facts.forget()
