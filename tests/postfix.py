@@ -49,9 +49,8 @@ def postfix_running(folder: Path, port: int, next_hop: HostPort, settings: Mappi
     for name in ("etc", "spool", "data"):
         (folder / name).mkdir(parents=True)
     shutil.chown(folder / "data", "postfix")
-    for parent in (folder, *folder.parents):  # Postfix's own user must get through
-        if parent.stat().st_uid == 0 and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
+    for each in (folder, folder.parent):  # Postfix's own user must get through
+        each.chmod(0o755)
     log = folder / "log"
     main = {
         "compatibility_level": "3.6",

@@ -1,6 +1,7 @@
 """Real programs as peers. Where one is not installed its tests are left out, but never in CI: there they fail."""
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +28,17 @@ def _leave_out(why: str) -> None:
 
 
 @contextmanager
-def postfix(folder: Path, port: int, next_hop: HostPort, settings: Mapping[str, str]) -> Iterator[Path]:
-    """`tests.postfix.postfix_running`, tried again quickly, where this machine can run it. Gives its log file."""
+def postfix(name: str, port: int, next_hop: HostPort, settings: Mapping[str, str]) -> Iterator[Path]:
+    """`tests.postfix.postfix_running`, quick to try again, where this machine can run it. Gives its log file, gone with the block.
+
+    Not below pytest's folder: that is closed to Postfix's own user, and every test run closes it anew.
+    """
     program("postfix")
     if os.geteuid() != 0:
         _leave_out("Postfix starts as root only")
     quick = {"minimal_backoff_time": "1s", "queue_run_delay": "1s", "smtpd_peername_lookup": "no"}
-    with postfix_running(folder, port, next_hop, {**quick, **settings}) as log:
+    with (
+        tempfile.TemporaryDirectory(prefix="postfix-", ignore_cleanup_errors=True) as folder,
+        postfix_running(Path(folder) / name, port, next_hop, {**quick, **settings}) as log,
+    ):
         yield log
