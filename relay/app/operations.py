@@ -12,8 +12,8 @@ from relay.app.configuration import Configuration
 from relay.config.values import HostPort
 from relay.mail.codec import time_text
 from relay.observe.metrics import Readings
-from relay.queue import operations as queue
-from relay.queue.store import LIVE, State, Store, StoreUnavailable
+from relay.queue.operations import Operations, Selection
+from relay.queue.store import LIVE, State, Store, StoreUnavailable, TraceQuery
 from relay.tls.keyring import Keyring
 
 Json = dict[str, Any]
@@ -29,7 +29,7 @@ class Surroundings:
 
     configuration: Configuration
     store: Store
-    operations: queue.Operations
+    operations: Operations
     keyring: Keyring | None
     listening: Callable[[], Mapping[str, HostPort]]
     sessions: Callable[[], Mapping[str, int]]
@@ -81,7 +81,7 @@ class Operator:
         return await _asked(acts[action](_selection(selection)))
 
     async def trace(self, query: asked.TraceQuery) -> Sequence[Json]:
-        wanted = queue.TraceQuery(
+        wanted = TraceQuery(
             id=query.id,
             recipient=query.recipient,
             sender=query.sender,
@@ -130,6 +130,6 @@ async def _asked(answer: Awaitable[T]) -> T:
         raise asked.Unavailable(error.reason) from error
 
 
-def _selection(wanted: asked.Selection) -> queue.Selection:
+def _selection(wanted: asked.Selection) -> Selection:
     states = frozenset(State(each) for each in wanted.states) or LIVE
-    return queue.Selection(wanted.ids, wanted.everything, wanted.domain, wanted.connector, states)
+    return Selection(wanted.ids, wanted.everything, wanted.domain, wanted.connector, states)

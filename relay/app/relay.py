@@ -84,7 +84,7 @@ class Relay:
     ) -> None:
         self.metrics = Metrics()
         self._file, self._resolver, self._times, self._delivery = file, resolver, times, delivery
-        self._observers = (self.metrics, *observers)
+        self._observers: tuple[Emit, ...] = (self.metrics, *observers)
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
         self._stack = AsyncExitStack()
