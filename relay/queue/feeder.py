@@ -72,6 +72,7 @@ class Feeder:
         self._hungry: dict[LaneState, None] = {}
         self._looks: deque[tuple[str, Cursor | None]] = deque()
         self._backlogged = 0
+        self._busy = False
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -118,6 +119,11 @@ class Feeder:
                     self._looks.append((domain, None))
         self._wake.set()
 
+    @property
+    def is_quiet(self) -> bool:
+        """True while it waits to be told of something."""
+        return not self._busy and not self._wake.is_set()
+
     def resume(self) -> None:
         """The recorder takes more."""
         if self._looks:
@@ -126,7 +132,9 @@ class Feeder:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
+            self._busy = False
             await self._wake.wait()
+            self._busy = True
             self._wake.clear()
             try:
                 while await self._step():

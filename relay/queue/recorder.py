@@ -65,6 +65,10 @@ class Recorder:
         """False while nothing more should be delivered."""
         return self._outstanding < _OUTSTANDING and self._store.writable
 
+    @property
+    def is_quiet(self) -> bool:
+        return not self._outstanding
+
     async def flush(self) -> None:
         """Returns when nothing is outstanding."""
         await self._empty.wait()

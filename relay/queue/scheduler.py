@@ -93,7 +93,6 @@ class Scheduler:
     async def start(self) -> None:
         self._open = True
         self._feeding = asyncio.create_task(self._feeder.run(), name="queue-feeder")
-        self._each_minute()
 
     async def stop(self, grace: float = 30.0) -> None:
         """Starts nothing more. Deliveries under way have `grace` seconds to end; those then cancelled are tried again after the next start."""
@@ -153,6 +152,11 @@ class Scheduler:
 
     # --- what operations need ---
 
+    @property
+    def is_quiet(self) -> bool:
+        """True while nothing is being read or recorded: all there is to do waits for hops, for time, or for mail."""
+        return self._feeder.is_quiet and self.recorder.is_quiet
+
     def lane(self, domain: str) -> Lane:
         """The lane of a domain by the configuration in force."""
         return self._lane_of(domain)
@@ -177,6 +181,8 @@ class Scheduler:
         state = self._lanes.get(lane.key)
         if state is None:
             state = self._lanes[lane.key] = LaneState(lane, self._now())
+            if self._minute is None:
+                self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute)
         else:
             state.lane = lane
         return state
@@ -394,4 +400,4 @@ class Scheduler:
         now = self._now()
         self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_idle(now)}
         self._feeder.look(self._lanes.values())
-        self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute)
+        self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute) if self._lanes else None

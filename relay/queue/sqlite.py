@@ -39,6 +39,7 @@ from relay.queue.store import (
     Row,
     Statistics,
     StoreError,
+    StoreUnavailable,
     StoreUnusable,
     TraceQuery,
     Waiting,
@@ -181,6 +182,11 @@ class SqliteStore:
         if order is Order.DELETE:
             future.add_done_callback(lambda _done: self._asked.set())
         return future
+
+    async def barrier(self) -> None:
+        """Returns when what was submitted before has been written, or refused."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._work(lambda _db: None)
 
     def _future(self) -> asyncio.Future[T]:
         return asyncio.get_running_loop().create_future()

@@ -1,0 +1,305 @@
+"""A queue whose clock, timers and hops belong to the test."""
+
+import asyncio
+import heapq
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from relay.config.models import Retry
+from relay.mail.address import NULL, Address, parse_mailbox
+from relay.mail.attempt import Attempt, Delivery, MessageBytes
+from relay.mail.envelope import Accepted, Envelope, Message, Notify, Recipient
+from relay.mail.events import Event
+from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.mail.plan import Encryption, Level, Plaintext, TlsPlan
+from relay.mail.tls import Certificate, TlsEvidence
+from relay.policy.route import Lane
+from relay.queue.intake import Intake
+from relay.queue.operations import Operations
+from relay.queue.reports import Ended, Fate, Report
+from relay.queue.scheduler import Limits, Scheduler
+from relay.queue.sqlite import SqliteStore
+
+E = TypeVar("E", bound=Event)
+
+START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+OK = Delivered(250, "2.0.0", "queued")
+LATER = Deferred(451, "4.2.1", "mailbox busy")
+DOWN = Deferred(451, "4.4.1", "cannot connect")
+NO = Bounced(550, "5.1.1", "no such user")
+
+PLAN = TlsPlan(Level.ENCRYPTION, Plaintext.NEVER, frozenset({Encryption("connector partner")}))
+
+
+def evidence() -> TlsEvidence:
+    certificate = Certificate(
+        "CN=mx", "CN=ca", ("mx.example",), ("192.0.2.1",), START, START, "ab" * 32, "sha256:AAAA="
+    )
+    return TlsEvidence("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519", "mx.example", (certificate,), ("self-signed",))
+
+
+class Clock:
+    """Stands still until it is told."""
+
+    def __init__(self, now: datetime = START) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Alarm:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeTimers:
+    """Timers that ring when the test moves the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._count = itertools.count()
+        self._alarms: list[tuple[datetime, int, Alarm]] = []
+
+    def call_at(self, when: datetime, callback: Callable[[], None]) -> Alarm:
+        alarm = Alarm(callback)
+        heapq.heappush(self._alarms, (when, next(self._count), alarm))
+        return alarm
+
+    @property
+    def next(self) -> datetime | None:
+        while self._alarms and self._alarms[0][2].cancelled:
+            heapq.heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else None
+
+    def ring(self) -> None:
+        """Everything that is due by the clock, as often as it asks again."""
+        while self.next is not None and self.next <= self._clock.now:
+            alarm = heapq.heappop(self._alarms)[2]
+            alarm.callback()
+
+
+@dataclass
+class Hops:
+    """The delivery. `says` maps an address, a domain or "" to its outcomes, in turn; the last one stays.
+
+    `gate`: attempts wait at a closed one. `seen` are the deliveries in the order in which they began.
+    """
+
+    clock: Clock
+    says: dict[str, list[Outcome | Exception]] = field(default_factory=dict)
+    seen: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    delivered: list[tuple[str, str]] = field(default_factory=list)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    running: int = 0
+    waiting: int = 0
+    most: int = 0
+    evidence: TlsEvidence | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def _outcome(self, recipient: Address) -> Outcome | Exception:
+        for name in (str(recipient), recipient.domain, ""):
+            if self.says.get(name):
+                outcomes = self.says[name]
+                return outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
+        return OK
+
+    async def __call__(self, delivery: Delivery) -> Sequence[Attempt]:
+        message = delivery.message
+        recipients = [message.envelope.recipients[index].address for index in delivery.indexes]
+        self.seen.append((message.id, tuple(map(str, recipients))))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            self.waiting += 1
+            await self.gate.wait()
+            self.waiting -= 1
+            self.bodies[message.id] = b"".join([chunk async for chunk in delivery.body.chunks()])
+            outcomes = {}
+            for index, recipient in zip(delivery.indexes, recipients, strict=True):
+                outcome = self._outcome(recipient)
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                outcomes[index] = outcome
+                if isinstance(outcome, Delivered):
+                    self.delivered.append((message.id, str(recipient)))
+        finally:
+            self.running -= 1
+        return [self.attempt(message, outcomes)]
+
+    def attempt(self, message: Message, outcomes: Mapping[int, Outcome]) -> Attempt:
+        listed = tuple(outcomes.items())
+        return Attempt(
+            message.id, self.clock(), "mx.example:25", "192.0.2.1", "partner", PLAN, self.evidence, listed, 0.25
+        )
+
+
+class Reporter:
+    """Composes failures, delays and successes, by NOTIFY as far as these tests care."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Fate, int]] = []
+        self.ended: list[Ended] = []
+        self.error: Exception | None = None
+
+    async def __call__(self, message: Message, body: MessageBytes, ended: Sequence[Ended]) -> Sequence[Report]:
+        if self.error is not None:
+            raise self.error
+        self.ended += ended
+        self.told += [(message.id, each.fate, each.index) for each in ended]
+        if message.envelope.sender.is_null:
+            return ()
+        back = Envelope(NULL, (Recipient(message.envelope.sender),))
+        kinds = {Fate.FAILED: "failure", Fate.DELAYED: "delay", Fate.DELIVERED: "success"}
+        content = b"Subject: report\r\n\r\n" + b"".join([chunk async for chunk in body.chunks()])[:100]
+        return [
+            Report(kinds[each.fate], str(message.envelope.recipients[each.index].address), back, content, "<dsn@x>")
+            for each in ended
+        ]
+
+
+class World:
+    """`settle` returns when nothing moves any more without the clock; `pass_` moves the clock, ringing every timer on its way."""
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self.path = path
+        self.clock = clock or Clock()
+        self.timers = FakeTimers(self.clock)
+        self.events: list[Event] = []
+        self.hops = Hops(self.clock)
+        self.reporter = Reporter()
+        self.retry = Retry()
+        self.lanes: dict[str, Lane] = {}
+        self.connectors: dict[str, str] = {}
+        self.concurrency = 20
+        self.rate = 0.0
+        self.limits = Limits()
+        self.room = 10**12
+
+    def lane_of(self, domain: str) -> Lane:
+        if domain in self.lanes:
+            return self.lanes[domain]
+        return Lane(domain, self.connectors.get(domain, "default"), self.concurrency, self.rate, self.retry)
+
+    async def open(self, **options: Any) -> None:
+        self.store = await SqliteStore.open(
+            self.path, emit=self.events.append, clock=self.clock, probe=lambda _path: self.room, pause=0, **options
+        )
+        self.scheduler = Scheduler(
+            self.store,
+            deliver=self.hops,
+            compose=self.reporter,
+            lane_of=self.lane_of,
+            emit=self.events.append,
+            clock=self.clock,
+            timers=self.timers,
+            limits=self.limits,
+            spread=lambda: 0.0,
+        )
+        self.intake = Intake(self.store, emit=self.events.append, accepted=self.scheduler.submit)
+        self.operations = Operations(self.store, self.scheduler, lane_of=self.lane_of, clock=self.clock)
+
+    async def start(self, **options: Any) -> None:
+        await self.open(**options)
+        await self.scheduler.start()
+
+    async def close(self, grace: float = 1.0) -> None:
+        await self.scheduler.stop(grace)
+        await self.store.close()
+
+    async def crash(self, copy: Path) -> "World":
+        """The same queue as a new process finds it after kill -9: what is on disk now. This one is thrown away."""
+        for suffix in ("", "-wal"):
+            file = self.path.with_name(self.path.name + suffix)
+            if file.exists():
+                shutil.copy(file, copy.with_name(copy.name + suffix))
+        self.hops.gate.set()
+        await self.close()
+        after = World(copy, self.clock)
+        after.retry, after.lanes, after.concurrency = self.retry, self.lanes, self.concurrency
+        after.hops.says = self.hops.says
+        return after
+
+    async def put(
+        self,
+        *recipients: str,
+        sender: str = "alice@example.org",
+        body: bytes = b"Subject: x\r\n\r\nhello\r\n",
+        **more: Any,
+    ) -> Message:
+        notify = more.pop("notify", frozenset[Notify]())
+        envelope = Envelope(
+            parse_mailbox(sender) if sender else NULL,
+            tuple(Recipient(parse_mailbox(each), notify) for each in recipients or ("bob@example.com",)),
+        )
+        accepted = Accepted(
+            self.clock(),
+            "192.0.2.9:25000",
+            "client.example",
+            "mx",
+            more.pop("protocol", "ESMTPS"),
+            tls=more.pop("tls", None),
+        )
+        incoming = self.intake.begin()
+        for start in range(0, len(body), 100_000):
+            incoming.write(body[start : start + 100_000])
+            if incoming.full:
+                await incoming.drain()
+        return await incoming.commit(envelope, accepted, **more)
+
+    async def settle(self) -> None:
+        """Until the store has no work, the scheduler's tasks wait, and nothing new has come of it for some rounds."""
+        quiet = 0
+        while quiet < 3:
+            before = self._signs()
+            await self.store.barrier()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.timers.ring()
+            still = self.scheduler.is_quiet and self.hops.running == self.hops.waiting
+            quiet = quiet + 1 if still and self._signs() == before else 0
+
+    def _signs(self) -> tuple[int, ...]:
+        return len(self.events), len(self.hops.seen), self.hops.running, len(self.reporter.told)
+
+    async def pass_(self, span: timedelta) -> None:
+        end = self.clock.now + span
+        await self.settle()
+        while (following := self.timers.next) is not None and following <= end:
+            self.clock.now = max(following, self.clock.now)
+            self.timers.ring()
+            await self.settle()
+        self.clock.now = end
+        self.timers.ring()
+        await self.settle()
+
+    async def states(self, message: Message | str) -> list[str]:
+        found = await self.operations.show(message if isinstance(message, str) else message.id)
+        return [each["state"] for each in found["recipients"]] if found else []
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@asynccontextmanager
+async def world(path: Path, **options: Any) -> AsyncIterator[World]:
+    made = World(path)
+    await made.start(**options)
+    try:
+        yield made
+    finally:
+        made.hops.gate.set()
+        await made.close()
