@@ -77,6 +77,7 @@ class Scheduler:
         self._workers: dict[asyncio.Task[None], Candidate] = {}
         self._starved: dict[LaneState, None] = {}  # could run but for the total
         self._held_up: dict[LaneState, None] = {}  # could run but for the store
+        self._crowded: dict[LaneState, None] = {}  # could be fed but for the memory
         self._alarms: dict[LaneState, Timer] = {}
         self._candidates = 0
         self._memory = 0
@@ -218,9 +219,13 @@ class Scheduler:
 
     def _fed(self, lane: LaneState, found: tuple[Waiting, ...]) -> bool:
         """What the feeder read: those of the recipients that are this lane's and in nobody's hands. False where not all had room."""
+        room = True
         for waiting in found:
-            if not self._open or self._candidates >= self._limits.candidates or len(lane.window) >= lane.depth:
-                return False
+            if self._candidates >= self._limits.candidates:
+                self._crowded[lane] = None
+            room = self._open and lane not in self._crowded and len(lane.window) < lane.depth
+            if not room:
+                break
             message, recipients = waiting.message, waiting.message.envelope.recipients
             standing = {
                 index: each
@@ -233,13 +238,17 @@ class Scheduler:
                 self.claims.take(candidate)
                 lane.window.append(candidate)
         self._pump(lane)
-        return True
+        return room
 
     def _dismiss(self, candidate: Candidate) -> None:
         """It waits no more: it begins, or it is forgotten."""
         self._candidates -= 1
         if candidate.stage is Stage.QUEUED:
             self._memory -= candidate.weight
+        if self._crowded:
+            lane = next(iter(self._crowded))
+            del self._crowded[lane]
+            self._feeder.feed(lane)
 
     def _clear(self, lane: LaneState) -> set[str]:
         """Forgets what is in the window; the domains that had something in it. The store still has it."""

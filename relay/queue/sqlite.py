@@ -178,7 +178,7 @@ class SqliteStore:
 
     def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
         listed = [(number(message), index) for message, index in rows]
-        future = self._work(partial(chores.amend, rows=listed, order=order, now=milliseconds(now)))
+        future = self.work(partial(chores.amend, rows=listed, order=order, now=milliseconds(now)))
         if order is Order.DELETE:
             future.add_done_callback(lambda _done: self._asked.set())
         return future
@@ -186,12 +186,17 @@ class SqliteStore:
     async def barrier(self) -> None:
         """Returns when what was submitted before has been written, or refused."""
         with contextlib.suppress(StoreUnavailable):
-            await self._work(lambda _db: None)
+            await self.work(lambda _db: None)
 
     def _future(self) -> asyncio.Future[T]:
         return asyncio.get_running_loop().create_future()
 
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """The answer of a function of a reading connection."""
+        return await self._asking.run(question)
+
+    def work(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Has a function of the writing connection called in the next transaction."""
         return self._submit(Chore(self._future(), work))
 
     def _submit(self, operation: Asked[T]) -> asyncio.Future[T]:
@@ -263,7 +268,7 @@ class SqliteStore:
         """One round of chores, a step at a time, each waiting for the transaction that carries the one before."""
         await self._drop_loose()
         await self._purge()
-        while await self._work(chores.give_back):
+        while await self.work(chores.give_back):
             pass
 
     async def _do_chores(self) -> None:
@@ -282,13 +287,13 @@ class SqliteStore:
     async def _drop_loose(self) -> None:
         """Chunks that no message needs: left by a crash, given up while they arrived, or of a large message that has ended."""
         for message in await self._scheduling.run(chores.loose):
-            while message not in self._arriving and not await self._work(partial(chores.drop_chunks, message=message)):
+            while message not in self._arriving and not await self.work(partial(chores.drop_chunks, message=message)):
                 pass
 
     async def _purge(self) -> None:
         before = milliseconds(self._clock() - self._keep)
         purged = False
-        while await self._work(partial(chores.purge, before=before)):
+        while await self.work(partial(chores.purge, before=before)):
             purged = True
         if purged:
             await self._submit(ForgetFacts(self._future()))

@@ -34,7 +34,7 @@ _RETRY = 0.5  # seconds between two tries to recover
 _BUSY = 1.0  # seconds that SQLite waits for somebody else's lock
 _CACHE_KIB = 16 * 1024
 _WAL_LIMIT = 64 * 2**20  # bytes it may keep on disk after a rush
-_PROBE = 256 * 1024
+_PROBE = 64 * 1024
 _SWITCH = 0.0005  # seconds
 
 # Errors that the operation is to blame for (a constraint, a misuse), not disk or database.

@@ -273,6 +273,20 @@ async def test_memory_for_bodies_is_bounded(tmp_path: Path) -> None:
     await made.close()
 
 
+async def test_a_crowd_of_destinations_is_served_in_turn_within_the_memory(tmp_path: Path) -> None:
+    made = World(tmp_path / "queue.db")
+    await made.open()
+    ids = {(await made.put(f"u@d{i % 50}.example")).id for i in range(300)}
+    await made.close()
+    after = World(tmp_path / "queue.db")
+    after.limits = Limits(candidates=5, deliveries=3)
+    await after.start()
+    await after.settle()
+    assert {each for each, _to in after.hops.delivered} == ids
+    assert after.hops.most == 3
+    await after.close()
+
+
 async def test_a_rate_is_kept(queue: World) -> None:
     queue.rate = 2.0
     for _ in range(6):
@@ -414,6 +428,19 @@ async def test_a_start_takes_up_what_was_left_large_or_small(tmp_path: Path) -> 
         await after.settle()
         assert {each for each, _to in after.hops.delivered} == ids | {large.id}
         assert after.hops.bodies[large.id] == b"0123456789" * 100_000
+
+
+@pytest.mark.parametrize("domains", [1, 40])
+async def test_a_backlog_is_worked_off_at_full_width(tmp_path: Path, domains: int) -> None:
+    made = World(tmp_path / "queue.db")
+    await made.open()
+    ids = {(await made.put(f"u@d{i % domains}.example")).id for i in range(400)}
+    await made.close()
+    async with world(tmp_path / "queue.db") as after:
+        await after.settle()
+        assert {each for each, _to in after.hops.delivered} == ids
+        assert len(after.hops.delivered) == 400
+        assert 10 <= after.hops.most <= 20 * domains
 
 
 async def test_a_clock_that_is_set_back_loses_nothing(queue: World) -> None:
