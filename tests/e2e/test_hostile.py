@@ -4,7 +4,6 @@ The full table of behaviours x levels is in tests/unit/outbound/test_levels.py; 
 """
 
 from collections.abc import Callable
-from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ async def test_it_waits_then_comes_back_and_the_wire_saw_nothing(case: str, pki:
         assert b"MAIL" not in server.clear
     assert [each.state for each in ended] == ["bounced"]
     assert len(heard.of(AttemptMade)) >= (2 if status != "5.1.1" else 1)
-    fields = message_from_bytes(report.content).get_payload()[1].get_payload()[1]  # type: ignore[index,union-attr]  # email's payloads
-    assert fields["Action"] == "failed"
-    assert fields["Status"] == status
+    fields = report.content.decode().splitlines()
+    assert "Action: failed" in fields
+    assert f"Status: {status}" in fields
     assert SECRET not in report.content  # headers only: the way home is in clear
