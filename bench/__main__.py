@@ -208,4 +208,5 @@ def main() -> None:
     print(json.dumps(report(results), indent=2))
 
 
-main()
+if __name__ == "__main__":
+    main()

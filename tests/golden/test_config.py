@@ -19,12 +19,14 @@ ENVIRONMENT = {"SECRET": SECRET, "YAML": "relay.example.com\ntrust: [1, 2]"}
 @pytest.mark.parametrize("case", CASES, ids=[case.stem for case in CASES])
 def test_problems_of_the_file_are_the_expected_ones(case: Path) -> None:
     expected = case.with_suffix(".txt")
+    lines: list[int] = []
     try:
         load(case, environment=ENVIRONMENT)
         found = ""
     except ConfigError as error:
         found = str(error).replace(f"{FOLDER}/", "") + "\n"
-        assert all(problem.line > 0 for problem in error.problems)
+        lines = [problem.line for problem in error.problems]
+    assert all(line > 0 for line in lines)
     if os.environ.get("GOLDEN_UPDATE"):
         expected.unlink(missing_ok=True)
         if found:
