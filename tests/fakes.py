@@ -4,7 +4,8 @@ import ipaddress
 from collections import Counter
 from dataclasses import dataclass, field
 
-from relay.dns.answers import AddressAnswer, Addresses
+from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
+from relay.mail.published import TlsaRecord
 from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
 
 
@@ -12,7 +13,9 @@ from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDo
 class FakeResolver:
     """A `relay.dns` Resolver. `mx_records`: domain to (preference, host)...; `hosts`: host to addresses; `failing`: names that SERVFAIL.
 
-    A name in none of them does not exist. `asked` counts the questions, as "mx NAME", "host NAME" and "configured NAME".
+    A name in none of them does not exist. `asked` counts the questions, as "mx NAME", "host NAME", "configured NAME", "tlsa NAME:PORT",
+    "alias NAME" and "txt NAME". Every answer about a name in `secure` is DNSSEC-secure; `aliases`: name to the name it stands for;
+    `tlsa_records`: "HOST:PORT" to lines such as "3 1 1 ab"; `texts`: name to TXT records; `dane`: why DANE cannot be used.
     """
 
     mx_records: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
@@ -20,6 +23,11 @@ class FakeResolver:
     failing: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    secure: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
+    tlsa_records: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    dane: str = "the resolver of this test does not validate"
 
     async def mx(self, domain: str) -> MxAnswer:
         self.asked[f"mx {domain}"] += 1
@@ -27,8 +35,9 @@ class FakeResolver:
             return LookupFailed("SERVFAIL")
         if domain in self.mx_records or domain in self.hosts or domain in self.skipped:
             records = tuple(MxRecord(*each) for each in self.mx_records.get(domain, ()))
-            return MxRecords(records, (self.skipped[domain],) if domain in self.skipped else ())
-        return NoDomain()
+            skipped = (self.skipped[domain],) if domain in self.skipped else ()
+            return MxRecords(records, skipped, secure=domain in self.secure)
+        return NoDomain(secure=domain in self.secure)
 
     async def addresses(self, host: str) -> AddressAnswer:
         return self._find("host", host)
@@ -44,6 +53,26 @@ class FakeResolver:
             return Addresses((ipaddress.ip_address(host),))
         except ValueError:
             pass
-        if host in self.hosts:
-            return Addresses(tuple(ipaddress.ip_address(each) for each in self.hosts[host]))
-        return NoDomain()
+        canonical = self.aliases.get(host, "")
+        name = canonical or host
+        secure = {host, name} <= self.secure
+        if name in self.hosts:
+            return Addresses(tuple(ipaddress.ip_address(each) for each in self.hosts[name]), secure, canonical)
+        return NoDomain(secure)
+
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        key = f"{host}:{port}"
+        self.asked[f"tlsa {key}"] += 1
+        if key in self.failing:
+            return LookupFailed("SERVFAIL", bogus=True)
+        lines = (line.split() for line in self.tlsa_records.get(key, ()))
+        records = tuple(TlsaRecord(int(usage), int(selector), int(kind), data) for usage, selector, kind, data in lines)
+        return TlsaRecords(records, secure=host in self.secure)
+
+    async def is_secure_alias(self, host: str) -> bool | LookupFailed:
+        self.asked[f"alias {host}"] += 1
+        return host in self.aliases and host in self.secure
+
+    async def txt(self, name: str) -> TxtAnswer:
+        self.asked[f"txt {name}"] += 1
+        return LookupFailed("SERVFAIL") if name in self.failing else TxtRecords(tuple(self.texts.get(name, ())))

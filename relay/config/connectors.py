@@ -29,6 +29,7 @@ from relay.config.values import (
     Text,
 )
 from relay.mail.plan import Level, Plaintext
+from relay.mail.published import Use
 
 DEFAULT = "default"
 
@@ -156,6 +157,11 @@ class OutboundSettings(Model):
     """SPKI pins of the leaf, in addition to the level. List the next one before a rotation."""
     tls_version: TlsVersionName = "TLSv1.2"
     """The lowest version."""
+    dane: Use = Use.AUTO
+    """TLSA records (RFC 7672): `auto` holds to them where they are published and DNSSEC-secure, `require` sends nowhere without them,
+    `off` leaves them out, only where `names` and `ca`, or `pins`, already fix who the hop is."""
+    mta_sts: Use = Use.AUTO
+    """MTA-STS (RFC 8461): `auto` holds to an enforced policy where there is one, `require` sends nowhere without one, `off` as for `dane`."""
     client_certificate: Text | None = None
     """A name in `certificates`, shown to the hop."""
     route: RouteOrMx = Route()

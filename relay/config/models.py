@@ -5,6 +5,7 @@ connectors for one domain, an accepted domain without a connector) is in `relay.
 in it is in `relay.config.load`.
 """
 
+import ipaddress
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -36,7 +37,7 @@ from relay.config.connectors import (
     with_defaults,
 )
 from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
-from relay.config.values import Count, Domain, Duration, HostPort, Mailbox, Net, NonEmpty, Pattern, Size
+from relay.config.values import Count, Domain, Duration, Flag, HostPort, Mailbox, Net, NonEmpty, Pattern, Size
 from relay.mail.address import AddressError, parse_mailbox
 from relay.mail.tls import SYSTEM_TRUST
 
@@ -163,6 +164,10 @@ def _resolver(value: Any) -> Literal["system"] | HostPort:
         raise ValueError(f"{str(value)[:80]!r}: write `system`, or address:port such as 127.0.0.1:53") from None
 
 
+# Docker's and systemd's stubs: they forward to whatever the machine uses, over a network that anyone may be on.
+_FORWARDERS = frozenset({"127.0.0.11", "127.0.0.53", "127.0.0.54"})
+
+
 class Dns(Model):
     resolver: Annotated[
         Literal["system"] | HostPort,
@@ -170,6 +175,23 @@ class Dns(Model):
         WithJsonSchema({"type": "string", "examples": ["system", "127.0.0.1:53"]}),
     ] = "system"
     """`system` (resolv.conf), or the address of a resolver."""
+    validating: Flag = False
+    """The resolver validates DNSSEC and is on this machine: only then is DANE used. It is put to the test at the start."""
+
+    @model_validator(mode="after")
+    def _near(self) -> Self:
+        """The AD bit is believed from a loopback address only: on the way from anywhere else anyone can set it."""
+        if not self.validating:
+            return self
+        if self.resolver == "system":
+            raise ValueError("`validating` needs `resolver` to name the validating resolver, such as 127.0.0.1:53")
+        host = self.resolver.host
+        if not ipaddress.ip_address(host).is_loopback or host in _FORWARDERS:
+            raise ValueError(
+                f"`validating` is believed of a resolver on a loopback address of this machine only, and {host} is not one that "
+                "validates here: run unbound beside the relay and name it, such as 127.0.0.1:53"
+            )
+        return self
 
 
 class Accept(Model):

@@ -4,7 +4,7 @@ Yields contradictions with the place they stand at; `relay.config.load` finds th
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from relay.config.connectors import (
@@ -16,6 +16,7 @@ from relay.config.connectors import (
 from relay.config.models import Config, ListenerKind, Switch
 from relay.config.values import Network
 from relay.mail.plan import Level, Plaintext
+from relay.mail.published import Use
 
 Place = tuple[str | int, ...]
 
@@ -174,11 +175,14 @@ def _outbound(
         yield found(
             "pins", "a pin holds only where TLS is required, and this is opportunistic: write `tls: encryption`"
         )
-    if level is Level.DOMAIN and acting.names is None and acting.route.by_mx:
+    vouched = Use.REQUIRE in (acting.dane, acting.mta_sts)
+    if level is Level.DOMAIN and acting.names is None and acting.route.by_mx and not vouched:
         yield found(
             "tls",
-            "level domain with delivery by MX needs `names`: the MX host's name comes from DNS that anyone can forge",
+            "level domain with delivery by MX needs `names`, or `dane: require` or `mta_sts: require`: "
+            "the MX host's name comes from DNS that anyone can forge",
         )
+    yield from _published(config, place, acting, own)
     if (
         acting.route.auth is not None
         and level is Level.OPPORTUNISTIC
@@ -188,6 +192,28 @@ def _outbound(
         yield found("route", "`auth` at level opportunistic could send the password in clear: write `tls: certificate`")
     if "client_certificate" in own and config.certificates is None:
         yield found("client_certificate", "there are no `certificates` to find it in", "certificates")
+
+
+def _published(
+    config: Config, place: Place, acting: OutboundConnector, own: Collection[str]
+) -> Iterator[Contradiction]:
+    """`dane` and `mta_sts`: left out only where the connector says itself who the hop is, required only where they can be had."""
+    against: tuple[str, ...] = ("defaults",) if place[0] != "defaults" else ()
+    fixed = acting.tls is Level.DOMAIN and acting.names and acting.ca
+    pinned = acting.pins and acting.tls is not Level.OPPORTUNISTIC
+    for key, use in (("dane", acting.dane), ("mta_sts", acting.mta_sts)):
+        if key in own and use is Use.OFF and not (fixed or pinned):
+            yield Contradiction(
+                (*place, key),
+                f"`{key}: off` is for a connector that says itself who the hop is: write `tls: domain` with `names` and `ca`, or `pins`",
+                against,
+            )
+    if "dane" in own and acting.dane is Use.REQUIRE and not config.dns.validating:
+        yield Contradiction(
+            (*place, "dane"),
+            "`dane: require` needs a validating resolver: without `dns: {resolver: ..., validating: true}` all this mail would wait",
+            (*against, "dns"),
+        )
 
 
 def _exceptions(config: Config) -> Iterator[Contradiction]:

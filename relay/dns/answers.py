@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Protocol
 
+from relay.mail.published import TlsaRecord
 from relay.policy.route import LookupFailed, MxAnswer, NoDomain
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -14,12 +15,34 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """A and AAAA together, IPv4 first, each in the server's order. Empty: the name exists and has no address."""
+    """A and AAAA together, IPv4 first, each in the server's order. Empty: the name exists and has no address.
+
+    `secure`: all of it, aliases included, is DNSSEC-secure. `canonical` is the name at the end of the aliases, "" where there are none.
+    """
 
     addresses: tuple[IpAddress, ...]
+    secure: bool = False
+    canonical: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsaRecords:
+    """Empty: the name does not exist, or has no TLSA record. `secure` says whether DNSSEC vouches for that, or for the records."""
+
+    records: tuple[TlsaRecord, ...]
+    secure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TxtRecords:
+    """Each record with its strings joined (RFC 7208 section 3.3). Empty: no such name, or no TXT record."""
+
+    texts: tuple[str, ...]
 
 
 AddressAnswer = Addresses | NoDomain | LookupFailed
+TlsaAnswer = TlsaRecords | LookupFailed
+TxtAnswer = TxtRecords | LookupFailed
 
 
 class Resolver(Protocol):
@@ -35,4 +58,21 @@ class Resolver(Protocol):
 
     async def configured_addresses(self, host: str) -> AddressAnswer:
         """The addresses of a host that the admin named: /etc/hosts first, then DNS with the system's search list, as getaddrinfo does."""
+        ...
+
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        """The TLSA records at _PORT._tcp.HOST (RFC 6698 section 3)."""
+        ...
+
+    async def is_secure_alias(self, host: str) -> bool | LookupFailed:
+        """True where the name itself is a DNSSEC-secure CNAME, wherever that leads (RFC 7672 section 2.2.2)."""
+        ...
+
+    async def txt(self, name: str) -> TxtAnswer:
+        """The TXT records of a name; underscores are fine in it."""
+        ...
+
+    @property
+    def dane(self) -> str:
+        """Why DANE cannot be used with this resolver, "" where it can: it is declared to validate, is near, and has shown it."""
         ...

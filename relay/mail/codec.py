@@ -11,7 +11,7 @@ from typing import Any
 from relay.mail.address import Address
 from relay.mail.envelope import Accepted, Body, Envelope, Notify, Recipient, Ret
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, PolicyApplied, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
 from relay.mail.tls import Certificate, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
 
 Json = dict[str, Any]
@@ -72,6 +72,13 @@ def demand_json(demand: Demand) -> Json:
             return {"demand": "pins", "source": source, "pins": list(pins)}
         case TlsVersion(source, minimum):
             return {"demand": "tls-version", "source": source, "minimum": minimum}
+        case Tlsa(source, base, records, names):
+            shown = [str(record) for record in records]
+            return {"demand": "tlsa", "source": source, "base": base, "records": shown, "names": list(names)}
+        case StsMx(source, host, patterns):
+            return {"demand": "sts-mx", "source": source, "host": host, "patterns": list(patterns)}
+        case RequireTls(source, vouched):
+            return {"demand": "requiretls", "source": source, "vouched": vouched or None}
     raise TypeError(f"no JSON form for {type(demand).__name__}")
 
 
@@ -87,6 +94,17 @@ def plan_json(plan: TlsPlan | None) -> Json | None:
         "demands": demands,
         "client_certificate": plan.client_certificate or None,
         "until": time_text(plan.until) if plan.until else None,
+        "published": [_applied_json(each) for each in plan.published],
+    }
+
+
+def _applied_json(policy: PolicyApplied) -> Json:
+    return {
+        "policy": policy.kind.value,
+        "domain": policy.domain,
+        "strings": list(policy.strings),
+        "mx": list(policy.mx),
+        "enforced": policy.enforced,
     }
 
 

@@ -1,13 +1,14 @@
 """What one delivery to one host must satisfy: a set of demands, each with its source (design: "a plan is a set of demands").
 
-Only the nouns. `relay.policy.plan` chooses a plan, `relay.policy.verdict` judges evidence against it.
-A published policy (DANE, MTA-STS, REQUIRETLS) joins by adding a demand type here and its judgement there; an unknown one fails closed.
+Only the nouns. `relay.policy.plan` chooses a plan, `relay.policy.verdict` judges evidence against it; an unknown demand fails closed.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+
+from relay.mail.published import PolicyKind, TlsaRecord
 
 
 class Level(StrEnum):
@@ -70,11 +71,55 @@ class TlsVersion(Demand):
 
 
 @dataclass(frozen=True, slots=True)
+class Tlsa(Demand):
+    """One of the usable `records` matches the presented chain (RFC 7672 section 3). `names` count for usage DANE-TA(2) only.
+
+    `base` is the TLSA base domain, whose records these are.
+    """
+
+    base: str
+    records: tuple[TlsaRecord, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StsMx(Demand):
+    """The MX host is one that the MTA-STS policy lists (RFC 8461 section 4.1)."""
+
+    host: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequireTls(Demand):
+    """The hop offers REQUIRETLS inside TLS (RFC 8689 section 4.2.1). `vouched` says who vouches for the host's name, "" where nobody does."""
+
+    vouched: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyApplied:
+    """A published policy as it concerns one host: for reports (RFC 8460), which judge it by itself, and for people.
+
+    `domain` is the policy domain: the recipient's for MTA-STS, the TLSA base domain for DANE. `strings` are the policy's own lines, `mx`
+    its host patterns. `demands` is what it asks; where `enforced` they are in the plan too, else (mode testing) only reported.
+    """
+
+    kind: PolicyKind
+    domain: str
+    strings: tuple[str, ...] = ()
+    mx: tuple[str, ...] = ()
+    demands: frozenset[Demand] = frozenset()
+    enforced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class TlsPlan:
     """`level` names the strongest demand of the connector, for people; `demands` is what is judged.
 
     `plaintext` counts only while no demand asks for TLS. `client_certificate` is a name in our certificates, "" for none.
     `until` is the moment (UTC) at which the exception that weakens this plan ends; None where no exception is in it.
+    `published` are the policies found for the host, enforced or not.
     """
 
     level: Level
@@ -82,6 +127,7 @@ class TlsPlan:
     demands: frozenset[Demand] = frozenset()
     client_certificate: str = ""
     until: datetime | None = None
+    published: tuple[PolicyApplied, ...] = ()
 
     def adding(self, demands: Iterable[Demand]) -> "TlsPlan":
         """The plan with more demands. Union is the only way to combine: nothing published can take a demand away."""
@@ -95,4 +141,5 @@ class TlsPlan:
     @property
     def trusts(self) -> frozenset[str]:
         """The trust stores that evidence must have been checked against before it can be judged."""
-        return frozenset(demand.trust for demand in self.demands if isinstance(demand, Pkix))
+        reported = (demand for policy in self.published for demand in policy.demands)
+        return frozenset(demand.trust for demand in (*self.demands, *reported) if isinstance(demand, Pkix))

@@ -24,6 +24,7 @@ from relay.config.connectors import (
 from relay.config.models import Config, Limits, Listener, Switch
 from relay.config.values import duration_text
 from relay.mail.plan import Level, Plaintext
+from relay.mail.published import Use
 from relay.mail.tls import TLS_VERSIONS
 from relay.policy.book import RuleBook
 from relay.policy.difference import changes, few, from_to, more_names, more_networks, unknown
@@ -109,7 +110,9 @@ def _limits(old: Config, new: Config) -> Iterator[str]:
 
 
 def _dns(old: Config, new: Config) -> Iterator[str]:
-    for key in type(old.dns).model_fields:
+    if old.dns.validating and not new.dns.validating:
+        yield "dns.validating goes from true to false: DANE is not used any more"
+    for key in type(old.dns).model_fields.keys() - {"validating"}:
         yield from (f"dns.{each}" for each in from_to(old.dns, new.dns, key))
 
 
@@ -253,6 +256,15 @@ def _tls_version(pair: _Pair) -> Iterator[str]:
         yield f"tls_version goes from {pair.old.tls_version} to {pair.new.tls_version}"
 
 
+def _published(pair: _Pair) -> Iterator[str]:
+    """`off` is less than `auto`, which is less than `require`."""
+    ranks = (Use.OFF, Use.AUTO, Use.REQUIRE)
+    for key in ("dane", "mta_sts"):
+        before, after = getattr(pair.old, key), getattr(pair.new, key)
+        if ranks.index(after) < ranks.index(before):
+            yield f"{key} goes from {before.value} to {after.value}"
+
+
 def _client_certificate(pair: _Pair) -> Iterator[str]:
     if pair.old.client_certificate is not None:
         yield from from_to(pair.old, pair.new, "client_certificate")
@@ -292,13 +304,15 @@ _DELIVERY: tuple[Callable[[_Pair], Iterable[str]], ...] = (
     _ca,
     _pins,
     _tls_version,
+    _published,
     _client_certificate,
     _route,
     _retry,
 )
 _DELIVERY_KEYS = HARMLESS[OutboundSettings].keys() | {
     *("name", "direction", "match"),
-    *("tls", "plaintext", "names", "ca", "pins", "tls_version", "client_certificate", "route", "retry"),
+    *("tls", "plaintext", "names", "ca", "pins", "tls_version", "dane", "mta_sts"),
+    *("client_certificate", "route", "retry"),
 }
 
 _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {

@@ -27,22 +27,27 @@ class MxRecords:
     """What the MX look-up gave, in the order to prefer among equals. Empty: the domain exists and has no MX record.
 
     `skipped` says of each MX record that was left out why it can not name a host (an IP address, not a host name).
+    `secure`: the records, or the proof that there are none, are DNSSEC-secure, and so is every alias on the way to them.
     """
 
     records: tuple[MxRecord, ...]
     skipped: tuple[str, ...] = ()
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NoDomain:
-    """NXDOMAIN."""
+    """NXDOMAIN. `secure` where DNSSEC proves it."""
+
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LookupFailed:
-    """SERVFAIL, a timeout: nothing is known."""
+    """SERVFAIL, a timeout: nothing is known. `bogus` where the resolver says that DNSSEC signatures do not verify (RFC 8914)."""
 
     text: str
+    bogus: bool = False
 
 
 MxAnswer = MxRecords | NoDomain | LookupFailed
