@@ -289,6 +289,13 @@ class OutboundConnector(OutboundSettings):
     match: OutboundMatch
     """Whose mail it governs."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """True where the connector says itself who the hop is: fixed names under a fixed CA, or pinned keys."""
+        if self.tls is Level.OPPORTUNISTIC:
+            return False
+        return bool(self.pins or (self.tls is Level.DOMAIN and self.names and self.ca))
+
     def source_of(self, *keys: str) -> str:
         """Who asks for what these keys say: the connector where it wrote one of them itself, else the defaults."""
         own = self.name != DEFAULT and any(key in self.model_fields_set for key in keys)
@@ -315,6 +322,7 @@ class TlsException(Model):
 
 
 _MERGED = ("retry", "limits")
+_PUBLISHED = ("dane", "mta_sts")
 
 
 def with_defaults(
@@ -323,7 +331,7 @@ def with_defaults(
     """The connector with `defaults.outbound` where it says nothing itself. `model_fields_set` stays what it wrote itself.
 
     `retry` and `limits` are joined key by key; a route is taken whole. A default that could not stand beside the connector's own
-    level (plaintext above opportunistic) is left out.
+    level (plaintext above opportunistic; published policy `off` without fixed names or pins) is left out.
     """
     own = frozenset() if replace_all else connector.model_fields_set
     values = {
@@ -337,4 +345,8 @@ def with_defaults(
             values[field] = getattr(defaults, field).model_copy(update=update)
     if values["tls"] is not Level.OPPORTUNISTIC and "plaintext" not in own:
         values["plaintext"] = None
-    return OutboundConnector.model_construct(_fields_set=set(own), **values)
+    made = OutboundConnector.model_construct(_fields_set=set(own), **values)
+    if replace_all or made.is_fixed:
+        return made
+    loose = {key: Use.AUTO for key in _PUBLISHED if key not in own and values[key] is Use.OFF}
+    return OutboundConnector.model_construct(_fields_set=set(own), **(values | loose))

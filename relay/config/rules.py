@@ -199,10 +199,8 @@ def _published(
 ) -> Iterator[Contradiction]:
     """`dane` and `mta_sts`: left out only where the connector says itself who the hop is, required only where they can be had."""
     against: tuple[str, ...] = ("defaults",) if place[0] != "defaults" else ()
-    fixed = acting.tls is Level.DOMAIN and acting.names and acting.ca
-    pinned = acting.pins and acting.tls is not Level.OPPORTUNISTIC
     for key, use in (("dane", acting.dane), ("mta_sts", acting.mta_sts)):
-        if key in own and use is Use.OFF and not (fixed or pinned):
+        if key in own and use is Use.OFF and not acting.is_fixed:
             yield Contradiction(
                 (*place, key),
                 f"`{key}: off` is for a connector that says itself who the hop is: write `tls: domain` with `names` and `ca`, or `pins`",

@@ -43,7 +43,10 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """`envid` is xtext as received, "" if none. `smtputf8` says that MAIL asked for it (RFC 6531)."""
+    """`envid` is xtext as received, "" if none. `smtputf8` says that MAIL asked for it (RFC 6531).
+
+    `requiretls`: MAIL asked for TLS all the way; `tls_optional`: the submitter wants delivery rather than TLS, and may say so (RFC 8689).
+    """
 
     sender: Address
     recipients: tuple[Recipient, ...] = ()
@@ -51,6 +54,8 @@ class Envelope:
     smtputf8: bool = False
     ret: Ret = Ret.UNSET
     envid: str = ""
+    requiretls: bool = False
+    tls_optional: bool = False
 
     def to(self, recipients: tuple[Recipient, ...]) -> "Envelope":
         """The same envelope for some of its recipients."""

@@ -23,12 +23,14 @@ from relay.mail.tls import TlsFailure
 from relay.outbound.attempt import Attempts, Job
 from relay.outbound.client import Timeouts
 from relay.outbound.connection import ClientTls, Connection, Target
-from relay.outbound.lookup import ask_addresses, find_hosts, fit_addresses, in_order, shuffled
+from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, in_order, shuffled
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import Pool, PoolLimits
+from relay.outbound.publications import NothingPublished, Publications, Way
 from relay.outbound.ways import Ways
-from relay.policy.book import IpAddress, RuleBook
+from relay.policy.book import RuleBook
 from relay.policy.plan import running_exception
+from relay.policy.published import Published
 from relay.policy.remedy import remedy
 from relay.policy.route import SMTP_PORT, Unroutable
 
@@ -44,25 +46,6 @@ class OutboundSettings:
     port: int = SMTP_PORT
     addresses: int = 8
     refusals: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewHop:
-    """`trouble` is why mail could not go there, "" where it could."""
-
-    hop: HostPort
-    addresses: tuple[IpAddress, ...]
-    plan: TlsPlan
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What would be tried for a domain now. `unroutable` where no host could be found."""
-
-    connector: OutboundConnector
-    hops: tuple[PreviewHop, ...]
-    unroutable: Unroutable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +69,12 @@ class Outbound:
         ourselves: Callable[[], Ourselves],
         clock: Callable[[], datetime],
         emit: Emit,
+        publications: Publications = NothingPublished(),  # noqa: B008 - it has no state
         chance: random.Random | None = None,
         settings: OutboundSettings = OutboundSettings(),
     ) -> None:
         self._book, self._resolver, self._ourselves = book, resolver, ourselves
+        self._publications = publications
         self._clock, self._emit = clock, emit
         self._chance = chance or random.SystemRandom()
         self._settings = settings
@@ -106,24 +91,6 @@ class Outbound:
             attempts.extend(await self._deliver(ways, delivery, group))
         self._tell_withheld(delivery, attempts)
         return attempts
-
-    async def preview(self, domain: str) -> Preview:
-        """What `deliver` would try for a recipient of `domain`, without connecting anywhere."""
-        ways, now, ourselves = self._current(), self._clock(), self._ourselves()
-        connector = ways.connector(domain)
-        hosts = await find_hosts(self._resolver, connector, domain, ourselves, self._settings.port)
-        if isinstance(hosts, Bounced | Deferred):
-            return Preview(connector, (), hosts)
-        found: list[PreviewHop] = []
-        for hop in (hop for group in hosts for hop in group):
-            plan = ways.plan(connector, domain, hop.host, now)
-            answer = await ask_addresses(self._resolver, connector, hop)
-            addresses = fit_addresses(connector, hop, answer, ourselves)
-            if isinstance(addresses, Bounced | Deferred):
-                found.append(PreviewHop(hop, (), plan, addresses.text))
-            else:
-                found.append(PreviewHop(hop, addresses, plan))
-        return Preview(connector, tuple(found))
 
     def _current(self) -> Ways:
         book, day = self._book(), self._clock().date()
@@ -144,19 +111,35 @@ class Outbound:
         if isinstance(hosts, Bounced | Deferred):
             return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
         walk = _Walk(job, group.indexes)
-        for hop in in_order(hosts, self._chance, self._pool.is_warm):
-            plan = ways.plan(connector, group.domain, hop.host, self._clock())
+        await self._walk(ways, group, hosts, walk)
+        if walk.waiting and walk.by_sts is not None and await self._publications.recheck(walk.by_sts):
+            # RFC 8461 section 5.1: no failure under an MTA-STS policy that has been replaced meanwhile.
+            walk.begin_again()
+            await self._walk(ways, group, hosts, walk)
+        return walk.end()
+
+    async def _walk(self, ways: Ways, group: _Group, hosts: Hosts, walk: "_Walk") -> None:
+        """Along the hosts until all recipients are settled or enough has been tried."""
+        connector, domain, ourselves = group.connector, group.domain, self._ourselves()
+        uses = ways.uses(connector, domain, tls_optional=walk.job.message.envelope.tls_optional)
+        for hop in in_order(hosts.groups, self._chance, self._pool.is_warm):
+            way = Way(connector, domain, hop, hosts.secure)
+            published = await self._publications.find(way, uses)
+            walk.is_at(way, published)
+            plan = ways.plan(connector, domain, hop.host, self._clock(), published)
+            if isinstance(plan, Deferred):
+                walk.withheld(self._clock(), hop, plan)
+                continue
             answer = await ask_addresses(self._resolver, connector, hop)
             targets = ways.targets(connector, hop, plan, answer, ourselves)
             if isinstance(targets, Bounced | Deferred):
                 walk.dead_end(self._clock(), hop, plan, targets)
                 continue
             for target in self._ordered(hop, targets):
-                tried = await self._attempts.at(job, target, walk.waiting)
+                tried = await self._attempts.at(walk.job, target, walk.waiting)
                 walk.went(tried.attempts, said_mail=tried.said_mail)
                 if walk.is_over(self._settings):
-                    return walk.attempts
-        return walk.end()
+                    return
 
     def _ordered(self, hop: HostPort, targets: Sequence[Target]) -> Sequence[Target]:
         """The addresses of a hop in the order to try them: connected ones first, else by chance, both families in turns."""
@@ -195,17 +178,33 @@ class _Walk:
     """How far a group has come on its way along the hops."""
 
     def __init__(self, job: Job, indexes: Sequence[int]) -> None:
+        self.job = job
         self.attempts: list[Attempt] = []
         self.waiting: list[int] = list(indexes)
-        self._job = job
+        self.by_sts: Way | None = None
         self._tried = self._refusals = 0
         self._dead_ends: list[Unroutable] = []
+
+    def begin_again(self) -> None:
+        """The same hosts once more. What was recorded stays."""
+        self._tried = self._refusals = 0
+        self._dead_ends.clear()
+
+    def is_at(self, way: Way, published: Published) -> None:
+        """Notes whose MTA-STS policy, if any, may be what keeps the mail from its hosts."""
+        if published.sts.demands or published.sts.withheld is not None:
+            self.by_sts = way
+
+    def withheld(self, at: datetime, hop: HostPort, why: Deferred) -> None:
+        """A host that published policy keeps mail from: nobody connects to it."""
+        self._dead_ends.append(why)
+        self.attempts.append(self.job.record(at, str(hop), "", None, dict.fromkeys(self.waiting, why)))
 
     def dead_end(self, at: datetime, hop: HostPort, plan: TlsPlan, why: Unroutable) -> None:
         """A host without an address to try. As long as others are left it only defers."""
         self._dead_ends.append(why)
         soft = Deferred(451, f"4{why.status[1:]}", why.text)
-        self.attempts.append(self._job.record(at, str(hop), "", plan, dict.fromkeys(self.waiting, soft)))
+        self.attempts.append(self.job.record(at, str(hop), "", plan, dict.fromkeys(self.waiting, soft)))
 
     def went(self, attempts: Sequence[Attempt], *, said_mail: bool) -> None:
         self.attempts.extend(attempts)

@@ -5,6 +5,7 @@ RFC 5321 section 5.1. Chance comes in as an argument: equally good hosts and add
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from relay.config.models import OutboundConnector
@@ -18,17 +19,28 @@ from relay.policy.route import LOOPS, LookupFailed, MxRecords, Unroutable, hops,
 HostGroups = tuple[tuple[HostPort, ...], ...]
 """Best first; the hosts of one group are equally good."""
 
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """`secure`: nobody but the domain can have named these hosts: DNSSEC vouches for them, or they are the admin's smart hosts."""
+
+    groups: HostGroups
+    secure: bool
+
+
 T = TypeVar("T")
 NOT_ASKED = MxRecords(())
 
 
 async def find_hosts(
     resolver: Resolver, connector: OutboundConnector, domain: str, ourselves: Ourselves, port: int
-) -> HostGroups | Unroutable:
+) -> Hosts | Unroutable:
     """Smart hosts in their order, each for itself; MX hosts by preference."""
     if not needs_mx(connector, domain):
         found = hops(connector, domain, NOT_ASKED, ourselves=ourselves.names, port=port)
-        return found if isinstance(found, Bounced | Deferred) else tuple((each,) for each in found)
+        if isinstance(found, Bounced | Deferred):
+            return found
+        return Hosts(tuple((each,) for each in found), secure=not connector.route.by_mx)
     answer = await resolver.mx(domain)
     found = hops(connector, domain, answer, ourselves=ourselves.names, port=port)
     if isinstance(found, Bounced | Deferred):
@@ -39,7 +51,7 @@ async def find_hosts(
     groups: dict[int, dict[HostPort, None]] = {}
     for hop in found:
         groups.setdefault(preferences.get(hop.host, 0), {})[hop] = None
-    return tuple(tuple(group) for group in groups.values())
+    return Hosts(tuple(tuple(group) for group in groups.values()), isinstance(answer, MxRecords) and answer.secure)
 
 
 def in_order(groups: HostGroups, chance: random.Random, is_warm: Callable[[HostPort], bool]) -> tuple[HostPort, ...]:

@@ -16,7 +16,8 @@ from relay.outbound.connection import Target
 from relay.outbound.lookup import fit_addresses
 from relay.outbound.ourselves import Ourselves
 from relay.policy.book import RuleBook
-from relay.policy.plan import choose_plan
+from relay.policy.plan import choose_plan, running_exception
+from relay.policy.published import Published, Uses, join, uses
 from relay.policy.route import Unroutable
 
 MANY = 10_000
@@ -37,12 +38,13 @@ class Ways:
     def __init__(self, book: RuleBook, day: date) -> None:
         self.book, self.day = book, day
         self._connectors: dict[str, OutboundConnector] = {}
-        self._plans: dict[tuple[str, str, str], TlsPlan] = {}
+        self._uses: dict[tuple[str, str, bool], Uses] = {}
+        self._plans: dict[tuple[str, str, str], tuple[Published, TlsPlan | Deferred]] = {}
         self._found: dict[tuple[str, HostPort, TlsPlan], _Found] = {}
 
     def serves(self, book: RuleBook, day: date) -> bool:
         """False where new ways are due: the configuration or the day is another, or there is too much in here."""
-        size = max(len(self._connectors), len(self._plans), len(self._found))
+        size = max(len(self._connectors), len(self._uses), len(self._plans), len(self._found))
         return book is self.book and day == self.day and size < MANY
 
     def connector(self, domain: str) -> OutboundConnector:
@@ -51,12 +53,25 @@ class Ways:
             connector = self._connectors[domain] = self.book.outbound_for(domain)
         return connector
 
-    def plan(self, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
+    def uses(self, connector: OutboundConnector, domain: str, *, tls_optional: bool) -> Uses:
+        """What mail to `domain` makes of published policy."""
+        key = (connector.name, domain, tls_optional)
+        found = self._uses.get(key)
+        if found is None:
+            exception = running_exception(self.book, domain, self.day)
+            found = self._uses[key] = uses(connector, exception, tls_optional=tls_optional)
+        return found
+
+    def plan(
+        self, connector: OutboundConnector, domain: str, host: str, now: datetime, published: Published
+    ) -> TlsPlan | Deferred:
+        """The plan for a host with what is published about it, or why mail must not go there."""
         key = (connector.name, domain, host)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = choose_plan(self.book, connector, domain, host, now)
-        return plan
+        found = self._plans.get(key)
+        if found is None or (found[0] is not published and found[0] != published):
+            plan = join(choose_plan(self.book, connector, domain, host, now), published)
+            found = self._plans[key] = published, plan
+        return found[1]
 
     def targets(
         self, connector: OutboundConnector, hop: HostPort, plan: TlsPlan, answer: AddressAnswer, ourselves: Ourselves

@@ -7,8 +7,10 @@ a failing DANE is never excused by MTA-STS (RFC 8461 section 2).
 
 from dataclasses import dataclass, replace
 
+from relay.config.connectors import OutboundConnector, TlsException
 from relay.mail.outcome import Deferred
 from relay.mail.plan import Demand, Pkix, PolicyApplied, Tlsa, TlsPlan
+from relay.mail.published import Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,29 @@ class Published:
 
 
 UNPUBLISHED = Published()
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What a delivery makes of each kind of published policy."""
+
+    dane: Use
+    sts: Use
+
+
+def uses(connector: OutboundConnector, exception: TlsException | None, *, tls_optional: bool = False) -> Uses:
+    """`exception` is the one that runs for the domain. `tls_optional`: the submitter said `TLS-Required: No`, and may (RFC 8689 section 5).
+
+    `off` stands on the connector's own names and keys: an exception that lifts these lifts it too. What an admin requires holds for every
+    message; a submitter can only let go of what others published.
+    """
+
+    def one(use: Use) -> Use:
+        if use is Use.OFF and exception is not None:
+            use = Use.AUTO
+        return Use.OFF if use is Use.AUTO and tls_optional else use
+
+    return Uses(one(connector.dane), one(connector.mta_sts))
 
 
 def join(plan: TlsPlan, published: Published) -> TlsPlan | Deferred:

@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from relay.config.connectors import InboundConnector, Retry, Route
+from relay.config.connectors import (
+    InboundConnector,
+    OutboundConnector,
+    OutboundSettings,
+    Retry,
+    Route,
+    with_defaults,
+)
 from relay.config.models import Dns, Listener
 from relay.config.references import reference_errors
 from relay.config.shape import shape_errors
 from relay.config.values import HostPort
+from relay.mail.published import Use
 from relay.tls.selfsigned import create_self_signed
 from tests.unit.config.builders import loaded, problems
 from tests.unit.config.test_advice import NOW, ROOT
@@ -98,3 +106,17 @@ def test_client_certificates_are_found_by_file_and_by_name(tmp_path: Path) -> No
         "defaults.outbound.client_certificate: no certificate `other` with its key is in the folder: "
         "write a file's name without .pem, or a name in one; there: relay.example.com"
     ]
+
+
+def test_a_default_that_leaves_policy_out_is_not_inherited_by_a_connector_that_fixes_nothing() -> None:
+    fixed = {"tls": "domain", "names": ["a.example"], "ca": "system", "dane": "off", "mta_sts": "off"}
+    defaults = OutboundSettings.model_validate(fixed)
+
+    def acting(**keys: object) -> tuple[Use, Use]:
+        values = {"name": "c", "direction": "outbound", "match": {"recipient_domains": ["c.example"]}, **keys}
+        made = with_defaults(OutboundConnector.model_validate(values), defaults)
+        return made.dane, made.mta_sts
+
+    assert acting() == (Use.OFF, Use.OFF)
+    assert acting(tls="encryption") == (Use.AUTO, Use.AUTO)
+    assert acting(tls="encryption", mta_sts="require") == (Use.AUTO, Use.REQUIRE)

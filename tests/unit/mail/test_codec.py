@@ -92,6 +92,7 @@ def test_plan() -> None:
         ],
         "client_certificate": "us.example",
         "until": "2026-11-22T12:00:00.123Z",
+        "published": [],
     }
     loose = plan_json(TlsPlan(Level.OPPORTUNISTIC, Plaintext.IF_TLS_FAILS))
     assert loose is not None

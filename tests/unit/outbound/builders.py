@@ -17,6 +17,7 @@ from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import PoolLimits
+from relay.outbound.publications import NothingPublished, Publications
 from relay.policy.book import RuleBook
 from relay.tls.trust import TrustStores
 from tests.fakes import FakeResolver
@@ -78,6 +79,7 @@ class World:
     settings: OutboundSettings = field(default_factory=lambda: OutboundSettings(timeouts=PATIENT))
     events: list[Event] = field(default_factory=list)
     seed: int = 1
+    publications: Publications = field(default_factory=NothingPublished)
 
     def __post_init__(self) -> None:
         resolver: Resolver = self.resolver
@@ -89,6 +91,7 @@ class World:
             ourselves=lambda: self.ourselves,
             clock=lambda: self.clock(),
             emit=self.events.append,
+            publications=self.publications,
             chance=random.Random(self.seed),
             settings=self.settings,
         )
@@ -120,7 +123,7 @@ def smart_host(port: int, *more: int, host: str = HOST, **keys: Any) -> dict[str
 
 def world(port: int, *more: int, exceptions: Sequence[dict[str, Any]] = (), **keys: Any) -> World:
     """One connector to 127.0.0.1 at these ports."""
-    settings = {name: keys.pop(name) for name in ("settings", "clock", "ourselves") if name in keys}
+    settings = {name: keys.pop(name) for name in ("settings", "clock", "ourselves", "publications") if name in keys}
     rules = book(connectors=[smart_host(port, *more, **keys)], exceptions=list(exceptions))
     return World(rules, FakeResolver(hosts={HOST: ["127.0.0.1"]}), **settings)
 

@@ -297,22 +297,6 @@ async def test_an_empty_message_still_has_its_trace_header() -> None:
         assert server.taken[0].content == HEADER
 
 
-async def test_preview() -> None:
-    resolver = FakeResolver(
-        mx_records={"b.example": [(10, "one.example"), (20, "none.example")]}, hosts={"one.example": ["8.8.8.8"]}
-    )
-    mail = by_mx(25, resolver, tls="encryption")
-    preview = await mail.outbound.preview("b.example")
-    assert preview.connector.name == "c"
-    assert preview.unroutable is None
-    one, none = preview.hops
-    assert (str(one.hop), [str(each) for each in one.addresses], one.trouble) == ("one.example:25", ["8.8.8.8"], "")
-    assert one.plan.requires_tls
-    assert (none.addresses, none.trouble) == ((), "none.example does not exist")
-    nowhere = await mail.outbound.preview("unknown.example")
-    assert (nowhere.hops, isinstance(nowhere.unroutable, Bounced)) == ((), True)
-
-
 async def test_the_message_is_whole() -> None:
     async with HostileServer() as server, world(server.port) as mail:
         attempts = await mail.deliver("bob@b.example")

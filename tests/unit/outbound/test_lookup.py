@@ -11,7 +11,7 @@ from relay.config.models import OutboundConnector
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.mail.outcome import Bounced, Deferred
-from relay.outbound.lookup import HostGroups, ask_addresses, find_hosts, fit_addresses, in_order, shuffled
+from relay.outbound.lookup import HostGroups, Hosts, ask_addresses, find_hosts, fit_addresses, in_order, shuffled
 from relay.outbound.ourselves import Ourselves, interface_addresses
 from relay.policy.book import IpAddress
 from relay.policy.route import LOOPS, NULL_MX, Unroutable
@@ -80,7 +80,14 @@ def groups(*those: list[str], port: int = 25) -> HostGroups:
     ],
 )
 async def test_hosts(by: OutboundConnector, domain: str, expected: HostGroups | Unroutable) -> None:
-    assert await find_hosts(RESOLVER, by, domain, ME, 25) == expected
+    found = await find_hosts(RESOLVER, by, domain, ME, 25)
+    assert (found.groups if isinstance(found, Hosts) else found) == expected
+    assert not isinstance(found, Hosts) or found.secure is (by is SMART)
+
+
+async def test_mx_hosts_are_secure_where_dnssec_vouches_for_them() -> None:
+    resolver = FakeResolver(mx_records={"a.example": [(10, "mx.example")]}, secure={"a.example"})
+    assert await find_hosts(resolver, MX, "a.example", ME, 25) == Hosts(groups(["mx.example"]), secure=True)
 
 
 async def find_addresses(
