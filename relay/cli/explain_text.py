@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.mail.outcome import Bounced
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
 from relay.policy.admission import Finding
 from relay.policy.explain import Arrival, Explanation, HopPlan, Inbound, Outbound, governed_by
 from relay.policy.plan import Step
@@ -69,10 +69,10 @@ def _print_outbound(out: Console, recipient: str, outbound: Outbound) -> None:
         rows.extend(_plan_rows(outbound.plan))
     _grid(out, rows)
     for number, hop in enumerate(outbound.hops, 1):
-        _print_hop(out, number, hop)
+        _print_hop(out, number, hop, outbound)
 
 
-def _print_hop(out: Console, number: int, hop: HopPlan) -> None:
+def _print_hop(out: Console, number: int, hop: HopPlan, outbound: Outbound) -> None:
     out.print(Padding(Text(f"{number}. {hop.hop}", style="bold"), (0, 0, 0, 2)))
     rows: list[tuple[str, Text]] = []
     if hop.trouble:
@@ -80,6 +80,16 @@ def _print_hop(out: Console, number: int, hop: HopPlan) -> None:
     if hop.addresses:
         rows.append(("addresses", Text(", ".join(str(each) for each in hop.addresses))))
     rows.extend(("not used", Text(f"{address}: {reason}", style="yellow")) for address, reason in hop.unused)
+    if outbound.connector.route.by_mx:
+        rows.append(
+            (
+                "DNSSEC",
+                Text("the MX records are secure" if hop.published.mx_secure else "the MX records are not secure"),
+            )
+        )
+    for label, says in (("DANE", hop.published.dane), ("MTA-STS", hop.published.sts)):
+        style = "red" if says.withheld is not None else ""
+        rows.extend((label, Text(line, style=style)) for line in (says.reason, *says.details) if line)
     rows.extend(_plan_rows(hop.plan))
     rows.append(("no STARTTLS", _step(hop.without_starttls, "4.7.4")))
     rows.append(("TLS breaks", _step(hop.with_broken_tls, "4.7.5")))
@@ -111,6 +121,12 @@ def _demand(demand: Demand, plan: TlsPlan) -> str:
             return f"a certificate issued under {trust}" + (f", for {' or '.join(names)}" if names else ", any name")
         case Pins(_, pins):
             return f"the key {' or '.join(pins)}"
+        case Tlsa(_, base, records, _):
+            return f"one of {len(records)} TLSA records of {base}"
+        case StsMx(_, host, patterns):
+            return f"{host} is one of {', '.join(patterns)}"
+        case RequireTls(_, vouched):
+            return f"REQUIRETLS offered, by a host that {vouched or 'nobody'} vouches for"
     return type(demand).__name__
 
 

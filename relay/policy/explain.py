@@ -5,13 +5,14 @@ certificate come in its evidence. Printing is the command line's business.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from relay.config.connectors import DEFAULT, OutboundConnector, TlsException
 from relay.config.models import Config
 from relay.config.values import HostPort
 from relay.mail.address import Address
+from relay.mail.outcome import Deferred
 from relay.mail.plan import TlsPlan
 from relay.mail.reply import Reply
 from relay.policy.admission import (
@@ -25,6 +26,7 @@ from relay.policy.admission import (
 )
 from relay.policy.book import IpAddress, RuleBook, in_networks
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, choose_plan, running_exception
+from relay.policy.published import UNPUBLISHED, Published, join
 from relay.policy.recipients import Accepting, judge_recipient
 from relay.policy.route import (
     LookupFailed,
@@ -58,12 +60,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class DnsFacts:
-    """What was looked up. `ourselves` are the names of this relay, `own` those addresses of each hop that lead back to it."""
+    """What was looked up. `ourselves` are the names of this relay, `own` those addresses of each hop that lead back to it.
+
+    `published` is what was found published about each hop.
+    """
 
     mx: Mapping[str, MxAnswer]
     addresses: Mapping[str, Addresses]
     ourselves: Collection[str] = ()
     own: Mapping[HostPort, Collection[IpAddress]] = field(default_factory=dict)
+    published: Mapping[HostPort, Published] = field(default_factory=dict)
 
     def mx_of(self, domain: str) -> MxAnswer:
         return self.mx.get(domain, LookupFailed("it was not looked up"))
@@ -94,13 +100,17 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class HopPlan:
-    """One host, in order. `unused` are addresses that mail does not go to, with the reason; `trouble` is "" where it can be tried."""
+    """One host, in order. `unused` are addresses that mail does not go to, with the reason; `trouble` is "" where it can be tried.
+
+    `plan` is without what is `published` where that keeps mail from the host.
+    """
 
     hop: HostPort
     plan: TlsPlan
     addresses: tuple[IpAddress, ...]
     unused: tuple[tuple[IpAddress, str], ...] = ()
     trouble: str = ""
+    published: Published = UNPUBLISHED
 
     @property
     def without_starttls(self) -> Step:
@@ -181,9 +191,18 @@ def _outbound(book: RuleBook, domain: str, facts: DnsFacts, now: datetime) -> Ou
     if not isinstance(found, tuple):
         return Outbound(connector, pattern, exception, general, (), found)
     planned = tuple(
-        _hop(connector, each, choose_plan(book, connector, domain, each.host, now), facts) for each in found
+        _published(_hop(connector, each, choose_plan(book, connector, domain, each.host, now), facts), facts)
+        for each in found
     )
     return Outbound(connector, pattern, exception, general, planned, None)
+
+
+def _published(hop: HopPlan, facts: DnsFacts) -> HopPlan:
+    published = facts.published.get(hop.hop, UNPUBLISHED)
+    plan = join(hop.plan, published)
+    if isinstance(plan, Deferred):
+        return replace(hop, published=published, trouble=plan.text)
+    return replace(hop, published=published, plan=plan)
 
 
 def _hop(connector: OutboundConnector, hop: HostPort, plan: TlsPlan, facts: DnsFacts) -> HopPlan:

@@ -4,6 +4,7 @@ from relay.mail.codec import Json, outcome_json, plan_json
 from relay.policy.admission import Finding
 from relay.policy.explain import Explanation, HopPlan, Inbound, Outbound
 from relay.policy.plan import Step
+from relay.policy.published import Says
 
 _STEPS = {Step.START_TLS: "tls", Step.SEND_IN_CLEAR: "plaintext", Step.REFUSE: "refuse"}
 
@@ -55,6 +56,14 @@ def _outbound(outbound: Outbound) -> Json:
     }
 
 
+def _says(says: Says) -> Json:
+    return {
+        "reason": says.reason or None,
+        "details": list(says.details),
+        "withheld": None if says.withheld is None else outcome_json(says.withheld),
+    }
+
+
 def _hop(hop: HopPlan) -> Json:
     return {
         "host": hop.hop.host,
@@ -62,6 +71,9 @@ def _hop(hop: HopPlan) -> Json:
         "addresses": [str(each) for each in hop.addresses],
         "unused": [{"address": str(address), "reason": reason} for address, reason in hop.unused],
         "trouble": hop.trouble or None,
+        "mx_secure": hop.published.mx_secure,
+        "dane": _says(hop.published.dane),
+        "mta_sts": _says(hop.published.sts),
         "plan": plan_json(hop.plan),
         "without_starttls": _STEPS[hop.without_starttls],
         "with_broken_tls": _STEPS[hop.with_broken_tls],

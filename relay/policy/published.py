@@ -17,14 +17,16 @@ from relay.mail.published import Use
 class Says:
     """What one kind of published policy says about deliveries to one host.
 
-    `demands` join the plan. `applied` is for reports and people, None where nothing is published. `reason` is one line for `relay explain`.
-    `withheld`: mail must not go to this host now (the outcome it gets there); None where it may.
+    `demands` join the plan. `applied` is for reports and people, None where nothing is published. `reason` is one line for `relay explain`,
+    `details` are more of them: each record, and what it is good for. `withheld`: mail must not go to this host now (the outcome it gets
+    there); None where it may.
     """
 
     demands: frozenset[Demand] = frozenset()
     applied: PolicyApplied | None = None
     reason: str = ""
     withheld: Deferred | None = None
+    details: tuple[str, ...] = ()
 
 
 NOTHING = Says()
