@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 
 from relay.config.models import Config
 from relay.config.values import HostPort
-from relay.dns.answers import AddressAnswer, Resolver
+from relay.dns.answers import AddressAnswer, Resolver, TlsaAnswer, TxtAnswer
 from relay.dns.resolver import DnsResolver
 from relay.outbound.ourselves import Ourselves, interface_addresses
-from relay.policy.route import MxAnswer
+from relay.policy.route import LookupFailed, MxAnswer
 
 _REFRESH = 60.0  # seconds: an address that this machine gets is known to be ours after that
 
@@ -27,6 +27,19 @@ class ResolverSwitch:
 
     async def configured_addresses(self, host: str) -> AddressAnswer:
         return await self._resolver.configured_addresses(host)
+
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        return await self._resolver.tlsa(host, port)
+
+    async def is_secure_alias(self, host: str) -> bool | LookupFailed:
+        return await self._resolver.is_secure_alias(host)
+
+    async def txt(self, name: str) -> TxtAnswer:
+        return await self._resolver.txt(name)
+
+    @property
+    def dane(self) -> str:
+        return self._resolver.dane
 
     async def to(self, resolver: DnsResolver) -> None:
         before, self._resolver = self._resolver, resolver

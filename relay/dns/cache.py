@@ -65,6 +65,10 @@ class Cache(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._held)
 
+    def clear(self) -> None:
+        """Forgets every answer. Questions under way go on."""
+        self._held.clear()
+
     async def close(self) -> None:
         """Cancels the questions under way; those who wait get CancelledError."""
         tasks = tuple(self._asked.values())

@@ -1,110 +1,152 @@
-"""MX and address look-ups on dnspython's asyncio resolver: no thread, no getaddrinfo. Every failure becomes an answer that says so.
+"""Look-ups on dnspython's asyncio resolver: no thread, no getaddrinfo. Every failure becomes an answer that says so.
 
-Leaves to others what to do with the answers (`relay.policy.route`) and whether they are DNSSEC-secure (not asked here).
-RFC 5321 section 5.1 (MX), RFC 7505 (null MX), RFC 2308 (how long "no" is good), RFC 2181 section 10.3 (an MX names a host).
-Threat: an MX answer is a stranger's word: what is no host name is left out, and the number of records is bounded.
+Leaves to others what to do with the answers (`relay.policy.route`, `relay.policy.dane`) and what one says (`relay.dns.reading`).
+RFC 5321 section 5.1 (MX), RFC 6698 (TLSA), RFC 4035 section 3.2.3 (the AD bit), RFC 2308 section 7.1.
+Threat: the AD bit can be set by anyone on the way. It is believed only of a resolver that is declared to validate, which the
+configuration allows on this machine only, and only while that resolver has shown that it does (`relay.dns.selftest`).
 """
 
 import asyncio
-import contextlib
-import ipaddress
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import dns.asyncbackend
-import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
-import dns.rdatatype
 import dns.resolver
-from dns.rdtypes.ANY.MX import MX
 
 from relay.config.values import HostPort
-from relay.dns.answers import AddressAnswer, Addresses, IpAddress
+from relay.dns import reading
+from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
 from relay.dns.cache import Cache, Timed
 from relay.dns.hosts import HostsFile
-from relay.mail.address import AddressError, normalise_domain
-from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
+from relay.dns.source import RESOLV_CONF, Source
+from relay.policy.route import LookupFailed, MxAnswer, NoDomain
 
-RESOLV_CONF = Path("/etc/resolv.conf")
-MAX_RECORDS = 100
-
-_TTL = (5.0, 86400.0)
-_NO_TTL = (5.0, 300.0)  # RFC 2308 section 5 allows up to three hours; mail is mostly sent to what has just been set up
 _FAILED = 5.0  # RFC 2308 section 7.1: at most five minutes. Enough to spare a resolver in trouble
 _ENTRIES = 10_000
 _AT_ONCE = 200  # sockets
-_TRY, _LIFETIME = 3.0, 10.0  # seconds: for one server's answer, for all of a question
-_NO_LOOK = 5.0  # seconds between two looks at resolv.conf's date
+_LIFETIME = 10.0  # seconds for all of a question
+
+_NOT_DECLARED = "no resolver is declared to validate DNSSEC (`dns.validating`)"
+_NOT_SHOWN = "the resolver has not shown yet that it validates DNSSEC"
 
 T = TypeVar("T")
 
 
 class DnsResolver:
-    """The system's resolvers (resolv.conf, read again when it changes) or the one named. Makes no use of a running loop until asked."""
+    """The system's resolvers (resolv.conf) or the one named. Makes no use of a running loop until asked.
+
+    `validating`: the one named is declared to validate DNSSEC. That counts from `believe("")` on.
+    """
 
     def __init__(
         self,
         server: Literal["system"] | HostPort = "system",
         *,
+        validating: bool = False,
         hosts: HostsFile | None = None,
         resolv_conf: Path = RESOLV_CONF,
         monotonic: Callable[[], float] = time.monotonic,
         lifetime: float = _LIFETIME,
     ) -> None:
-        self._source = _Source(server, resolv_conf, monotonic)
+        self._validating = validating and isinstance(server, HostPort)
+        self._trouble = _NOT_SHOWN if self._validating else _NOT_DECLARED
+        self._source = Source(server, resolv_conf, monotonic, wants_ad=self._validating)
         self._hosts = hosts or HostsFile(monotonic=monotonic)
         self._lifetime = lifetime
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._mx = Cache(self._ask_mx, size=_ENTRIES, monotonic=monotonic)
         self._addresses = Cache(self._ask_addresses, size=_ENTRIES, monotonic=monotonic)
+        self._tlsa = Cache(self._ask_tlsa, size=_ENTRIES, monotonic=monotonic)
+        self._aliases = Cache(self._ask_alias, size=_ENTRIES, monotonic=monotonic)
+        self._txt = Cache(self._ask_txt, size=_ENTRIES, monotonic=monotonic)
+
+    @property
+    def dane(self) -> str:
+        return self._trouble
+
+    def believe(self, trouble: str) -> None:
+        """From now on the AD bit is believed (`trouble` is ""), or is not, for this reason. Means nothing where it was never declared.
+
+        What was learnt under the other belief is forgotten, so that no answer is ever taken for more, or less, than it is.
+        """
+        if not self._validating:
+            return
+        if bool(trouble) is not bool(self._trouble):
+            for cache in (self._mx, self._addresses, self._tlsa, self._aliases, self._txt):
+                cache.clear()
+        self._trouble = trouble
 
     async def mx(self, domain: str) -> MxAnswer:
         return await self._mx.get(domain)
 
     async def addresses(self, host: str) -> AddressAnswer:
-        literal = _literal(host)
+        literal = reading.literal(host)
         return literal or await self._find(f"{host}.")
 
     async def configured_addresses(self, host: str) -> AddressAnswer:
-        literal = _literal(host)
+        literal = reading.literal(host)
         if literal:
             return literal
         named = self._hosts.find(host)
         return Addresses(named) if named else await self._find(host)
 
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        return await self._tlsa.get((host, port))
+
+    async def is_secure_alias(self, host: str) -> bool | LookupFailed:
+        return await self._aliases.get(host)
+
+    async def txt(self, name: str) -> TxtAnswer:
+        return await self._txt.get(name)
+
     async def close(self) -> None:
-        await self._mx.close()
-        await self._addresses.close()
+        for cache in (self._mx, self._addresses, self._tlsa, self._aliases, self._txt):
+            await cache.close()
 
     async def _find(self, name: str) -> AddressAnswer:
         """Both families at the same time; the failure of one does not hide what the other found."""
         v4, v6 = self._addresses.held((name, "A")), self._addresses.held((name, "AAAA"))
         if v4 is None or v6 is None:
-            v4, v6 = await asyncio.gather(self._addresses.get((name, "A")), self._addresses.get((name, "AAAA")))
-        elif isinstance(v6, Addresses) and not v6.addresses:
+            return _together(
+                *await asyncio.gather(self._addresses.get((name, "A")), self._addresses.get((name, "AAAA")))
+            )
+        if isinstance(v6, Addresses) and not v6.addresses:
             return v4  # the usual case, without a new object
-        found = tuple(each for answer in (v4, v6) if isinstance(answer, Addresses) for each in answer.addresses)
-        if found:
-            return Addresses(found)
-        failed = [each for each in (v4, v6) if isinstance(each, LookupFailed)]
-        if failed:
-            return failed[0]
-        return NoDomain() if isinstance(v4, NoDomain) or isinstance(v6, NoDomain) else Addresses(())
+        return _together(v4, v6)
 
     async def _ask_mx(self, domain: str) -> Timed[MxAnswer]:
-        return await self._ask(f"{domain}.", "MX", _mx_records)
+        return await self._ask(f"{domain}.", "MX", reading.mx_records)
 
     async def _ask_addresses(self, key: tuple[str, str]) -> Timed[AddressAnswer]:
-        return await self._ask(key[0], key[1], _addresses)
+        return await self._ask(key[0], key[1], reading.addresses)
+
+    async def _ask_tlsa(self, key: tuple[str, int]) -> Timed[TlsaAnswer]:
+        host, port = key
+        timed = await self._ask(f"_{port}._tcp.{host}.", "TLSA", reading.tlsa_records)
+        answer = timed.value
+        return Timed(TlsaRecords((), answer.secure) if isinstance(answer, NoDomain) else answer, timed.seconds)
+
+    async def _ask_alias(self, host: str) -> Timed[bool | LookupFailed]:
+        timed = await self._ask(f"{host}.", "CNAME", reading.alias)
+        return Timed(False if isinstance(timed.value, NoDomain) else timed.value, timed.seconds)
+
+    async def _ask_txt(self, name: str) -> Timed[TxtAnswer]:
+        timed = await self._ask(f"{name}.", "TXT", reading.txt_records)
+        return Timed(TxtRecords(()) if isinstance(timed.value, NoDomain) else timed.value, timed.seconds)
 
     async def _ask(
-        self, name: str, kind: str, read: Callable[[dns.resolver.Answer], T]
+        self, name: str, kind: str, read: Callable[[dns.resolver.Answer, bool], T]
     ) -> Timed[T | NoDomain | LookupFailed]:
-        """One question to the resolver. `name` with a trailing dot is absolute, else the search list applies."""
+        """One question to the resolver. `name` with a trailing dot is absolute, else the search list applies.
+
+        Belief is looked up when the answer is here, and no other task runs from there until the answer is kept.
+        """
         try:
             resolver = self._source.resolver()
             async with self._slots:
@@ -117,131 +159,33 @@ class DnsResolver:
                     backend=dns.asyncbackend.get_backend("asyncio"),
                 )
         except dns.resolver.NXDOMAIN as error:
-            return Timed(NoDomain(), _no(*error.kwargs.get("responses", {}).values()))
+            responses = tuple(error.kwargs.get("responses", {}).values())
+            secure = self._vouches(*responses)
+            return Timed(NoDomain(secure), reading.seconds_of_no(*responses, secure=secure))
+        except dns.name.NameTooLong:
+            return Timed(NoDomain(), _FAILED)  # such as _25._tcp. before a host name of 250 octets: no such name can be
         except (dns.exception.DNSException, OSError, ValueError) as error:
             # ValueError: an entry of resolv.conf that dnspython can not use.
-            return Timed(LookupFailed(_words(error)), _FAILED)
-        return Timed(read(answer), _seconds(answer))
+            return Timed(LookupFailed(reading.words(error), reading.is_bogus(error)), _FAILED)
+        # What the search list made of a name is not the name that was asked about.
+        secure = answer.qname == dns.name.from_text(name) and self._vouches(answer.response)
+        return Timed(read(answer, secure), reading.seconds(answer, secure=secure))
+
+    def _vouches(self, *responses: dns.message.Message) -> bool:
+        """All of an answer, aliases and denials included, is DNSSEC-secure (RFC 4035 section 3.2.3)."""
+        return not self._trouble and bool(responses) and all(each.flags & dns.flags.AD for each in responses)
 
 
-class _Source:
-    """Where questions go: a dnspython resolver, made anew when resolv.conf changed (a container that joined a network)."""
-
-    def __init__(self, server: Literal["system"] | HostPort, resolv_conf: Path, monotonic: Callable[[], float]) -> None:
-        self._server, self._path, self._monotonic = server, resolv_conf, monotonic
-        self._made: dns.asyncresolver.Resolver | None = None
-        self._stamp: tuple[int, int] | None = None
-        self._looked = float("-inf")
-
-    def resolver(self) -> dns.asyncresolver.Resolver:
-        """Raises dns.resolver.NoResolverConfiguration where the system names no server."""
-        if isinstance(self._server, HostPort):
-            if self._made is None:
-                self._made = _tuned(dns.asyncresolver.Resolver(configure=False))
-                self._made.nameservers = [self._server.host]
-                self._made.port = self._server.port
-            return self._made
-        now = self._monotonic()
-        if self._made is None or now - self._looked >= _NO_LOOK:
-            self._looked = now
-            stamp = self._look()
-            if self._made is None or stamp != self._stamp:
-                made = _tuned(dns.asyncresolver.Resolver(configure=False))
-                made.read_resolv_conf(str(self._path))
-                self._made, self._stamp = made, stamp
-        return self._made
-
-    def _look(self) -> tuple[int, int] | None:
-        with contextlib.suppress(OSError):
-            status = self._path.stat()
-            return status.st_mtime_ns, status.st_ino
-        return None
-
-
-def _tuned(resolver: dns.asyncresolver.Resolver) -> dns.asyncresolver.Resolver:
-    resolver.timeout = _TRY
-    resolver.use_edns(0, 0, 1232)  # no fragments (DNS flag day 2020)
-    return resolver
-
-
-def _literal(host: str) -> Addresses | None:
-    if not host[-1:].isdigit() and ":" not in host:
-        return None
-    try:
-        return Addresses((ipaddress.ip_address(host),))
-    except ValueError:
-        return None
-
-
-def _seconds(answer: dns.resolver.Answer) -> float:
-    if answer.rrset is None:
-        return _no(answer.response)
-    low, high = _TTL
-    return min(max(answer.chaining_result.minimum_ttl, low), high)
-
-
-def _no(*responses: dns.message.Message) -> float:
-    """How long "no" is good: the lesser of the SOA's TTL and its minimum (RFC 2308 section 5).
-
-    Hardly at all without an SOA: so answers docker's resolver about a container that is not up yet.
-    """
-    low, high = _NO_TTL
-    times = [
-        each.resolve_chaining().minimum_ttl
-        for each in responses
-        if isinstance(each, dns.message.QueryMessage)
-        and any(rrset.rdtype == dns.rdatatype.SOA for rrset in each.authority)
-    ]
-    return min(max(min(times, default=low), low), high)
-
-
-def _words(error: Exception) -> str:
-    """dnspython's words are long and name our resolvers, which is nothing for a bounce; the kind is what helps."""
-    if isinstance(error, dns.resolver.NoResolverConfiguration):
-        return "this machine has no DNS resolver configured"
-    if isinstance(error, dns.exception.Timeout):
-        return "no answer in time"
-    if isinstance(error, dns.resolver.NoNameservers):
-        return "every resolver failed (SERVFAIL, REFUSED or no sound answer)"
-    return type(error).__name__
-
-
-def _addresses(answer: dns.resolver.Answer) -> AddressAnswer:
-    found: list[IpAddress] = [ipaddress.ip_address(rdata.address) for rdata in answer][:MAX_RECORDS]
-    return Addresses(tuple(found))
-
-
-def _mx_records(answer: dns.resolver.Answer) -> MxAnswer:
-    records: list[MxRecord] = []
-    skipped: list[str] = []
-    for rdata in sorted(answer, key=lambda each: each.preference):  # stable, so that the bound drops the worst
-        host = _mx_host(rdata)
-        if isinstance(host, _NoHost):
-            skipped.append(host.reason)
-        elif len(records) >= MAX_RECORDS:
-            skipped.append("more MX records than anyone needs")
-            break
-        else:
-            records.append(MxRecord(rdata.preference, host))
-    if any(each.host for each in records) or skipped:
-        # RFC 7505 section 3: "." beside other records is no null MX, and no host either.
-        records = [each for each in records if each.host]
-    return MxRecords(tuple(records), tuple(skipped))
-
-
-class _NoHost:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-def _mx_host(rdata: MX) -> str | _NoHost:
-    """The target as a normalised host name, "" for the root (null MX)."""
-    if rdata.exchange == dns.name.root:
-        return ""
-    text = rdata.exchange.to_text(omit_final_dot=True)
-    if _literal(text):
-        return _NoHost(f"{text} is an IP address, not a host name")  # RFC 5321 section 5.1, RFC 2181 section 10.3
-    try:
-        return normalise_domain(text)
-    except AddressError as error:
-        return _NoHost(str(error))
+def _together(v4: AddressAnswer, v6: AddressAnswer) -> AddressAnswer:
+    """One answer from those of both families."""
+    found = [each for each in (v4, v6) if isinstance(each, Addresses) and each.addresses]
+    if found:
+        everything = tuple(address for each in found for address in each.addresses)
+        return Addresses(everything, all(each.secure for each in found), found[0].canonical)
+    failed = [each for each in (v4, v6) if isinstance(each, LookupFailed)]
+    if failed:
+        return failed[0]
+    secure = all(each.secure for each in (v4, v6) if not isinstance(each, LookupFailed))
+    if isinstance(v4, NoDomain) or isinstance(v6, NoDomain):
+        return NoDomain(secure)
+    return Addresses((), secure, v4.canonical if isinstance(v4, Addresses) else "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
@@ -19,13 +20,19 @@ SOA = "ns.test. admin.test. 1 3600 600 86400 120"
 
 @dataclass
 class Zone:
-    """`records` maps "name TYPE" to (TTL, rdata...); `cnames` name to name; `codes` "name TYPE" or name to an rcode; `silent` never answers."""
+    """`records` maps "name TYPE" to (TTL, rdata...); `cnames` name to name; `codes` "name TYPE" or name to an rcode; `silent` never answers.
+
+    Whoever asks with AD is told of names in `secure` that they are DNSSEC-secure. `errors`: "name TYPE" or name to the extended error
+    (RFC 8914) that goes with its rcode.
+    """
 
     records: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     cnames: dict[str, str] = field(default_factory=dict)
     codes: dict[str, dns.rcode.Rcode] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     soa: tuple[int, str] | None = (300, SOA)
+    secure: set[str] = field(default_factory=set)
+    errors: dict[str, int] = field(default_factory=dict)
 
     def answer(self, query: dns.message.Message) -> dns.message.Message | None:
         question = query.question[0]
@@ -35,17 +42,26 @@ class Zone:
             return None
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
+        secure = {name} <= self.secure
         while name in self.cnames:
             target = self.cnames[name]
             response.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "CNAME", f"{target}."))
+            if kind == "CNAME":
+                break
             name = target
+            secure = secure and name in self.secure
+        if secure and query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         code = self.codes.get(f"{name} {kind}", self.codes.get(name))
-        known = any(each.split()[0] == name for each in self.records)
+        error = self.errors.get(f"{name} {kind}", self.errors.get(name))
+        if error is not None:
+            response.use_edns(0, options=[dns.edns.EDEOption(error)])  # type: ignore[arg-type]  # any number will do
+        known = name in self.cnames or any(each.split()[0] == name for each in self.records)
         response.set_rcode(code if code is not None else dns.rcode.NOERROR if known else dns.rcode.NXDOMAIN)
         if f"{name} {kind}" in self.records and code is None:
             ttl, rdatas = self.records[f"{name} {kind}"]
             response.answer.append(dns.rrset.from_text(f"{name}.", ttl, "IN", kind, *rdatas))
-        elif self.soa is not None:
+        elif self.soa is not None and not (kind == "CNAME" and name in self.cnames):
             response.authority.append(dns.rrset.from_text("test.", self.soa[0], "IN", "SOA", self.soa[1]))
         return response
 

@@ -11,7 +11,8 @@ import uvloop
 from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer, Addresses
 from relay.dns.hosts import HostsFile
-from relay.dns.resolver import MAX_RECORDS, DnsResolver
+from relay.dns.reading import MAX_RECORDS
+from relay.dns.resolver import DnsResolver
 from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
 from tests.unit.dns.server import DnsServer, Zone
 from tests.unit.dns.test_cache import Clock
