@@ -8,7 +8,7 @@ Threat: a server name that is no name. Whatever a client sends as SNI (RFC 6066 
 
 import ipaddress
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from OpenSSL import SSL
@@ -85,7 +85,8 @@ def client_context(*, minimum: str = "TLSv1.2", client_certificate: CertificateF
 
 
 class _ServerEngines:
-    """One OpenSSL context per certificate, made anew when the keyring's certificates are others than before."""
+    """One OpenSSL context per certificate, or set of them with different kinds of key; made anew when the keyring's certificates are others
+    than before."""
 
     def __init__(self, keyring: Keyring, ask_certificate: bool, minimum: str) -> None:
         self._keyring = keyring
@@ -101,19 +102,24 @@ class _ServerEngines:
         return self._first
 
     def _build(self, keys: Keys) -> SSL.Context:
-        engines = {
-            files.name: server_engine(files, minimum=self._minimum, ask_certificate=self._ask_certificate)
-            for files in keys.certificates
-        }
-        if not engines:
+        if not keys.certificates:
             return bare_server_engine(minimum=self._minimum)
+        engines: dict[tuple[str, ...], SSL.Context] = {}
+
+        def engine(certificates: Sequence[CertificateFiles]) -> SSL.Context:
+            names = tuple(files.name for files in certificates)
+            if names not in engines:
+                engines[names] = server_engine(
+                    certificates, minimum=self._minimum, ask_certificate=self._ask_certificate
+                )
+            return engines[names]
 
         def choose(connection: SSL.Connection) -> None:
             # Called without SNI too. May not raise: OpenSSL would end the handshake, and a name is no reason for that.
-            chosen = engines[self._keyring.pick_from(keys, connection.get_servername() or b"").name]
+            chosen = engine(self._keyring.pick_from(keys, connection.get_servername() or b""))
             if connection.get_context() is not chosen:
                 connection.set_context(chosen)
 
-        first = next(iter(engines.values()))
+        first = engine(self._keyring.pick_from(keys, b""))
         first.set_tlsext_servername_callback(choose)
         return first

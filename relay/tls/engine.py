@@ -5,10 +5,11 @@ shows no certificate on the server's side, and what is not shown can not be judg
 decided after the handshake, in `relay.tls.trust` and `relay.policy.verdict`.
 """
 
+import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cryptography import x509
 from OpenSSL import SSL
 
 from relay.config.certificates import CertificateFiles
@@ -77,13 +78,17 @@ def _take_note(connection: SSL.Connection, _certificate: object, error: int, dep
     return True
 
 
-def server_engine(files: CertificateFiles, *, minimum: str, ask_certificate: bool) -> SSL.Context:
-    """A context that shows one certificate. Raises SSL.Error where OpenSSL refuses it, ValueError for a version it does not know."""
+def server_engine(certificates: Sequence[CertificateFiles], *, minimum: str, ask_certificate: bool) -> SSL.Context:
+    """A context that shows the one of `certificates`, each with another kind of key, that the client can check.
+
+    Raises SSL.Error where OpenSSL refuses one, ValueError for a version it does not know.
+    """
     engine = _engine(SSL.TLS_SERVER_METHOD, minimum)
     # Resuming where no session-id context is set breaks the client, so nothing is ever resumed and the context is set all the same.
     # TLS 1.3 clients still get two tickets, which lead nowhere: pyOpenSSL has no way to send none.
     engine.set_session_id(b"ironpost")
-    _load(engine, files)
+    for files in certificates:
+        _load(engine, files)
     # No CA list goes with the question: clients with a certificate from elsewhere than the list would show none.
     engine.set_verify(SSL.VERIFY_PEER if ask_certificate else SSL.VERIFY_NONE, _take_note)
     return engine
@@ -119,9 +124,11 @@ def _engine(method: int, minimum: str) -> SSL.Context:
 
 
 def _load(engine: SSL.Context, files: CertificateFiles) -> None:
-    leaf, *rest = (x509.load_der_x509_certificate(each) for each in files.chain)
-    engine.use_certificate(leaf)
-    for each in rest:
-        engine.add_extra_chain_cert(each)
+    """Adds a certificate. Through a file in memory, since only from a file does OpenSSL take a chain for this certificate alone."""
+    pem = b"".join(ssl.DER_cert_to_PEM_cert(each).encode() for each in files.chain)
+    with os.fdopen(os.memfd_create("chain"), "wb", closefd=True) as file:
+        file.write(pem)
+        file.flush()
+        engine.use_certificate_chain_file(f"/proc/self/fd/{file.fileno()}")
     engine.use_privatekey(files.key)
     engine.check_privatekey()

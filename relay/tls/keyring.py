@@ -91,18 +91,25 @@ class Keyring:
         """The certificate that `client_certificate: NAME` means; see `find_certificate`."""
         return find_certificate(self.keys.certificates, name)
 
-    def pick(self, server_name: str) -> CertificateFiles | None:
-        """The certificate for a server name, "" for none. None only where there is no certificate at all."""
-        return self.pick_from(self.keys, server_name.encode("utf-8", "replace")) if self.usable else None
+    def pick(self, server_name: str) -> tuple[CertificateFiles, ...]:
+        """The certificates for a server name, "" for none: one for each kind of key (EC, RSA, ...), of which the client takes what it
+        can check. Empty only where there is no certificate at all."""
+        return self.pick_from(self.keys, server_name.encode("utf-8", "replace")) if self.usable else ()
 
-    def pick_from(self, keys: Keys, server_name: bytes) -> CertificateFiles:
+    def pick_from(self, keys: Keys, server_name: bytes) -> tuple[CertificateFiles, ...]:
         """As `pick`, among the certificates that one context was made with, and from the bytes of SNI, whatever they are."""
         name = server_name.decode("ascii", "replace").lower().rstrip(".")
         candidates = keys.candidates(name)
         if len(candidates) == 1:
-            return candidates[0]
+            return candidates
         now = self._clock()
-        return max(candidates, key=lambda files: (files.valid_at(now), files.not_after))
+        valid = [files for files in candidates if files.valid_at(now)]
+        # One that has ended is shown only where there is no other, of whatever kind.
+        several = valid or [max(candidates, key=lambda files: files.not_after)]
+        best: dict[type, CertificateFiles] = {}
+        for files in sorted(several, key=lambda files: files.not_after, reverse=True):
+            best.setdefault(type(files.key), files)
+        return tuple(best.values())
 
     def expiring(self, within: timedelta) -> tuple[CertificateFiles, ...]:
         """Those that end within that time or have ended, the most urgent first."""
@@ -157,7 +164,7 @@ def _refused(files: CertificateFiles) -> str:
         if weakness:
             return f"certificate {number} is too weak for peers to accept: {weakness}"
     try:
-        server_engine(files, minimum="TLSv1.2", ask_certificate=False)
+        server_engine((files,), minimum="TLSv1.2", ask_certificate=False)
     except SSL.Error as error:
         reasons = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else "no reason given"
         return f"OpenSSL refuses the certificate or its key: {reasons}"

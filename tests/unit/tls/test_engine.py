@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -175,6 +176,26 @@ def test_sni_chooses_the_certificate(asked: str | None, subject: str, keyring: K
 def test_chain_goes_with_the_chosen_certificate(keyring: Keyring) -> None:
     pair = Pair(server_context(keyring, ask_certificate=False), client_context(), "a.example").shake()
     assert [each.subject for each in evidence_of(pair.client.tls).chain] == ["CN=a", "CN=intermediate"]
+
+
+@pytest.mark.parametrize(
+    ("suites", "subject"), [("ECDHE-RSA-AES128-GCM-SHA256", "rsa"), ("ECDHE-ECDSA-AES128-GCM-SHA256", "ec")]
+)
+def test_a_client_gets_the_certificate_whose_key_it_can_check(suites: str, subject: str, tmp_path: Path) -> None:
+    """P-256 and RSA side by side, each with its own chain."""
+    for name, key in (("ec", new_key()), ("rsa", rsa_key(2048))):
+        intermediate = root(f"root of {name}").issue(Wish(f"intermediate of {name}", ca=True))
+        intermediate.issue(Wish(name, names=("both.example",)), key).write(tmp_path, name)
+    keyring = Keyring(tmp_path, hostname="both.example", clock=clock)
+    client = only(std_client(), ssl.TLSVersion.TLSv1_2)
+    client.set_ciphers(suites)
+    pair = Pair(server_context(keyring, ask_certificate=False), client, "both.example").shake()
+    assert pair.client.tls.cipher()[0] == suites
+    modern = Pair(server_context(keyring, ask_certificate=False), client_context(), "both.example").shake()
+    shown = [each.subject for each in evidence_of(modern.client.tls).chain]
+    assert shown == ["CN=ec", "CN=intermediate of ec"], "the one that costs least to prove"
+    leaf = x509.load_der_x509_certificate(pair.client.tls.getpeercert(binary_form=True))
+    assert leaf.subject.rfc4514_string() == f"CN={subject}"
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"a\x00b"[:1], b"*.w.example", b"..", b".", b"-", b"%s%n", b"a" * 255])

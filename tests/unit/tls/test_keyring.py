@@ -35,9 +35,7 @@ class Ring:
         return [files.name for files in self.keyring.certificates]
 
     def picked(self, server_name: str) -> str:
-        files = self.keyring.pick(server_name)
-        assert files is not None
-        return files.name
+        return " ".join(sorted(files.name for files in self.keyring.pick(server_name)))
 
 
 def of(*names: str, after: datetime = NOW + 100 * DAY, before: datetime = NOW - DAY) -> Issued:
@@ -76,7 +74,7 @@ def test_default_may_be_a_wildcard_for_the_hostname(tmp_path: Path) -> None:
 def test_nothing_to_pick(tmp_path: Path) -> None:
     keyring = Ring(tmp_path).keyring
     assert not keyring.usable
-    assert keyring.pick("a.example") is None
+    assert keyring.pick("a.example") == ()
     assert keyring.by_name("a.example") is None
     assert keyring.expiring(DAY) == ()
 
@@ -86,7 +84,7 @@ def test_any_bytes_find_a_certificate(raw: bytes) -> None:
     files = CertificateFiles("a", ("a.example",), NOW, NOW, (b"",), root().key)
     keys = module.Keys.of([files], "host.example")
     keyring = Keyring(Path("/nonexistent"), hostname="host.example", clock=clock)
-    assert keyring.pick_from(keys, raw) is files
+    assert keyring.pick_from(keys, raw) == (files,)
 
 
 def test_of_several_the_one_that_is_valid_and_ends_last(tmp_path: Path) -> None:
@@ -101,6 +99,25 @@ def test_of_several_the_one_that_is_valid_and_ends_last(tmp_path: Path) -> None:
     assert ring.picked("host.example") == ring.picked("") == "late"
     ring.now = NOW + 15 * DAY
     assert ring.picked("host.example") == ring.picked("") == "future"
+
+
+def test_one_for_each_kind_of_key(tmp_path: Path) -> None:
+    def rsa(after: datetime) -> Issued:
+        return self_signed(Wish("rsa", names=("host.example",), after=after), rsa_key(2048))
+
+    ring = Ring(
+        tmp_path,
+        ec=of("host.example", after=NOW + 10 * DAY),
+        ec_old=of("host.example", after=NOW + 5 * DAY),
+        rsa=rsa(NOW + 8 * DAY),
+        wild=self_signed(Wish("wild", names=("*.example",)), rsa_key(2048)),
+    )
+    assert ring.picked("host.example") == "ec rsa"
+    assert ring.picked("a.example") == "wild"
+    ring.now = NOW + 9 * DAY
+    assert ring.picked("host.example") == "ec", "what has ended is shown only where nothing else is left"
+    ring.now = NOW + 20 * DAY
+    assert ring.picked("host.example") == "ec"
 
 
 def test_by_name(tmp_path: Path) -> None:
@@ -146,8 +163,7 @@ def test_reload_takes_in_what_changed(tmp_path: Path) -> None:
     assert changes.any
     assert ring.names() == ["a", "c", "d"]
     assert ring.keyring.generation == generation + 1
-    files = ring.keyring.pick("a.example")
-    assert files is not None
+    (files,) = ring.keyring.pick("a.example")
     assert files.leaf == new.der
 
 
