@@ -140,12 +140,22 @@ def envelope_json(envelope: Envelope) -> Json:
         "smtputf8": envelope.smtputf8,
         "ret": envelope.ret.value,
         "envid": envelope.envid,
+        "requiretls": envelope.requiretls,
+        "tls_optional": envelope.tls_optional,
     }
 
 
 def envelope_from(data: Mapping[str, Any], recipients: tuple[Recipient, ...]) -> Envelope:
     return Envelope(
-        Address(*data["sender"]), recipients, Body(data["body"]), data["smtputf8"], Ret(data["ret"]), data["envid"]
+        Address(*data["sender"]),
+        recipients,
+        Body(data["body"]),
+        data["smtputf8"],
+        Ret(data["ret"]),
+        data["envid"],
+        # A queue of an older version has neither key.
+        data.get("requiretls", False),
+        data.get("tls_optional", False),
     )
 
 

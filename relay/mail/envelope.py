@@ -45,7 +45,8 @@ class Recipient:
 class Envelope:
     """`envid` is xtext as received, "" if none. `smtputf8` says that MAIL asked for it (RFC 6531).
 
-    `requiretls`: MAIL asked for TLS all the way; `tls_optional`: the submitter wants delivery rather than TLS, and may say so (RFC 8689).
+    `requiretls`: MAIL asked for REQUIRETLS (RFC 8689). `tls_optional`: its sender asked that published TLS policy be left out, by a
+    `TLS-Required: No` that we honour; never together with `requiretls`.
     """
 
     sender: Address

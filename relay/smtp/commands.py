@@ -19,7 +19,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # What goes into our Received header must not end a comment or begin a quoted string there.
 _HELO = re.compile(r"[!#-'*+\-./0-9:=?A-\[\]^_`a-z{|}~]+\Z")
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*\Z")  # RFC 5321 section 4.1.2, esmtp-keyword
-_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "NOTIFY", "ORCPT"})
+_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "REQUIRETLS", "NOTIFY", "ORCPT"})
 _PARAMETER_SYNTAX = Reply(501, "5.5.4", "a parameter is written KEYWORD or KEYWORD=value")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+\Z")  # RFC 3461 section 4
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
@@ -72,10 +72,10 @@ def parse_hello(argument: str) -> str:
     return name
 
 
-def parse_mail(argument: str, *, auth_offered: bool) -> MailFrom:
-    """`FROM:<path> parameters` (RFC 5321 section 4.1.1.2)."""
+def parse_mail(argument: str, *, auth_offered: bool, tls: bool) -> MailFrom:
+    """`FROM:<path> parameters` (RFC 5321 section 4.1.1.2). `tls`: the session is inside TLS."""
     path, parameters = _split(argument, "FROM:", replies.MAIL_SYNTAX)
-    size, body, utf8, ret, envid = 0, Body.SEVEN_BIT, False, Ret.UNSET, ""
+    size, body, utf8, ret, envid, requiretls = 0, Body.SEVEN_BIT, False, Ret.UNSET, "", False
     for keyword, value in parameters.items():
         match keyword:
             case "SIZE" if _DIGITS.match(value):  # RFC 1870 section 6
@@ -92,14 +92,18 @@ def parse_mail(argument: str, *, auth_offered: bool) -> MailFrom:
                 envid = value
             case "AUTH" if auth_offered and (value == "<>" or _is_xtext(value)):
                 pass  # RFC 4954 section 5: must be taken; we vouch for nobody's identity to the next hop
-            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID":
+            case "REQUIRETLS" if not value:  # RFC 8689 section 2: the session itself must have TLS
+                if not tls:
+                    raise CommandError(replies.REQUIRETLS_IN_CLEAR)
+                requiretls = True
+            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "REQUIRETLS":
                 raise CommandError(Reply(501, "5.5.4", f"bad value of {keyword}="))
             case _:
                 raise CommandError(Reply(555, "5.5.4", "unknown MAIL parameter"))
     sender = _address(path, smtputf8=utf8, status="5.1.7")
     if sender.local and not sender.domain:
         raise CommandError(Reply(501, "5.1.7", "a sender address needs its domain"))
-    return MailFrom(sender, body, utf8, ret, envid, size)
+    return MailFrom(sender, body, utf8, ret, envid, size, requiretls)
 
 
 def parse_rcpt(argument: str, *, smtputf8: bool) -> Recipient:

@@ -34,7 +34,8 @@ class Login(SmtpEvent):
 
 @dataclass(frozen=True, slots=True)
 class MailFrom(SmtpEvent):
-    """MAIL with its parameters. `size` is SIZE=, 0 if not given. Answer: `proceed()` or a Reply; 2xx opens the transaction."""
+    """MAIL with its parameters. `size` is SIZE=, 0 if not given; `requiretls` only inside TLS. Answer: `proceed()` or a Reply; 2xx opens the
+    transaction."""
 
     sender: Address
     body: Body
@@ -42,6 +43,7 @@ class MailFrom(SmtpEvent):
     ret: Ret
     envid: str
     size: int
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""The header section of a message as it streams by: how often it was relayed, its Message-ID, whose it claims to be (RFC 5322).
+"""The header section of a message as it streams by: how often it was relayed, its Message-ID, whose it claims to be (RFC 5322), and
+whether its sender would have it go without TLS (RFC 8689).
 
 Only collects and answers. It changes nothing, and knows nothing of MIME bodies. The From: field itself is read in `from_field`.
 
@@ -7,6 +8,7 @@ Fed with the session's DataChunks, whose line ends are CRLF for certain. The sec
 Threat: a header without end. Past the limit nothing more is collected, and whatever needs the whole section says so.
 """
 
+import itertools
 import re
 
 from relay.smtp.from_field import FromDomain, read_from
@@ -15,6 +17,7 @@ _BLANK_LINE = b"\r\n\r\n"
 _MAX_MESSAGE_ID = 512
 _MAX_LINES = 10_000  # of a header whose From: is wanted; a bound on the work, far beyond any real one
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]+")
+_TLS_REQUIRED = re.compile(rb"(?:\A|\r\n)tls-required[ \t]*:")
 _FIELD_NAME = re.compile(
     rb"([!-9;-~]+)[ \t]*:"
 )  # RFC 5322 section 3.6.8; the space is obsolete (section 4.5) and still read by all
@@ -23,8 +26,8 @@ _FIELD_NAME = re.compile(
 class HeaderScan:
     """Feed every chunk; after `finish` (or once `complete`) ask. `limit`: octets of header that are collected.
 
-    `too_long`: the section is longer than the limit, so `received` and `message_id` speak of its beginning only and there is no
-    `header_from`.
+    `too_long`: the section is longer than the limit, so `received` and `message_id` speak of its beginning only, there is no
+    `header_from` and no `tls_required_no`.
     """
 
     __slots__ = ("_collected", "_limit", "_lower", "complete", "header", "too_long")
@@ -85,11 +88,23 @@ class HeaderScan:
             start = lower.find(b"\r\nmessage-id:") + len(b"\r\nmessage-id:")
             if start < len(b"\r\nmessage-id:"):
                 return ""
-        end = start
-        while (end := lower.find(b"\r\n", end)) >= 0 and lower[end + 2 : end + 3] in (b" ", b"\t"):
-            end += 2
-        value = self.header[start : end if end >= 0 else len(lower)]
+        value = self.header[start : _field_end(lower, start)]
         return _UNPRINTABLE.sub("", value[: 2 * _MAX_MESSAGE_ID].decode("latin-1"))[:_MAX_MESSAGE_ID]
+
+    @property
+    def tls_required_no(self) -> bool:
+        """The header says `TLS-Required: No` (RFC 8689 section 3), once and in the form given there: white space, no comment, nothing else.
+
+        It asks for less protection, so what is in doubt (a second such field, another value) counts as not said.
+        """
+        lower = self._lowered
+        if self.too_long or b"tls-required" not in lower:
+            return False
+        fields = list(itertools.islice(_TLS_REQUIRED.finditer(lower), 2))
+        if len(fields) != 1:
+            return False
+        start = fields[0].end()
+        return lower[start : _field_end(lower, start)].replace(b"\r\n", b"").strip(b" \t") == b"no"
 
     @property
     def eight_bit(self) -> bool:
@@ -116,6 +131,16 @@ class HeaderScan:
         if self._lower is None or len(self._lower) != len(self.header):
             self._lower = self.header.lower()
         return self._lower
+
+
+def _field_end(header: bytes, start: int) -> int:
+    """Where the field ends whose value begins at `start`: in front of its CRLF, folded lines included."""
+    end = start
+    while (end := header.find(b"\r\n", end)) >= 0:
+        if header[end + 2 : end + 3] not in (b" ", b"\t"):
+            return end
+        end += 2
+    return len(header)
 
 
 def _read_from(header: bytes) -> FromDomain:

@@ -59,6 +59,7 @@ HELLO_ARGUMENT = Reply(501, "5.5.4", "give your host name or address literal")
 MAIL_SYNTAX = Reply(501, "5.5.4", "write MAIL FROM:<address>")
 RCPT_SYNTAX = Reply(501, "5.5.4", "write RCPT TO:<address>")
 BDAT_SYNTAX = Reply(501, "5.5.4", "write BDAT size, or BDAT size LAST")
+REQUIRETLS_IN_CLEAR = Reply(530, "5.7.10", "REQUIRETLS is for connections with TLS (RFC 8689)")
 NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "a non-ASCII address needs SMTPUTF8 in MAIL (RFC 6531)")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients: send the rest in another transaction")
 

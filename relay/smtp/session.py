@@ -154,13 +154,15 @@ def _greeting(hostname: str, banner: str) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _ehlo_reply(hostname: str, size: int, *, starttls: bool, auth: bool) -> bytes:
-    """What holds now, and nothing else (RFC 5321 section 4.1.1.1)."""
+def _ehlo_reply(hostname: str, size: int, *, starttls: bool, auth: bool, tls: bool) -> bytes:
+    """What holds now, and nothing else (RFC 5321 section 4.1.1.1). `tls`: the session is inside TLS."""
     lines = [hostname, "PIPELINING", f"SIZE {size}"]
     if starttls:
         lines.append("STARTTLS")
     if auth:
         lines.append("AUTH PLAIN LOGIN")
+    if tls:
+        lines.append("REQUIRETLS")  # RFC 8689 section 2: never in clear
     lines += ["8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES"]
     return Reply(250, "", "\n".join(lines)).encode()
 
@@ -528,7 +530,8 @@ class ServerSession:
         settings = self._settings
         starttls = settings.tls_offered and not self.tls_active
         auth = settings.is_submission and self.tls_active
-        self._output.append(_ehlo_reply(settings.hostname, settings.message_size, starttls=starttls, auth=auth))
+        tls = self.tls_active
+        self._output.append(_ehlo_reply(settings.hostname, settings.message_size, starttls=starttls, auth=auth, tls=tls))
         self._idle += 1
 
     def _helo(self, argument: str) -> None:
@@ -623,7 +626,7 @@ class ServerSession:
         if self._messages >= settings.session_messages:
             self._hang("MAIL", replies.TOO_MANY_MESSAGES, "too many messages")
             return
-        sender = parse_mail(argument, auth_offered=settings.is_submission)
+        sender = parse_mail(argument, auth_offered=settings.is_submission, tls=self.tls_active)
         if sender.size > settings.message_size:
             raise CommandError(replies.TOO_LARGE)  # RFC 1870 section 6.1
         self._await(sender)
@@ -648,7 +651,16 @@ class ServerSession:
     def _begin(self, *, by_chunks: bool) -> None:
         sender = self._sender
         recipients = tuple(self._recipients)
-        envelope = Envelope(sender.sender, recipients, sender.body, sender.smtputf8, sender.ret, sender.envid)
+        envelope = Envelope(
+            sender.sender,
+            recipients,
+            sender.body,
+            sender.smtputf8,
+            sender.ret,
+            sender.envid,
+            # RFC 8689 section 4.1 leaves bounces (null sender) free; they tell of mail that was protected, so they are held to it too.
+            sender.requiretls,
+        )
         self._envelope, self._by_chunks = envelope, by_chunks
         self._await(DataBegins(envelope))
 

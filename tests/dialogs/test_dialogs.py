@@ -8,7 +8,8 @@ A dialog is a text file. Its lines:
     C| text          the same without CRLF
     S: text          the server says this line next; `...` at its end stands for any rest
     TLS              the handshake that STARTTLS asked for is made
-    MESSAGE a -> b, c the driver was given one more message, from a to b and c; ` : text` behind it is its content, or `(empty)`
+    MESSAGE a -> b, c the driver was given one more message, from a to b and c; ` : text` behind it is its content, or `(empty)`;
+                     ` with REQUIRETLS` in front of that: MAIL asked for it, and else did not
     NO MESSAGE       the driver has been given no message at all
     CLOSED reason    the server closed, for this reason
 
@@ -151,7 +152,9 @@ class Player:
         envelope, content = self.harness.messages[self.messages]
         self.messages += 1
         way, colon, expected = text.partition(" : ")
-        sender, _, recipients = way.partition(" -> ")
+        asked = way.endswith(" with REQUIRETLS")
+        assert envelope.requiretls is asked, f"line {number}: {envelope}"
+        sender, _, recipients = way.removesuffix(" with REQUIRETLS").partition(" -> ")
         assert str(envelope.sender) == sender.strip("<>"), f"line {number}: {envelope}"
         assert [str(each.address) for each in envelope.recipients] == recipients.split(", "), (
             f"line {number}: {envelope}"

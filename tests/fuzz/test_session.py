@@ -42,6 +42,9 @@ MAIL FROM:<a@example.org> SIZE=100 BODY=8BITMIME
 MAIL FROM:<a@example.org> SIZE=401
 MAIL FROM:<é@é.example> SMTPUTF8
 MAIL FROM:<a@example.org> RET=HDRS ENVID=a+20
+MAIL FROM:<a@example.org> REQUIRETLS
+MAIL FROM:<> BODY=8BITMIME REQUIRETLS
+MAIL FROM:<a@example.org> REQUIRETLS=1
 MAIL FROM:<unknown@example.org>
 RCPT TO:<b@example.com>
 RCPT TO:<b@example.com> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x
@@ -138,6 +141,8 @@ def check(harness: Harness) -> None:
     assert len(session._buffer) - session._position <= 12288 + 2
     assert len(session._data._held) <= 4
     assert len(session._recipients) <= harness.settings.recipients
+    # RFC 8689 section 2: never in clear. TLS does not end before the session does.
+    assert session.tls_active or not any(isinstance(each, MailFrom) and each.requiretls for each in harness.events)
     if harness.closed:
         assert isinstance(harness.events[-1], Close)
         assert session.next_event() is None
@@ -341,7 +346,7 @@ def test_any_argument_gives_a_value_or_a_refusal(argument: str, utf8: bool) -> N
 def sender_of(argument: str) -> Address:
     """The sender, or NULL where the argument is refused in good order."""
     try:
-        return parse_mail(argument, auth_offered=True).sender
+        return parse_mail(argument, auth_offered=True, tls=True).sender
     except CommandError as refused:
         return NULL if 500 <= refused.reply.code < 560 else Address("", str(refused))
 

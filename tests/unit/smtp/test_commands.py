@@ -17,8 +17,8 @@ from relay.smtp.commands import (
 from relay.smtp.events import MailFrom
 
 
-def mail(argument: str, *, auth_offered: bool = False) -> MailFrom:
-    return parse_mail(argument, auth_offered=auth_offered)
+def mail(argument: str, *, auth_offered: bool = False, tls: bool = False) -> MailFrom:
+    return parse_mail(argument, auth_offered=auth_offered, tls=tls)
 
 
 def rcpt(argument: str, *, smtputf8: bool = False) -> Recipient:
@@ -26,10 +26,9 @@ def rcpt(argument: str, *, smtputf8: bool = False) -> Recipient:
 
 
 def test_mail_takes_every_parameter_of_ours() -> None:
-    found = mail(
-        "FROM:<a@Example.ORG> SIZE=123  BODY=8bitmime SMTPUTF8 RET=full ENVID=id+2B1 AUTH=<>", auth_offered=True
-    )
-    assert found == MailFrom(Address("a", "example.org"), Body.EIGHT_BIT, True, Ret.FULL, "id+2B1", 123)
+    words = "FROM:<a@Example.ORG> SIZE=123  BODY=8bitmime SMTPUTF8 RET=full ENVID=id+2B1 AUTH=<> RequireTLS"
+    found = mail(words, auth_offered=True, tls=True)
+    assert found == MailFrom(Address("a", "example.org"), Body.EIGHT_BIT, True, Ret.FULL, "id+2B1", 123, True)
 
 
 def test_mail_without_parameters() -> None:
@@ -61,6 +60,12 @@ def test_mail_without_parameters() -> None:
         ("FROM:<a@example.org> X-Y=ü", 501, "5.5.4"),
         ("FROM:<a@example.org> SIZE==1", 501, "5.5.4"),
         ("FROM:<a@example.org> SMTPUTF8=", 501, "5.5.4"),
+        ("FROM:<a@example.org> REQUIRETLS", 530, "5.7.10"),
+        ("FROM:<> REQUIRETLS", 530, "5.7.10"),
+        ("FROM:<a@example.org> REQUIRETLS=", 501, "5.5.4"),
+        ("FROM:<a@example.org> REQUIRETLS=yes", 501, "5.5.4"),
+        ("FROM:<a@example.org> REQUIRETLS REQUIRETLS", 501, "5.5.4"),
+        ("FROM:<a@example.org> REQUIRETL\u017f", 501, "5.5.4"),
         # "\u017f" and "\u0131" become S and I in upper case
         ("FROM:<a@example.org> \u017fIZE=1", 501, "5.5.4"),
         ("FROM:<a@example.org> RET=HDR\u017f", 501, "5.5.4"),
@@ -70,6 +75,18 @@ def test_mail_refused(argument: str, code: int, status: str) -> None:
     with pytest.raises(CommandError) as refused:
         mail(argument)
     assert (refused.value.reply.code, refused.value.reply.status) == (code, status)
+
+
+@pytest.mark.parametrize("parameter", ["REQUIRETLS=", "REQUIRETLS=yes", "REQUIRETLS=NO"])
+def test_requiretls_has_no_value(parameter: str) -> None:
+    """RFC 8689 section 2. Whoever writes one means something that we do not know."""
+    with pytest.raises(CommandError) as refused:
+        mail(f"FROM:<a@example.org> {parameter}", tls=True)
+    assert refused.value.reply.code == 501
+
+
+def test_inside_tls_nothing_is_required_that_was_not_asked_for() -> None:
+    assert not mail("FROM:<a@example.org>", tls=True).requiretls
 
 
 def test_mail_auth_is_checked_where_auth_is_offered() -> None:

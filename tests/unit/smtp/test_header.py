@@ -95,6 +95,49 @@ def test_message_id(field: bytes, message_id: str) -> None:
     assert scan(field).message_id == message_id
 
 
+@pytest.mark.parametrize("size", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        (b"TLS-Required: No\r\n", True),
+        (b"tls-required:no\r\n", True),
+        (b"X: y\r\nTLS-REQUIRED :\t NO \t\r\nY: z\r\n", True),
+        (b"TLS-Required:\r\n No\r\n", True),
+        (b"TLS-Required: No\r\n \r\n", True),
+        (b"TLS-Required: No", True),
+        # another value, or none
+        (b"TLS-Required: Yes\r\n", False),
+        (b"TLS-Required:\r\n", False),
+        (b"TLS-Required: No, really\r\n", False),
+        (b"TLS-Required: No\r\n Yes\r\n", False),
+        (b"TLS-Required: N\r\n o\r\n", False),
+        (b"TLS-Required: \"No\"\r\n", False),
+        (b"TLS-Required: =?utf-8?q?No?=\r\n", False),
+        (b"TLS-Required: No\xa0\r\n", False),
+        # RFC 8689 section 3 has white space there, and no comments
+        (b"TLS-Required: No (for a test)\r\n", False),
+        (b"TLS-Required: (No) No\r\n", False),
+        # several, even where they agree
+        (b"TLS-Required: No\r\nTLS-Required: No\r\n", False),
+        (b"TLS-Required: No\r\nX: y\r\ntls-required : Yes\r\n", False),
+        # other fields
+        (b"X-TLS-Required: No\r\n", False),
+        (b"TLS-Required-By: No\r\n", False),
+        (b"Subject: TLS-Required: No\r\n", False),
+        (b"Subject: x\r\n TLS-Required: No\r\n", False),
+        (b"Subject: x\r\n\r\nTLS-Required: No\r\n", False),
+        (b"", False),
+    ],
+)
+def test_tls_required_no(field: bytes, said: bool, size: int) -> None:
+    assert scan(field, size).tls_required_no is said
+
+
+def test_tls_required_no_counts_only_in_a_header_that_was_seen_whole() -> None:
+    assert not scan(b"TLS-Required: No\r\nX: " + b"x" * 200, limit=100).tls_required_no
+    assert not scan(b"TLS-Required: No\r\n" * 100_000).tls_required_no
+
+
 def test_eight_bit_header() -> None:
     assert scan(b"Subject: Gr\xc3\xbc\xc3\x9fe\r\n\r\nbody\r\n").eight_bit
     assert not scan(b"Subject: Hello\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n").eight_bit
