@@ -18,7 +18,7 @@ from relay.config.connectors import (
     TlsException,
 )
 from relay.config.files import Secret, SecretOrigin
-from relay.config.models import Config, Switch
+from relay.config.models import Config, ListenerKind, Switch, TlsRequiredNo
 from relay.config.rules import Place
 from relay.config.values import HostPort, Network
 from relay.mail.plan import Level, Plaintext
@@ -47,6 +47,7 @@ def advice(config: Config, folder: Folder, now: datetime) -> tuple[Advice, ...]:
         *_listeners(config),
         *_certificates(config, folder, now),
         *_accept(config),
+        *_tls_required_no(config),
         *_outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound),
         *_connectors(config),
         *_exceptions(config, today),
@@ -94,6 +95,16 @@ def _accept(config: Config) -> Iterator[Advice]:
                 f"mail for {domain} goes to its MX, which leads back to us: give its connector a `route` with `smart_hosts`",
             )
     yield from _wide(("accept", "networks"), config.accept.networks, "all of it may send anywhere through us")
+
+
+def _tls_required_no(config: Config) -> Iterator[Advice]:
+    if config.tls_required_no is not TlsRequiredNo.HONOUR:
+        return
+    if all(listener.kind is ListenerKind.MX for listener in config.listeners):
+        yield Advice(("tls_required_no",), "only logged-in users are heard, and no listener here lets any log in")
+    else:
+        text = "whoever may log in can send past the recipient's DANE and MTA-STS, by a line in the header"
+        yield Advice(("tls_required_no",), text)
 
 
 def _by_pattern(config: Config) -> dict[str, OutboundConnector]:

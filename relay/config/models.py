@@ -72,6 +72,7 @@ __all__ = [
     "Submission",
     "Switch",
     "TlsException",
+    "TlsRequiredNo",
     "TlsVersionName",
     "with_defaults",
 ]
@@ -238,6 +239,11 @@ class Submission(Model):
     """Lines `user:$argon2id$...:senders`, as `relay password` writes them."""
 
 
+class TlsRequiredNo(StrEnum):
+    IGNORE = "ignore"
+    HONOUR = "honour"
+
+
 class BareLf(Model):
     normalise: Annotated[tuple[Net, ...], NonEmpty]
     """Old devices of your own that end lines with a bare LF: made CRLF for clients in these networks, refused for all others."""
@@ -272,6 +278,9 @@ class Config(Model):
     """Users of the submission listeners."""
     bare_lf: BareLf | None = None
     """Devices whose wrong line ends are put right instead of refused."""
+    tls_required_no: TlsRequiredNo = TlsRequiredNo.IGNORE
+    """`honour` lets a logged-in user's header `TLS-Required: No` (RFC 8689) set aside what the recipient's domain publishes: DANE and
+    MTA-STS, never a connector."""
     defaults: Defaults = Defaults()
     """What acts where no connector says otherwise."""
     connectors: tuple[Connector, ...] = ()

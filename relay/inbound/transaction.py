@@ -5,11 +5,12 @@ The session asks; this answers with replies. `relay.policy` decides, the intake 
 
 from dataclasses import dataclass, replace
 
+from relay.config.models import TlsRequiredNo
 from relay.inbound.client import Client
 from relay.inbound.received import certificate_words, received_header
 from relay.inbound.services import Incoming, Services
 from relay.mail.address import Address
-from relay.mail.envelope import Accepted, Recipient
+from relay.mail.envelope import Accepted, Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.policy.admission import Admitted, Finding, Refused, asks_header_from
 from relay.policy.book import RuleBook
@@ -145,13 +146,21 @@ class Transaction:
             tls=client.evidence,
             may_relay=self._admitted.may_relay,
         )
+        envelope = self._envelope(end.envelope, content.scan)
         header = received_header(
-            accepted, self.book.config.hostname, content.incoming.id, end.envelope, self._certificate(client)
+            accepted, self.book.config.hostname, content.incoming.id, envelope, self._certificate(client)
         )
         message = await content.incoming.commit(
-            end.envelope, accepted, header=header, message_id=content.scan.message_id, eight_bit=end.eight_bit
+            envelope, accepted, header=header, message_id=content.scan.message_id, eight_bit=end.eight_bit
         )
         return Reply(250, "2.0.0", f"queued as {message.id}")
+
+    def _envelope(self, envelope: Envelope, scan: HeaderScan) -> Envelope:
+        """`TLS-Required: No` counts where the admin lets it, from users who logged in, never beside REQUIRETLS (RFC 8689 section 4.1)."""
+        heard = self._user and self.book.config.tls_required_no is TlsRequiredNo.HONOUR
+        if heard and not envelope.requiretls and scan.tls_required_no:
+            return replace(envelope, tls_optional=True)
+        return envelope
 
     def _certificate(self, client: Client) -> str:
         if client.evidence is None:

@@ -113,7 +113,7 @@ class ReportQueued(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReportHeld(Event):
-    """A DSN that could not be delivered: held for the postmaster, never bounced (RFC 5321 section 6.1)."""
+    """A DSN that could not be delivered: held for the postmaster, never bounced (RFC 5321 section 6.1, RFC 8689 section 5)."""
 
     message: str
     status: str

@@ -58,13 +58,18 @@ def _tls(fields: Fields, evidence: TlsEvidence | None, certificate: str) -> None
 
 def _message(message: Message) -> Fields:
     recipients = message.envelope.recipients
-    return {
+    fields = {
         "message": message.id,
         "sender": sender_text(message.envelope.sender),
         "recipients": [str(each.address) for each in recipients[:_MANY]],
         "recipient_count": len(recipients),
         "size": message.size,
     }
+    if message.envelope.requiretls:
+        fields["requiretls"] = True
+    if message.envelope.tls_optional:
+        fields["tls_optional"] = True
+    return fields
 
 
 def _accepted(event: e.MessageAccepted) -> Record:

@@ -3,6 +3,8 @@
 What can not be carried is bounced, never changed silently: 8-bit content without 8BITMIME (RFC 6152 section 3), a message beyond
 SIZE (RFC 1870 section 6.1), SMTPUTF8 where it is really needed (RFC 6531 section 3.2). No other hop is asked: the hosts of one
 domain are alike, and a bounce must not depend on which of them came first. DSN parameters go to hops that offer DSN (RFC 3461).
+
+REQUIRETLS (RFC 8689) is the plan's business: its verdict lets no such message near a hop that does not offer it. It is looked at here once more.
 """
 
 from collections.abc import Sequence
@@ -14,12 +16,15 @@ from relay.mail.attempt import MessageBytes
 from relay.mail.codec import notify_text
 from relay.mail.envelope import Envelope, Message, Recipient
 from relay.mail.outcome import Bounced
+from relay.mail.tls import TlsFailure
 from relay.outbound.offer import Offer
 
+_UNSUPPORTED = TlsFailure.REQUIRETLS_NOT_SUPPORTED
 PER_TRANSACTION = 100  # RFC 5321 section 4.5.3.1.8: what every server must take
 
 NOT_EIGHT_BIT = Bounced(554, "5.6.3", "the message holds 8-bit data and the hop does not offer 8BITMIME")
 NOT_UTF8 = Bounced(553, "5.6.7", "the message needs SMTPUTF8, which the hop does not offer")
+NOT_REQUIRETLS = Bounced(550, "5.7.30", "the message asks for REQUIRETLS, which the hop does not offer", _UNSUPPORTED)
 RECIPIENT_NOT_UTF8 = Bounced(553, "5.6.7", "the address needs SMTPUTF8, which the hop does not offer")
 
 
@@ -54,19 +59,11 @@ async def header_is_utf8(body: MessageBytes) -> bool:
 
 def commands(message: Message, indexes: Sequence[int], offer: Offer, *, utf8_header: bool = False) -> Commands:
     """`utf8_header` is `header_is_utf8`'s answer where `needs_look_at_header`."""
-    envelope = message.envelope
-    size = message.size + len(message.header)
-    eight_bit = message.eight_bit or not message.header.isascii()
-    unfit = None
-    if eight_bit and not offer.eight_bit:
-        unfit = NOT_EIGHT_BIT
-    if offer.size_limit and size > offer.size_limit:
-        unfit = Bounced(552, "5.3.4", f"the message has {size} octets and the hop takes {offer.size_limit}")
-    utf8 = envelope.smtputf8 or envelope.sender.needs_smtputf8
-    if not offer.smtputf8 and (utf8_header or envelope.sender.needs_smtputf8 or not message.header.isascii()):
-        unfit = NOT_UTF8
+    unfit = _unfit(message, offer, utf8_header=utf8_header)
     if unfit is not None:
         return Commands(b"", (), (), dict.fromkeys(indexes, unfit))
+    envelope = message.envelope
+    utf8 = envelope.smtputf8 or envelope.sender.needs_smtputf8
     refused: dict[int, Bounced] = {}
     lines: list[bytes] = []
     taken: list[int] = []
@@ -79,15 +76,41 @@ def commands(message: Message, indexes: Sequence[int], offer: Offer, *, utf8_hea
             utf8 = True
         lines.append(_line(f"RCPT TO:<{recipient.address}>{_rcpt_parameters(recipient) if offer.dsn else ''}"))
         taken.append(index)
-    parameters = f" SIZE={size}" if offer.size else ""
-    if eight_bit:
+    parameters = f" SIZE={_size(message)}" if offer.size else ""
+    if _is_eight_bit(message):
         parameters += " BODY=8BITMIME"
     if utf8 and offer.smtputf8:
         parameters += " SMTPUTF8"
+    if envelope.requiretls:
+        parameters += " REQUIRETLS"
     if offer.dsn:
         parameters += _dsn_parameters(envelope)
     mail = _line(f"MAIL FROM:<{envelope.sender}>{parameters}")
     return Commands(mail, tuple(lines), tuple(taken), refused)
+
+
+def _unfit(message: Message, offer: Offer, *, utf8_header: bool) -> Bounced | None:
+    """What keeps this hop from taking the message, whoever it is for."""
+    unfit = None
+    if _is_eight_bit(message) and not offer.eight_bit:
+        unfit = NOT_EIGHT_BIT
+    size = _size(message)
+    if offer.size_limit and size > offer.size_limit:
+        unfit = Bounced(552, "5.3.4", f"the message has {size} octets and the hop takes {offer.size_limit}")
+    envelope = message.envelope
+    if not offer.smtputf8 and (utf8_header or envelope.sender.needs_smtputf8 or not message.header.isascii()):
+        unfit = NOT_UTF8
+    if envelope.requiretls and not offer.requiretls:
+        unfit = NOT_REQUIRETLS
+    return unfit
+
+
+def _size(message: Message) -> int:
+    return message.size + len(message.header)
+
+
+def _is_eight_bit(message: Message) -> bool:
+    return message.eight_bit or not message.header.isascii()
 
 
 def _dsn_parameters(envelope: Envelope) -> str:

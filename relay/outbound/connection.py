@@ -98,7 +98,9 @@ class Connection:
         self, target: Target, client: Client, evidence: TlsEvidence | None, context: ssl.SSLContext | None
     ) -> None:
         self.target, self.evidence, self.context = target, evidence, context
-        self.offer: Offer = client.offer if client.supports_esmtp else NOTHING
+        offer = client.offer if client.supports_esmtp else NOTHING
+        # RFC 8689 section 2: in clear REQUIRETLS means nothing, whoever offers it.
+        self.offer: Offer = replace(offer, requiretls=offer.requiretls and evidence is not None)
         self.transactions = 0
         self.logged_in = False
         self.reusable = True
@@ -133,7 +135,7 @@ class Connection:
 
     def judge(self, now: datetime) -> "Approved | Failed":
         """The verdict on this connection under its plan, for one transaction."""
-        verdict: Verdict = judge(self.target.plan, self.evidence)
+        verdict: Verdict = judge(self.target.plan, self.evidence, requiretls_offered=self.offer.requiretls)
         if isinstance(verdict, Failed):
             return verdict
         if not self.holds_at(now):
@@ -283,6 +285,8 @@ def _after_handshake(client: Client) -> Deferred:
 
 def _not_offered(target: Target) -> Trouble:
     verdict = judge(target.plan, None)
+    if isinstance(verdict, Failed) and verdict.failure is TlsFailure.REQUIRETLS_NOT_SUPPORTED:
+        return Trouble(outcomes.of_verdict(replace(verdict, text=f"{target.hop} does not offer STARTTLS")))
     source = verdict.source if isinstance(verdict, Failed) else "default"
     return Trouble(
         Deferred(

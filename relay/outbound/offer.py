@@ -14,6 +14,7 @@ class Offer:
     eight_bit: bool = False  # RFC 6152
     smtputf8: bool = False  # RFC 6531
     dsn: bool = False  # RFC 3461
+    requiretls: bool = False  # RFC 8689
     size: bool = False  # RFC 1870
     size_limit: int = 0
     auth: frozenset[str] = frozenset()
@@ -29,6 +30,7 @@ class Offer:
             eight_bit="8bitmime" in extensions,
             smtputf8="smtputf8" in extensions,
             dsn="dsn" in extensions,
+            requiretls="requiretls" in extensions,
             size="size" in extensions,
             size_limit=int(limit) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else 0,
             auth=frozenset(auth),

@@ -21,7 +21,7 @@ from relay.config.connectors import (
     Route,
     TlsException,
 )
-from relay.config.models import Config, Limits, Listener, Switch
+from relay.config.models import Config, Limits, Listener, Switch, TlsRequiredNo
 from relay.config.values import duration_text
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
@@ -144,6 +144,11 @@ def _bare_lf(old: Config, new: Config) -> Iterator[str]:
         yield f"bare_lf.normalise has {added} in addition"
     if old.bare_lf is not None:
         yield from unknown(old.bare_lf, new.bare_lf, {"normalise"}, "bare_lf.")
+
+
+def _tls_required_no(old: Config, new: Config) -> Iterator[str]:
+    if new.tls_required_no is TlsRequiredNo.HONOUR:
+        yield from (f"{each}: users may set published policy aside" for each in from_to(old, new, "tls_required_no"))
 
 
 def _defaults(old: Config, new: Config) -> Iterator[str]:
@@ -328,6 +333,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "dns": _dns,
     "accept": _accept,
     "bare_lf": _bare_lf,
+    "tls_required_no": _tls_required_no,
     "defaults": _defaults,
     "connectors": _connectors,
     "exceptions": _exceptions,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, RequireTls, TlsPlan, TlsVersion
 from relay.mail.tls import TLS_VERSIONS, TlsEvidence, TlsFailure, Undecided, Untrusted
 from relay.policy.names import matching_name
 
@@ -25,9 +25,16 @@ Verdict = Satisfied | Failed
 SATISFIED = Satisfied()
 
 
-def judge(plan: TlsPlan, evidence: TlsEvidence | None) -> Verdict:
-    """All demands must hold. `evidence` is None for a connection in clear. Fails closed on a demand it does not know."""
+def judge(plan: TlsPlan, evidence: TlsEvidence | None, *, requiretls_offered: bool = False) -> Verdict:
+    """All demands must hold. `evidence` is None for a connection in clear. Fails closed on a demand it does not know.
+
+    `requiretls_offered`: the hop named REQUIRETLS in the EHLO inside TLS.
+    """
     if evidence is None:
+        for demand in plan.demands:
+            if isinstance(demand, RequireTls):
+                text = "the connection is in clear, where REQUIRETLS cannot be kept"
+                return Failed(TlsFailure.REQUIRETLS_NOT_SUPPORTED, demand.source, text)
         if plan.requires_tls or plan.plaintext is Plaintext.NEVER:
             source = min((demand.source for demand in plan.demands), default="default")
             return Failed(
@@ -35,18 +42,22 @@ def judge(plan: TlsPlan, evidence: TlsEvidence | None) -> Verdict:
             )
         return SATISFIED
     for demand in sorted(plan.demands, key=_order):
-        verdict = _judge_one(demand, evidence)
+        verdict = _judge_one(demand, evidence, requiretls_offered=requiretls_offered)
         if isinstance(verdict, Failed):
             return verdict
     return SATISFIED
 
 
-def _order(demand: Demand) -> tuple[str, str]:
-    """Any fixed order will do; this one reports a wrong CA or name before a wrong pin."""
-    return type(demand).__name__.replace("Pins", "Zins"), demand.source
+def _order(demand: Demand) -> tuple[bool, str, str]:
+    """This one reports a wrong CA or name before a wrong pin.
+
+    Whether REQUIRETLS is offered comes last: the answer may bounce the message, so it is taken from nobody but the host it is for.
+    """
+    at_last = isinstance(demand, RequireTls) and bool(demand.vouched)
+    return at_last, type(demand).__name__.replace("Pins", "Zins"), demand.source
 
 
-def _judge_one(demand: Demand, evidence: TlsEvidence) -> Verdict:
+def _judge_one(demand: Demand, evidence: TlsEvidence, *, requiretls_offered: bool) -> Verdict:
     match demand:
         case Encryption():
             return SATISFIED
@@ -60,7 +71,19 @@ def _judge_one(demand: Demand, evidence: TlsEvidence) -> Verdict:
                 return SATISFIED
             shown = leaf.spki_sha256 if leaf else "no certificate"
             return Failed(TlsFailure.PIN_MISMATCH, source, f"the certificate's key is {shown}, which is not pinned")
+        case RequireTls(source, vouched):
+            return _requiretls(source, vouched, offered=requiretls_offered)
     return Failed(TlsFailure.VALIDATION_FAILURE, demand.source, f"no rule judges the demand {type(demand).__name__}")
+
+
+def _requiretls(source: str, vouched: str, *, offered: bool) -> Verdict:
+    """RFC 8689 section 4.2.1, steps 2 and 5."""
+    if vouched and offered:
+        return SATISFIED
+    text = "the hop does not offer REQUIRETLS"
+    if not vouched:
+        text = "nobody vouches for the name of the host: no DNSSEC on the MX records, no MTA-STS policy, no connector"
+    return Failed(TlsFailure.REQUIRETLS_NOT_SUPPORTED, source, text)
 
 
 def _version(source: str, minimum: str, evidence: TlsEvidence) -> Verdict:

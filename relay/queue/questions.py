@@ -125,9 +125,9 @@ def _messages(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
     """In the order of `numbers`."""
     listed = json.dumps(numbers)
     found: dict[int, Json] = {}
-    for n, message, message_id, sender, size, accepted in db.execute(
-        "SELECT n, message.id, message_id, sender, size, json_extract(about, '$.accepted.at') FROM json_each(?) CROSS JOIN message ON n = value"
-        " ORDER BY key",
+    for n, message, message_id, sender, size, accepted, requiretls, tls_optional in db.execute(
+        "SELECT n, message.id, message_id, sender, size, json_extract(about, '$.accepted.at'), json_extract(about, '$.envelope.requiretls'),"
+        " json_extract(about, '$.envelope.tls_optional') FROM json_each(?) CROSS JOIN message ON n = value ORDER BY key",
         (listed,),
     ):
         found[n] = {
@@ -136,6 +136,9 @@ def _messages(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
             "sender": sender,
             "size": size,
             "accepted_at": accepted,
+            # A message of an older version says neither.
+            "requiretls": bool(requiretls),
+            "tls_optional": bool(tls_optional),
             "recipients": [],
         }
     for n, domain, local, state, due, attempts, last in db.execute(

@@ -17,7 +17,7 @@ from relay.mail.outcome import Bounced
 from relay.queue.ids import Clock
 from relay.queue.reader import MemoryBody
 from relay.queue.reports import Compose, Report
-from relay.queue.results import LOCAL, Settled, is_own_report, without_reports
+from relay.queue.results import LOCAL, Settled, is_kept_for_postmaster, without_reports
 from relay.queue.store import CHUNK, Entry, Record, Row, State, Store, StoreUnavailable
 
 _OUTSTANDING = 256  # records on their way into the store
@@ -132,7 +132,7 @@ class Recorder:
             if change.state.is_final:
                 recipient = str(message.envelope.recipients[change.index].address)
                 self._emit(RecipientEnded(message.id, recipient, change.state.value, became.status))
-            elif change.state is State.HELD and isinstance(became, Bounced) and is_own_report(message):
+            elif change.state is State.HELD and isinstance(became, Bounced) and is_kept_for_postmaster(message, became):
                 self._emit(ReportHeld(message.id, became.status))
         for report, entry in reports:
             self._emit(ReportQueued(entry.message.id, message.id, report.kind, report.recipient))

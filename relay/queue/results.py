@@ -41,6 +41,16 @@ def is_own_report(message: Message) -> bool:
     return message.accepted.protocol == LOCAL and message.envelope.sender.is_null
 
 
+def is_kept_for_postmaster(message: Message, outcome: Bounced) -> bool:
+    """Nobody would ever hear of it: a report of ours that failed, or another's bounce that only its REQUIRETLS kept from going on.
+
+    RFC 5321 section 6.1: no bounce of a bounce. RFC 8689 section 5: REQUIRETLS must not make a bounce vanish.
+    """
+    envelope = message.envelope
+    another = envelope.sender.is_null and envelope.requiretls and outcome.failure is not None
+    return is_own_report(message) or another
+
+
 def given_up(last: Outcome | None, expire: timedelta) -> Bounced:
     """Mail that waited too long, `last` having kept it waiting."""
     words = f"not delivered within {_words(expire)}"
@@ -86,8 +96,7 @@ class _Tally:
     def failed(self, index: int, outcome: Bounced, last: Last | None, attempts: int) -> None:
         """For good. `last` is what happened to it last, if anything did."""
         final = last if last and last.outcome is outcome else Last(outcome, self._terms.now, last.hop if last else "")
-        if is_own_report(self._message):
-            # RFC 5321 section 6.1: no bounce of a bounce. The postmaster finds it held.
+        if is_kept_for_postmaster(self._message, outcome):
             self._add(outcome, Change(index, State.HELD, attempts, None, final))
             return
         self._add(outcome, Change(index, State.BOUNCED, attempts, None, final))

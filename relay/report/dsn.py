@@ -95,12 +95,17 @@ def compose(
     head = _head(issuer, to, kind, stamp, message.message_id) + field(
         "Content-Type", f'multipart/report; report-type=delivery-status; boundary="{boundary}"'
     )
-    return Report(kind.value, _about(items), _envelope(to), head.encode() + b"\r\n" + body, message_id)
+    envelope = _envelope(to, requiretls=message.envelope.requiretls)
+    return Report(kind.value, _about(items), envelope, head.encode() + b"\r\n" + body, message_id)
 
 
-def _envelope(to: Address) -> Envelope:
-    """RFC 3461 section 6.1: null reverse-path, no RET, and NOTIFY=NEVER, so that nobody reports on a report."""
-    return Envelope(NULL, (Recipient(to, frozenset({Notify.NEVER})),), Body.SEVEN_BIT, smtputf8=to.needs_smtputf8)
+def _envelope(to: Address, *, requiretls: bool) -> Envelope:
+    """RFC 3461 section 6.1: null reverse-path, no RET, and NOTIFY=NEVER, so that nobody reports on a report.
+
+    RFC 8689 section 5: what tells of a REQUIRETLS message is protected as that was.
+    """
+    back = (Recipient(to, frozenset({Notify.NEVER})),)
+    return Envelope(NULL, back, Body.SEVEN_BIT, smtputf8=to.needs_smtputf8, requiretls=requiretls)
 
 
 def _about(items: Sequence[Item]) -> str:

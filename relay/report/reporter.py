@@ -11,9 +11,10 @@ from datetime import datetime
 from relay.mail.address import Address
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message, Ret
-from relay.mail.plan import Encryption, Pins, Pkix, TlsPlan, TlsVersion
+from relay.mail.plan import Encryption, Pins, Pkix, RequireTls, TlsPlan, TlsVersion
 from relay.policy.book import RuleBook
 from relay.policy.plan import as_strong, choose_plan
+from relay.policy.requiretls import SOURCE as REQUIRETLS
 from relay.report.dsn import Issuer, Report, Returned, Stamp, compose, header_section
 from relay.report.human import Item
 from relay.report.notify import Ended, Kind, due
@@ -53,6 +54,8 @@ class Reporter:
 def _goes_back_whole(book: RuleBook, message: Message, kind: Kind, ended: Iterable[Ended], now: datetime) -> bool:
     """RFC 3461 section 4.3: only where the sender asked for it, and never with a report that tells of no failure."""
     wanted = message.envelope.ret is Ret.FULL and kind is Kind.FAILURE and message.size <= MAX_WHOLE
+    if message.envelope.requiretls:
+        return False  # RFC 8689 section 5: RET=FULL is disregarded, even though the report goes with REQUIRETLS too
     recipients = (message.envelope.recipients[each.index].address for each in ended)
     return wanted and may_return_content(book, message.envelope.sender, recipients, now)
 
@@ -73,6 +76,9 @@ def _plan(book: RuleBook, domain: str, now: datetime) -> TlsPlan:
 def _item(book: RuleBook, message: Message, ended: Ended, now: datetime) -> Item:
     recipient = message.envelope.recipients[ended.index]
     domain = recipient.address.domain
+    plan = _plan(book, domain, now)
+    if message.envelope.requiretls:
+        plan = plan.adding({RequireTls(REQUIRETLS, "")})
     return Item(
         recipient=recipient,
         outcome=ended.outcome,
@@ -82,7 +88,7 @@ def _item(book: RuleBook, message: Message, ended: Ended, now: datetime) -> Item
         attempts=ended.attempts,
         until=ended.until,
         connector=book.outbound_for(domain).name,
-        required=required_words(_plan(book, domain, now)),
+        required=required_words(plan),
     )
 
 
@@ -99,6 +105,8 @@ def required_words(plan: TlsPlan) -> str:
                 words.append(f"a trusted certificate for {' or '.join(names)}" if names else "a trusted certificate")
             case Pins():
                 words.append("a key known beforehand")
+            case RequireTls():
+                words.append("the promise of TLS all the way (REQUIRETLS)")
             case Encryption():
                 pass
             case _:

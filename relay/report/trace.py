@@ -84,6 +84,10 @@ def _title(message: Json, at: str | None) -> RenderableType:
     rows.append(("From", message["sender"] or "<>"))
     if message.get("size") is not None:
         rows.append(("Size", f"{message['size']:,} bytes"))
+    if message.get("requiretls"):
+        rows.append(("REQUIRETLS", "asked for: TLS all the way, to hosts that somebody vouches for, or not at all"))
+    if message.get("tls_optional"):
+        rows.append(("TLS-Required", "No: the sender asks that DANE and MTA-STS be left out"))
     if at:
         rows.append(("Accepted", at))
     return _rows(rows, indent=0)
@@ -186,6 +190,11 @@ def _demand(demand: Json) -> str:
             return f"a certificate issued under {demand['trust']}, for {names}"
         case "pins":
             return f"the key {' or '.join(demand['pins'])}"
+        case "requiretls":
+            vouched = demand.get("vouched")
+            return (
+                f"REQUIRETLS, {f'the host vouched for by {vouched}' if vouched else 'and nobody vouches for the host'}"
+            )
     rest = ", ".join(f"{key} {value}" for key, value in demand.items() if key not in ("demand", "source"))
     return f"{demand['demand']} {rest}"
 

@@ -75,7 +75,8 @@ def parse_hello(argument: str) -> str:
 def parse_mail(argument: str, *, auth_offered: bool, tls: bool) -> MailFrom:
     """`FROM:<path> parameters` (RFC 5321 section 4.1.1.2). `tls`: the session is inside TLS."""
     path, parameters = _split(argument, "FROM:", replies.MAIL_SYNTAX)
-    size, body, utf8, ret, envid, requiretls = 0, Body.SEVEN_BIT, False, Ret.UNSET, "", False
+    size, body, ret, envid = 0, Body.SEVEN_BIT, Ret.UNSET, ""
+    flags: set[str] = set()
     for keyword, value in parameters.items():
         match keyword:
             case "SIZE" if _DIGITS.match(value):  # RFC 1870 section 6
@@ -84,22 +85,21 @@ def parse_mail(argument: str, *, auth_offered: bool, tls: bool) -> MailFrom:
                 body = _BODIES[value.upper()]
             case "BODY" if value.upper() == "BINARYMIME":  # RFC 3030 section 3: not offered
                 raise CommandError(Reply(555, "5.5.4", "BODY=BINARYMIME is not offered"))
-            case "SMTPUTF8" if not value:  # RFC 6531 section 3.4
-                utf8 = True
+            case "SMTPUTF8" | "REQUIRETLS" if not value:  # RFC 6531 section 3.4, RFC 8689 section 2
+                flags.add(keyword)
             case "RET" if value.upper() in _RETS:  # RFC 3461 section 4.3
                 ret = _RETS[value.upper()]
             case "ENVID" if len(value) <= 3 * _MAX_ENVID and _is_xtext(value):  # RFC 3461 section 4.4
                 envid = value
             case "AUTH" if auth_offered and (value == "<>" or _is_xtext(value)):
                 pass  # RFC 4954 section 5: must be taken; we vouch for nobody's identity to the next hop
-            case "REQUIRETLS" if not value:  # RFC 8689 section 2: the session itself must have TLS
-                if not tls:
-                    raise CommandError(replies.REQUIRETLS_IN_CLEAR)
-                requiretls = True
             case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "REQUIRETLS":
                 raise CommandError(Reply(501, "5.5.4", f"bad value of {keyword}="))
             case _:
                 raise CommandError(Reply(555, "5.5.4", "unknown MAIL parameter"))
+    utf8, requiretls = "SMTPUTF8" in flags, "REQUIRETLS" in flags
+    if requiretls and not tls:
+        raise CommandError(replies.REQUIRETLS_IN_CLEAR)
     sender = _address(path, smtputf8=utf8, status="5.1.7")
     if sender.local and not sender.domain:
         raise CommandError(Reply(501, "5.1.7", "a sender address needs its domain"))

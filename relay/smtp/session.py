@@ -531,7 +531,9 @@ class ServerSession:
         starttls = settings.tls_offered and not self.tls_active
         auth = settings.is_submission and self.tls_active
         tls = self.tls_active
-        self._output.append(_ehlo_reply(settings.hostname, settings.message_size, starttls=starttls, auth=auth, tls=tls))
+        self._output.append(
+            _ehlo_reply(settings.hostname, settings.message_size, starttls=starttls, auth=auth, tls=tls)
+        )
         self._idle += 1
 
     def _helo(self, argument: str) -> None:

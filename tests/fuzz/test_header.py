@@ -15,7 +15,8 @@ fuzz = settings(max_examples=200, deadline=None)
 
 LINES = [
     b"From: a@example.org", b"from : A <b@example.com>", b"Received: x", b"RECEIVED : y", b" folded", b"\tfolded", b"", b"Subject: \xc3\xa9",
-    b"junk", b"Message-ID: <x@y>", b"TLS-Required: No", b"tls-required : ", b" no", b"From:", b"  ", b"From: =?utf-8?q?a=40b.example?= <c@d.example>",
+    b"junk", b"TLS-Required: No", b"tls-required : ", b" no", b"Message-ID: <x@y>", b"From:", b"  ",
+    b"From: =?utf-8?q?a=40b.example?= <c@d.example>",
 ]  # fmt: skip
 headers = st.lists(st.sampled_from(LINES), max_size=10).map(b"\r\n".join)
 

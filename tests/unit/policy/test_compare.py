@@ -50,6 +50,7 @@ FULL: dict[str, Any] = {
     },
     "submission": {"passwords": "passwords"},
     "bare_lf": {"normalise": ["10.0.0.0/16"]},
+    "tls_required_no": "ignore",
     "defaults": {"outbound": {"tls": "certificate"}},
     "connectors": [
         {
@@ -129,6 +130,7 @@ OTHER: dict[str, Any] = {
     "networks": ["10.0.0.0/8"],
     "passwords": "others",
     "normalise": ["10.0.0.0/8"],
+    "tls_required_no": "honour",
     "tls": "encryption",
     "name": "other",
     "sender_domains": ["other.example"],

@@ -33,6 +33,8 @@ async def test_a_message_as_it_is_shown(queue: World) -> None:
         "sender": "alice@example.org",
         "size": message.size,
         "accepted_at": "2026-11-22T12:00:00.000Z",
+        "requiretls": False,
+        "tls_optional": False,
         "recipients": [
             {
                 "address": "bob@example.com",

@@ -111,7 +111,7 @@ def test_message_id(field: bytes, message_id: str) -> None:
         (b"TLS-Required: No, really\r\n", False),
         (b"TLS-Required: No\r\n Yes\r\n", False),
         (b"TLS-Required: N\r\n o\r\n", False),
-        (b"TLS-Required: \"No\"\r\n", False),
+        (b'TLS-Required: "No"\r\n', False),
         (b"TLS-Required: =?utf-8?q?No?=\r\n", False),
         (b"TLS-Required: No\xa0\r\n", False),
         # RFC 8689 section 3 has white space there, and no comments
