@@ -13,7 +13,7 @@ from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
 from relay.outbound.client import Transcript, accepted
 from relay.outbound.wire import Answer, Break, Broken
-from relay.policy.requiretls import REFUSED, is_refusal
+from relay.policy.requiretls import REFUSED, refuses
 from relay.policy.verdict import Failed
 
 _TEXT = 1000  # characters kept of what a hop says
@@ -75,7 +75,7 @@ def refused_starttls(answer: Answer) -> Deferred:
 def of_verdict(failed: Failed) -> Deferred:
     """The plan does not hold on this connection (design section 8)."""
     status = "4.7.4" if failed.failure is TlsFailure.STARTTLS_NOT_SUPPORTED else "4.7.5"
-    if is_refusal(failed):
+    if refuses(failed):
         status = REFUSED
     return Deferred(451, status, f"{failed.text} (asked by {failed.source})", failed.failure)
 

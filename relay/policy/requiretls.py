@@ -61,7 +61,7 @@ def _proves(demand: Demand) -> bool:
     return isinstance(demand, Tlsa | Pins) or (isinstance(demand, Pkix) and bool(demand.names))
 
 
-def is_refusal(failed: Failed) -> bool:
+def refuses(failed: Failed) -> bool:
     """The verdict says that this host cannot have a REQUIRETLS message as things are there, though it might have another one.
 
     Not where our own trust data is the trouble, nor where a connector or published policy fails: that keeps all mail waiting.
@@ -69,31 +69,29 @@ def is_refusal(failed: Failed) -> bool:
     return failed.source == SOURCE and failed.failure is not TlsFailure.VALIDATION_FAILURE
 
 
-def kept_nowhere(tried: Iterable[tuple[str, Outcome]]) -> Bounced | None:
-    """What becomes of a recipient once no host is left to try: `tried` is each hop ("host:port") with each outcome it gave, in order.
+def was_refused(outcome: Outcome) -> TypeGuard[Deferred]:
+    """A host refused for the sake of REQUIRETLS: its other addresses need not be tried. What a hop itself says comes without a failure."""
+    return isinstance(outcome, Deferred) and outcome.status == REFUSED and outcome.failure is not None
 
-    Bounced at once where every host refused for the sake of REQUIRETLS (RFC 8689 section 4.2.1); None where anything else kept the message
-    waiting at any of them, for then it may still get through. One address that does not answer is no reason to wait where the host refused
-    at another of its addresses; a host that mail can never go to (Bounced) is none either.
+
+def kept_nowhere(tried: Iterable[tuple[str, Outcome]]) -> Bounced | None:
+    """What becomes of a recipient once no host is left to try. `tried`: each hop ("host:port") with each outcome it gave, in order, but
+    without those that mail can never go to (no such host).
+
+    Bounced at once where every host refused for the sake of REQUIRETLS (RFC 8689 section 4.2.1). None where anything else kept the message
+    waiting at any of them, for it may still get through there; that one address does not answer, where the host refused at another, is
+    nothing else.
     """
     by_hop: dict[str, list[Outcome]] = {}
     for hop, outcome in tried:
         by_hop.setdefault(hop, []).append(outcome)
-    if not all(_is_out(outcomes) for outcomes in by_hop.values()):
+    refusal: Deferred | None = None
+    for outcomes in by_hop.values():
+        refused = [each for each in outcomes if was_refused(each)]
+        others = [each for each in outcomes if not was_refused(each)]
+        if not refused or any(each.status != _UNREACHED for each in others):
+            return None
+        refusal = refused[-1]
+    if refusal is None:
         return None
-    refusals = [each for outcomes in by_hop.values() for each in outcomes if _is_refusal(each)]
-    if not refusals:
-        return None
-    return Bounced(550, "5.7.30", f"REQUIRETLS cannot be kept: {refusals[-1].text}", refusals[-1].failure)
-
-
-def _is_out(outcomes: list[Outcome]) -> bool:
-    others = [each for each in outcomes if not _is_refusal(each)]
-    if all(isinstance(each, Bounced) for each in others):
-        return True
-    return len(others) < len(outcomes) and all(each.status == _UNREACHED for each in others)
-
-
-def _is_refusal(outcome: Outcome) -> TypeGuard[Deferred]:
-    """By our own finding: what a hop says, whatever its status, comes without a failure."""
-    return isinstance(outcome, Deferred) and outcome.status == REFUSED and outcome.failure is not None
+    return Bounced(550, "5.7.30", f"REQUIRETLS cannot be kept: {refusal.text}", refusal.failure)
