@@ -10,6 +10,8 @@ import pytest
 from relay.mail.plan import TlsPlan
 from relay.mail.tls import TlsEvidence, TlsFailure, Trusted, Untrusted
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, choose_plan
+from relay.policy.published import UNPUBLISHED
+from relay.policy.requiretls import require_tls
 from relay.policy.verdict import Failed, judge
 from tests.unit.policy.builders import NEVER, NOW, OTHER_PIN, PIN, book, certificate, evidence
 
@@ -49,12 +51,18 @@ def plan_of(words: str) -> TlsPlan:
                 connector["pins"] = [PIN]
             case ["exception", allow]:
                 exceptions = [{"recipient_domain": "contoso.com", "allow": allow, "until": until, "reason": "test"}]
-            case ["ended"]:
+            case ["mx"]:
+                del connector["route"]
+            case ["ended"] | ["requiretls"] | ["unoffered"]:
                 pass
             case _:
                 raise AssertionError(f"unknown option {option}")
     rules = book(connectors=[connector], exceptions=exceptions)
-    return choose_plan(rules, rules.outbound_for("contoso.com"), "contoso.com", HOST, NOW)
+    found = rules.outbound_for("contoso.com")
+    plan = choose_plan(rules, found, "contoso.com", HOST, NOW)
+    if "requiretls" in options:
+        return require_tls(plan, connector=found, host=HOST, published=UNPUBLISHED, trust="system")
+    return plan
 
 
 def shown(column: str) -> TlsEvidence:
@@ -79,7 +87,7 @@ def shown(column: str) -> TlsEvidence:
     raise AssertionError(f"unknown column {column}")
 
 
-def outcome(plan: TlsPlan, column: str) -> str:
+def outcome(plan: TlsPlan, column: str, *, offered: bool) -> str:
     if after_ehlo(plan, starttls_offered=column != "none") is Step.SEND_IN_CLEAR:
         return "clear" if not isinstance(judge(plan, None), Failed) else "clear, though the verdict says no"
     if column == "none":
@@ -88,13 +96,13 @@ def outcome(plan: TlsPlan, column: str) -> str:
     if column == "broken":
         again = after_broken_tls(plan) is Step.SEND_IN_CLEAR
         return "again" if again else f"no:{TlsFailure.HANDSHAKE_FAILED}"
-    verdict = judge(plan, shown(column))
+    verdict = judge(plan, shown(column), requiretls_offered=offered)
     return f"no:{verdict.failure}" if isinstance(verdict, Failed) else "tls"
 
 
 @pytest.mark.parametrize(("plan", "column", "cell"), list(rows()))
 def test_row(plan: str, column: str, cell: str) -> None:
-    found = outcome(plan_of(plan), column)
+    found = outcome(plan_of(plan), column, offered="unoffered" not in plan.split())
     if cell.startswith("no:"):
         assert found.startswith(cell)
     else:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,7 @@ WARNED = (
     ("bare_lf: {normalise: [8.0.0.0/8]}\n", "bare_lf.normalise[0]: 8.0.0.0/8 is a large part of the internet"),
     ("accept: {domains: [contoso.com]}\n" + out("tls: opportunistic"), "accept.domains[0]: mail for contoso.com goes to its MX"),
     ("accept: {domains: [\"*.contoso.com\"]}\n" + out("tls: opportunistic", "\"*\""), "accept.domains[0]: mail for *.contoso.com goes"),
+    ("tls_required_no: honour\n", "tls_required_no: only logged-in users are heard, and no listener here lets any log in"),
     # inbound
     (into("tls: true", "sender_domains: [contoso.com]"), "connectors[0] \"in\" . match: the From: header that people see is not"),
     (into("tls: true", "certificate_names: [a.example]"), "connectors[0] \"in\" . match.certificate_names: anyone can make a"),
@@ -80,6 +82,7 @@ WARNED = (
 )  # fmt: skip
 
 SILENT = (
+    "tls_required_no: ignore\n",
     "observe: '[::1]:9925'\n",
     "accept: {networks: [10.0.0.0/8, 203.0.113.0/24, '2001:db8::/32', '2600:1234::/32']}\n",
     "accept: {domains: [contoso.com]}\n" + out("route: {smart_hosts: [a.example]}", "'*.com'").replace("'*.com'", "contoso.com"),
@@ -138,6 +141,14 @@ def test_clear_listeners_and_wide_proxies(tmp_path: Path) -> None:
     assert [each.text for each in advice(config, Folder(), NOW)] == [
         "8.0.0.0/8 is a large part of the internet: all of it may claim any client address"
     ]
+
+
+def test_users_who_may_set_published_policy_aside(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"hostname": "a.example", "postmaster": "p@a.example", "tls_required_no": "honour"}
+    listeners = [{"address": "127.0.0.1:25"}, {"address": "127.0.0.1:587", "kind": "submission"}]
+    (found,) = advice(type(loaded("", tmp_path).config).model_validate({**keys, "listeners": listeners}), Folder(), NOW)
+    assert found.place == ("tls_required_no",)
+    assert found.text.startswith("whoever may log in can send past the recipient's DANE and MTA-STS")
 
 
 def test_secrets_that_others_can_read(tmp_path: Path) -> None:

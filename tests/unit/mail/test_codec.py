@@ -1,6 +1,7 @@
 """Nouns to JSON and back: what the queue must get back after a restart comes back equal."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -120,10 +121,17 @@ def test_outcomes(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("sender", [NULL, Address("bob", "contoso.com"), Address("jürgen", "[192.0.2.1]")])
-def test_envelopes(sender: Address) -> None:
+@pytest.mark.parametrize(("requiretls", "tls_optional"), [(False, False), (True, False), (False, True)])
+def test_envelopes(sender: Address, requiretls: bool, tls_optional: bool) -> None:
     recipients = (Recipient(Address("a", "b.example"), frozenset({Notify.DELAY, Notify.SUCCESS}), "rfc822;a@b"),)
     envelope = Envelope(sender, recipients, Body.EIGHT_BIT, smtputf8=True, ret=Ret.HEADERS, envid="x+2By")
+    envelope = replace(envelope, requiretls=requiretls, tls_optional=tls_optional)
     assert envelope_from(json.loads(json.dumps(envelope_json(envelope))), recipients) == envelope
+
+
+def test_an_envelope_of_a_version_that_knew_no_requiretls() -> None:
+    old = {"sender": ["bob", "contoso.com"], "body": "7BIT", "smtputf8": False, "ret": "", "envid": ""}
+    assert envelope_from(old, ()) == Envelope(Address("bob", "contoso.com"))
 
 
 def test_notify_words_come_in_one_order() -> None:

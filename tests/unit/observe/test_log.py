@@ -40,6 +40,19 @@ def make(lines: Lines, **options: Any) -> EventLog:
     return EventLog(lines, clock=lambda: NOW, **options)
 
 
+def test_what_an_accepted_message_asks_of_tls(lines: Lines) -> None:
+    about = message()
+    for envelope in (replace(about.envelope, requiretls=True), replace(about.envelope, tls_optional=True)):
+        make(lines)(e.MessageAccepted(replace(about, envelope=envelope)))
+    make(lines)(e.MessageAccepted(about))
+    keys = ("requiretls", "tls_optional")
+    assert [{key: line[key] for key in keys if key in line} for line in lines.json] == [
+        {"requiretls": True},
+        {"tls_optional": True},
+        {},
+    ]
+
+
 def test_every_event_class_has_a_record_of_its_own() -> None:
     classes = {each for each in vars(e).values() if isinstance(each, type) and issubclass(each, e.Event)}
     assert classes - {e.Event} == set(known())

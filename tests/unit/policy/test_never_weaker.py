@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, RequireTls, TlsPlan, TlsVersion
 from relay.mail.tls import TLS_VERSIONS, PathResult, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, as_strong
 from relay.policy.verdict import Failed, Satisfied, judge
@@ -18,6 +18,7 @@ demands = st.one_of(
     st.builds(Pkix, sources, st.sampled_from(TRUSTS), st.lists(st.sampled_from(NAMES), max_size=2).map(tuple)),
     st.builds(Pins, sources, st.lists(st.sampled_from([PIN, OTHER_PIN]), min_size=1, max_size=2).map(tuple)),
     st.builds(TlsVersion, sources, st.sampled_from(TLS_VERSIONS)),
+    st.builds(RequireTls, st.just("requiretls"), st.sampled_from(["", "dnssec", "connector a"])),
 )
 plans = st.builds(TlsPlan, st.sampled_from(Level), st.sampled_from(Plaintext), st.frozensets(demands, max_size=4))
 paths: st.SearchStrategy[PathResult] = st.sampled_from(
@@ -38,12 +39,15 @@ class Unheard(Demand):
     """A demand that no rule knows, as a newer release might write one."""
 
 
-@given(plans, st.lists(demands, max_size=3), connections)
+@given(plans, st.lists(demands, max_size=3), connections, st.booleans())
 def test_a_stronger_plan_accepts_no_connection_that_the_weaker_refuses(
-    plan: TlsPlan, more: list[Demand], connection: TlsEvidence | None
+    plan: TlsPlan, more: list[Demand], connection: TlsEvidence | None, requiretls: bool
 ) -> None:
-    if isinstance(judge(plan, connection), Failed):
-        assert isinstance(judge(plan.adding(more), connection), Failed)
+    if isinstance(judge(plan, connection, requiretls_offered=requiretls), Failed):
+        assert isinstance(judge(plan.adding(more), connection, requiretls_offered=requiretls), Failed)
+    # What a hop offers can only be missed.
+    if isinstance(judge(plan, connection, requiretls_offered=True), Failed):
+        assert isinstance(judge(plan, connection, requiretls_offered=False), Failed)
 
 
 @given(plans, st.lists(demands, max_size=3), st.booleans())

@@ -244,6 +244,8 @@ class World:
         envelope = Envelope(
             parse_mailbox(sender) if sender else NULL,
             tuple(Recipient(parse_mailbox(each), notify) for each in recipients or ("bob@example.com",)),
+            requiretls=more.pop("requiretls", False),
+            tls_optional=more.pop("tls_optional", False),
         )
         accepted = Accepted(
             self.clock(),

@@ -51,11 +51,12 @@ def message(
     notify: frozenset[Notify] = frozenset(),
     ret: Ret = Ret.UNSET,
     size: int = 100,
+    requiretls: bool = False,
     **accepted: Any,
 ) -> Message:
     to = tuple(Recipient(each, notify) for each in recipients or (BOB,))
     how = Accepted(NOW - timedelta(days=4), "192.0.2.1", "client.example", "mx 0.0.0.0:25", "ESMTP", **accepted)
-    return Message("01JD3M8Z7Q0000000001", Envelope(sender, to, ret=ret), how, size)
+    return Message("01JD3M8Z7Q0000000001", Envelope(sender, to, ret=ret, requiretls=requiretls), how, size)
 
 
 def book(*connectors: dict[str, Any], **defaults: Any) -> RuleBook:

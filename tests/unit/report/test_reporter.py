@@ -114,6 +114,36 @@ async def test_content_that_had_to_be_protected_does_not_go_back_unprotected() -
 
 
 @pytest.mark.parametrize(
+    ("end", "kind"), [(failed(), "failure"), (delayed(), "delay"), (delivered(), "success")], ids=["f", "d", "s"]
+)
+async def test_what_tells_of_a_requiretls_message_goes_with_requiretls_and_carries_its_header_only(
+    end: End, kind: str
+) -> None:
+    """RFC 8689 section 5, even where the way back would do for any other message."""
+    every = frozenset({Notify.SUCCESS, Notify.FAILURE, Notify.DELAY})
+    about = message(ret=Ret.FULL, notify=every, may_relay=True, requiretls=True)
+    everywhere = book(connector("all", "*", tls="encryption"))
+    for rules in (book(), everywhere):
+        (report,) = await reporter(rules)(about, Body(ORIGINAL), [end])
+        assert report.kind == kind
+        assert report.envelope.requiretls
+        assert not report.envelope.tls_optional
+        assert b"text/rfc822-headers" in report.content
+        assert b"the text" not in report.content
+    (other,) = await reporter(everywhere)(message(ret=Ret.FULL), Body(ORIGINAL), [failed()])
+    assert not other.envelope.requiretls
+
+
+async def test_a_sender_who_asked_for_requiretls_reads_why_it_could_not_be_kept() -> None:
+    bounced = Bounced(550, "5.7.30", "REQUIRETLS cannot be kept: no offer", TlsFailure.REQUIRETLS_NOT_SUPPORTED)
+    parsed = await one(book(), message(requiretls=True), failed(outcome=bounced))
+    assert "Status: 5.7.30" in parsed.as_string()
+    words = " ".join(next(parsed.iter_parts()).get_content().split())
+    assert "asks for encryption all the way (REQUIRETLS), and contoso.com's mail server cannot promise it" in words
+    assert "Required: TLSv1.2 or newer with the promise of TLS all the way (REQUIRETLS)" in words
+
+
+@pytest.mark.parametrize(
     ("out", "back", "allowed"),
     [
         ({}, {}, True),

@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from relay.mail.codec import accepted_json, evidence_json, outcome_json, plan_json
 from relay.mail.envelope import Accepted
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
-from relay.mail.plan import Encryption, Level, Pins, Pkix, Plaintext, TlsPlan, TlsVersion
+from relay.mail.plan import Encryption, Level, Pins, Pkix, Plaintext, RequireTls, TlsPlan, TlsVersion
 from relay.mail.tls import Certificate, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
 from relay.report.trace import render_message, render_trace, with_remedies
 from tests.unit.report.builders import NOW
@@ -102,6 +102,32 @@ def trace(*attempts: dict[str, Any], tls: TlsEvidence | None = TLS, **accepted: 
         "recipients": [recipient(MISMATCH)],
         "attempts": list(attempts),
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("requiretls", "REQUIRETLS asked for: TLS all the way"),
+        ("tls_optional", "TLS-Required No: the sender asks that DANE and MTA-STS be left out"),
+    ],
+)
+def test_what_the_message_asks_of_tls_is_shown(key: str, said: str) -> None:
+    for shown in (render_trace, render_message):
+        assert said in words(shown({**trace(), key: True}))
+        assert said not in words(shown({**trace(), key: False}))
+        assert said not in words(shown(trace())), "of a relay that does not know it"
+
+
+@pytest.mark.parametrize(
+    ("vouched", "said"),
+    [
+        ("dnssec", "REQUIRETLS, the host vouched for by dnssec (requiretls)"),
+        ("", "REQUIRETLS, and nobody vouches for the host (requiretls)"),
+    ],
+)
+def test_the_demand_of_requiretls_in_words(vouched: str, said: str) -> None:
+    plan = PLAN.adding({RequireTls("requiretls", vouched)})
+    assert said in words(render_trace(trace(attempt(MISMATCH, plan))))
 
 
 EXPECTED = """\
