@@ -1,5 +1,6 @@
 """MAIL and RCPT for what a hop offers, and what of a message it can not carry."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,15 @@ SIZE = len(HEADER) + 25
         (NOTHING, DSN, "<anna@a.example>"),
         (Offer(dsn=True), {"envid": "x"}, "<anna@a.example> ENVID=x"),
         (Offer(size=True, size_limit=SIZE), {}, f"<anna@a.example> SIZE={SIZE}"),
+        (replace(ALL, requiretls=True), {}, f"<anna@a.example> SIZE={SIZE}"),
+        (replace(ALL, requiretls=True), {"requiretls": True}, f"<anna@a.example> SIZE={SIZE} REQUIRETLS"),
+        (replace(ALL, requiretls=True), {"requiretls": True, "sender": "<>"}, f"<> SIZE={SIZE} REQUIRETLS"),
+        (
+            replace(ALL, requiretls=True),
+            {"requiretls": True, "smtputf8": True, **DSN},
+            f"<anna@a.example> SIZE={SIZE} SMTPUTF8 REQUIRETLS RET=HDRS ENVID=QQ314+2B159",
+        ),
+        (replace(ALL, requiretls=True), {"tls_optional": True}, f"<anna@a.example> SIZE={SIZE}"),
     ],
 )
 def test_mail(offer: Offer, values: dict[str, Any], mail: str) -> None:
@@ -67,6 +77,8 @@ def test_rcpt_without_dsn() -> None:
     ("offer", "values", "status"),
     [
         (NOTHING, {"content": LATIN}, "5.6.3"),
+        (ALL, {"requiretls": True}, "5.7.30"),
+        (NOTHING, {"requiretls": True, "content": LATIN}, "5.7.30"),
         (Offer(size=True, size_limit=10), {}, "5.3.4"),
         (Offer(eight_bit=True), {"sender": "<änna@a.example>"}, "5.6.7"),
         (Offer(eight_bit=True), {"content": LATIN, "smtputf8": True, "look": True}, "5.6.7"),

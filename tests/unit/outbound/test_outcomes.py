@@ -79,8 +79,16 @@ def test_tls_that_breaks_later_is_a_tls_failure_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "status"), [(TlsFailure.STARTTLS_NOT_SUPPORTED, "4.7.4"), (TlsFailure.PIN_MISMATCH, "4.7.5")]
+    ("failure", "source", "status"),
+    [
+        (TlsFailure.STARTTLS_NOT_SUPPORTED, "connector c", "4.7.4"),
+        (TlsFailure.PIN_MISMATCH, "connector c", "4.7.5"),
+        (TlsFailure.REQUIRETLS_NOT_SUPPORTED, "requiretls", "4.7.30"),
+        (TlsFailure.CERTIFICATE_EXPIRED, "requiretls", "4.7.30"),
+        (TlsFailure.VALIDATION_FAILURE, "requiretls", "4.7.5"),
+        (TlsFailure.CERTIFICATE_EXPIRED, "dane", "4.7.5"),
+    ],
 )
-def test_a_verdict_says_who_asked(failure: TlsFailure, status: str) -> None:
-    outcome = outcomes.of_verdict(Failed(failure, "connector c", "why"))
-    assert outcome == Deferred(451, status, "why (asked by connector c)", failure)
+def test_a_verdict_says_who_asked(failure: TlsFailure, source: str, status: str) -> None:
+    outcome = outcomes.of_verdict(Failed(failure, source, "why"))
+    assert outcome == Deferred(451, status, f"why (asked by {source})", failure)
