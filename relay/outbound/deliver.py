@@ -8,7 +8,7 @@ Knows nothing of the queue. Tells `TlsWithheld` once for a message's recipient t
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.mail.attempt import Attempt, Delivery
 from relay.mail.events import Emit, TlsWithheld
-from relay.mail.outcome import Bounced, Deferred
+from relay.mail.outcome import Bounced, Deferred, Outcome
 from relay.mail.plan import TlsPlan
 from relay.mail.tls import TlsFailure
 from relay.outbound.attempt import Attempts, Job
@@ -32,6 +32,7 @@ from relay.policy.book import RuleBook
 from relay.policy.plan import running_exception
 from relay.policy.published import Published
 from relay.policy.remedy import remedy
+from relay.policy.requiretls import kept_nowhere, was_refused
 from relay.policy.route import SMTP_PORT, Unroutable
 
 _TOLD = 10_000
@@ -121,12 +122,15 @@ class Outbound:
     async def _walk(self, ways: Ways, group: _Group, hosts: Hosts, walk: "_Walk") -> None:
         """Along the hosts until all recipients are settled or enough has been tried."""
         connector, domain, ourselves = group.connector, group.domain, self._ourselves()
-        uses = ways.uses(connector, domain, tls_optional=walk.job.message.envelope.tls_optional)
+        envelope = walk.job.message.envelope
+        uses = ways.uses(connector, domain, tls_optional=envelope.tls_optional)
         for hop in in_order(hosts.groups, self._chance, self._pool.is_warm):
+            if walk.is_over(self._settings):
+                return
             way = Way(connector, domain, hop, hosts.secure)
             published = await self._publications.find(way, uses)
             walk.is_at(way, published)
-            plan = ways.plan(connector, domain, hop.host, self._clock(), published)
+            plan = ways.plan(way, self._clock(), published, requiretls=envelope.requiretls)
             if isinstance(plan, Deferred):
                 walk.withheld(self._clock(), hop, plan)
                 continue
@@ -138,8 +142,11 @@ class Outbound:
             for target in self._ordered(hop, targets):
                 tried = await self._attempts.at(walk.job, target, walk.waiting)
                 walk.went(tried.attempts, said_mail=tried.said_mail)
+                if walk.was_refused:
+                    break
                 if walk.is_over(self._settings):
                     return
+        walk.has_tried_all = True
 
     def _ordered(self, hop: HostPort, targets: Sequence[Target]) -> Sequence[Target]:
         """The addresses of a hop in the order to try them: connected ones first, else by chance, both families in turns."""
@@ -182,6 +189,9 @@ class _Walk:
         self.attempts: list[Attempt] = []
         self.waiting: list[int] = list(indexes)
         self.by_sts: Way | None = None
+        self.has_tried_all = False
+        self._begun = 0  # attempts before the present round
+        self._closed: set[str] = set()  # hops that mail can never go to
         self._tried = self._refusals = 0
         self._dead_ends: list[Unroutable] = []
 
@@ -189,6 +199,8 @@ class _Walk:
         """The same hosts once more. What was recorded stays."""
         self._tried = self._refusals = 0
         self._dead_ends.clear()
+        self._closed.clear()
+        self._begun, self.has_tried_all = len(self.attempts), False
 
     def is_at(self, way: Way, published: Published) -> None:
         """Notes whose MTA-STS policy, if any, may be what keeps the mail from its hosts."""
@@ -203,6 +215,8 @@ class _Walk:
     def dead_end(self, at: datetime, hop: HostPort, plan: TlsPlan, why: Unroutable) -> None:
         """A host without an address to try. As long as others are left it only defers."""
         self._dead_ends.append(why)
+        if isinstance(why, Bounced):
+            self._closed.add(str(hop))
         soft = Deferred(451, f"4{why.status[1:]}", why.text)
         self.attempts.append(self.job.record(at, str(hop), "", plan, dict.fromkeys(self.waiting, soft)))
 
@@ -217,12 +231,26 @@ class _Walk:
     def is_over(self, settings: OutboundSettings) -> bool:
         return not self.waiting or self._tried >= settings.addresses or self._refusals >= settings.refusals
 
+    @property
+    def was_refused(self) -> bool:
+        """The last host cannot keep REQUIRETLS (RFC 8689), so its other addresses cannot either."""
+        return bool(self.attempts) and all(was_refused(each) for _index, each in self.attempts[-1].outcomes)
+
     def end(self) -> list[Attempt]:
-        """No hop is left. Where every one was a dead end for good, so is the route."""
+        """No hop is left. Where every one was a dead end for good, so is the route; where none keeps REQUIRETLS, so is the message."""
+        if self.has_tried_all and self.job.message.envelope.requiretls:
+            bounced = {index: found for index in self.waiting if (found := kept_nowhere(self._answers(index)))}
+            outcomes = dict(self.attempts[-1].outcomes) | bounced
+            self.attempts[-1] = replace(self.attempts[-1], outcomes=tuple(sorted(outcomes.items())))
         if not self._tried and self._dead_ends and all(isinstance(each, Bounced) for each in self._dead_ends):
             final = dict.fromkeys(self.waiting, self._dead_ends[-1])
             self.attempts[-1] = replace(self.attempts[-1], outcomes=tuple(final.items()))
         return self.attempts
+
+    def _answers(self, index: int) -> Iterator[tuple[str, Outcome]]:
+        for attempt in self.attempts[self._begun :]:
+            if attempt.hop not in self._closed:
+                yield from ((attempt.hop, outcome) for each, outcome in attempt.outcomes if each == index)
 
 
 def _groups(ways: Ways, delivery: Delivery) -> list[_Group]:

@@ -15,9 +15,11 @@ from relay.mail.plan import TlsPlan
 from relay.outbound.connection import Target
 from relay.outbound.lookup import fit_addresses
 from relay.outbound.ourselves import Ourselves
+from relay.outbound.publications import Way
 from relay.policy.book import RuleBook
 from relay.policy.plan import choose_plan, running_exception
 from relay.policy.published import Published, Uses, join, uses
+from relay.policy.requiretls import require_tls
 from relay.policy.route import Unroutable
 
 MANY = 10_000
@@ -39,7 +41,7 @@ class Ways:
         self.book, self.day = book, day
         self._connectors: dict[str, OutboundConnector] = {}
         self._uses: dict[tuple[str, str, bool], Uses] = {}
-        self._plans: dict[tuple[str, str, str], tuple[Published, TlsPlan | Deferred]] = {}
+        self._plans: dict[tuple[str, str, str, bool], tuple[Published, TlsPlan | Deferred]] = {}
         self._found: dict[tuple[str, HostPort, TlsPlan], _Found] = {}
 
     def serves(self, book: RuleBook, day: date) -> bool:
@@ -62,14 +64,16 @@ class Ways:
             found = self._uses[key] = uses(connector, exception, tls_optional=tls_optional)
         return found
 
-    def plan(
-        self, connector: OutboundConnector, domain: str, host: str, now: datetime, published: Published
-    ) -> TlsPlan | Deferred:
-        """The plan for a host with what is published about it, or why mail must not go there."""
-        key = (connector.name, domain, host)
+    def plan(self, way: Way, now: datetime, published: Published, *, requiretls: bool = False) -> TlsPlan | Deferred:
+        """The plan for a host with what is published about it, or why mail must not go there. `requiretls`: the message asks for it."""
+        connector, host = way.connector, way.hop.host
+        key = (connector.name, way.domain, host, requiretls)
         found = self._plans.get(key)
         if found is None or (found[0] is not published and found[0] != published):
-            plan = join(choose_plan(self.book, connector, domain, host, now), published)
+            plan = join(choose_plan(self.book, connector, way.domain, host, now), published)
+            if requiretls and isinstance(plan, TlsPlan):
+                trust = self.book.config.trust
+                plan = require_tls(plan, connector=connector, host=host, published=published, trust=trust)
             found = self._plans[key] = published, plan
         return found[1]
 
