@@ -4,7 +4,9 @@ Decides nothing about mail. What a signal or a command does to it is `relay.cli.
 """
 
 import asyncio
+import random
 import secrets
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -24,6 +26,8 @@ from relay.config.models import Config, ListenerKind
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.dns.resolver import DnsResolver
+from relay.dns.sts import Clocks, StsPolicies
+from relay.dns.stsfetch import FetchSettings, PolicyFetcher
 from relay.inbound.listener import ListenError, Listeners
 from relay.inbound.passwords import PasswordFileError
 from relay.inbound.services import Services
@@ -68,7 +72,7 @@ class Relay:
     """`async with Relay(Path("connectors.yaml")) as relay:` serves until the block ends.
 
     `observers` hear every event, in the event loop: they must be quick and must not raise. `resolver` takes the place of DNS.
-    `lines_dropped` counts log lines that nobody took, for the metrics.
+    `policy_hosts` is how MTA-STS policies are fetched. `lines_dropped` counts log lines that nobody took, for the metrics.
     Raises ConfigError, or StartError, on entering.
     """
 
@@ -80,10 +84,12 @@ class Relay:
         resolver: Resolver | None = None,
         times: Times = Times(),
         delivery: OutboundSettings = OutboundSettings(),  # noqa: B008 - frozen
+        policy_hosts: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
         lines_dropped: Callable[[], int] = lambda: 0,
     ) -> None:
         self.metrics = Metrics()
         self._file, self._resolver, self._times, self._delivery = file, resolver, times, delivery
+        self._policy_hosts = policy_hosts
         self._observers: tuple[Emit, ...] = (self.metrics, *observers)
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
@@ -144,10 +150,20 @@ class Relay:
         store = self._store = await self._open_store(stack, config)
         resolver = self._switch = ResolverSwitch(self._resolver or DnsResolver(config.dns.resolver))
         stack.push_async_callback(resolver.close)
+        tls = TlsClient(keyring.by_name if keyring else lambda _name: None, trust, utc_now)
+        policies = StsPolicies(
+            resolver,
+            PolicyFetcher(resolver, tls, self._policy_hosts),
+            store,
+            clocks=Clocks(utc_now, time.monotonic),
+            chance=random.SystemRandom(),
+            emit=self._emit,
+        )
+        stack.push_async_callback(policies.close)
         outbound = Outbound(
             book=book,
             resolver=resolver,
-            tls=TlsClient(keyring.by_name if keyring else lambda _name: None, trust, utc_now),
+            tls=tls,
             ourselves=SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound)).look,
             clock=utc_now,
             emit=self._emit,
@@ -173,7 +189,7 @@ class Relay:
         await scheduler.start()
         stack.push_async_callback(scheduler.stop, self._times.grace)
         await self._open_doors(stack, config)
-        watch: list[Callable[[], Awaitable[None]]] = [configuration.look]
+        watch: list[Callable[[], Awaitable[None]]] = [configuration.look, policies.look]
         if keyring is not None and config.certificates is not None:
             certificates = CertificateWatch(keyring, config.certificates, emit=self._emit, clock=utc_now)
             certificates.start()

@@ -1,6 +1,6 @@
 """Answers kept for as long as they are good, and one question asked once however many wait for its answer.
 
-Knows nothing of DNS. Memory is bounded by the number of entries; the least recently used goes first.
+Knows nothing of DNS. Memory is bounded by the weight of the entries, each 1 unless told otherwise; the least recently used goes first.
 """
 
 import asyncio
@@ -22,11 +22,19 @@ class Timed(Generic[V]):
 
 
 class Cache(Generic[K, V]):
-    """`ask` finds an answer; `monotonic` is a clock in seconds that never goes back."""
+    """`ask` finds an answer; `monotonic` is a clock in seconds that never goes back. All answers together weigh at most `size`."""
 
-    def __init__(self, ask: Callable[[K], Awaitable[Timed[V]]], *, size: int, monotonic: Callable[[], float]) -> None:
-        self._ask, self._size, self._monotonic = ask, size, monotonic
+    def __init__(
+        self,
+        ask: Callable[[K], Awaitable[Timed[V]]],
+        *,
+        size: int,
+        monotonic: Callable[[], float],
+        weigh: Callable[[V], int] = lambda _value: 1,
+    ) -> None:
+        self._ask, self._size, self._monotonic, self._weigh = ask, size, monotonic, weigh
         self._held: OrderedDict[K, Timed[V]] = OrderedDict()  # `seconds` is the moment of expiry here
+        self._weight = 0
         self._asked: dict[K, asyncio.Task[V]] = {}
 
     def held(self, key: K) -> V | None:
@@ -36,6 +44,19 @@ class Cache(Generic[K, V]):
             return None
         self._held.move_to_end(key)
         return held.value
+
+    def last(self, key: K) -> V | None:
+        """The latest answer, good or not, for a question that builds on it; None where it is not here any more."""
+        held = self._held.get(key)
+        return None if held is None else held.value
+
+    def put(self, key: K, answer: Timed[V]) -> None:
+        """An answer that nobody asked for, or the one to a question."""
+        replaced = self._held.pop(key, None)
+        self._weight += self._weigh(answer.value) - (0 if replaced is None else self._weigh(replaced.value))
+        self._held[key] = Timed(answer.value, self._monotonic() + answer.seconds)
+        while self._weight > self._size and self._held:
+            self._weight -= self._weigh(self._held.popitem(last=False)[1].value)
 
     async def get(self, key: K) -> V:
         """The answer. Raises what `ask` raises. Cancelling one who waits cancels nobody else's question."""
@@ -51,10 +72,7 @@ class Cache(Generic[K, V]):
 
     async def _fetch(self, key: K) -> V:
         answer = await self._ask(key)
-        self._held[key] = Timed(answer.value, self._monotonic() + answer.seconds)
-        self._held.move_to_end(key)
-        if len(self._held) > self._size:
-            self._held.popitem(last=False)
+        self.put(key, answer)
         return answer.value
 
     def _answered(self, key: K, task: asyncio.Task[V]) -> None:
@@ -68,6 +86,7 @@ class Cache(Generic[K, V]):
     def clear(self) -> None:
         """Forgets every answer. Questions under way go on."""
         self._held.clear()
+        self._weight = 0
 
     async def close(self) -> None:
         """Cancels the questions under way; those who wait get CancelledError."""

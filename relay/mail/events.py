@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from relay.mail.attempt import Attempt
 from relay.mail.envelope import Message
+from relay.mail.published import StsMode
 from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
 
@@ -117,6 +118,39 @@ class ReportHeld(Event):
 
     message: str
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class StsPolicyFetched(Event):
+    """A domain's MTA-STS policy was fetched, for the first time or again. `max_age` in seconds."""
+
+    domain: str
+    mode: StsMode
+    id: str
+    max_age: int
+
+
+@dataclass(frozen=True, slots=True)
+class StsPolicyChanged(Event):
+    """What was fetched asks something else than what it replaces: another mode (`before` it was), other mx patterns."""
+
+    domain: str
+    before: StsMode
+    mode: StsMode
+    mx: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StsFetchFailed(Event):
+    """A policy could not be fetched. `held` is the mode of the one that stays in force, "" where there is none.
+
+    Where that goes on until the one in force ends, somebody may be at work (RFC 8461 section 10.2).
+    """
+
+    domain: str
+    failure: TlsFailure
+    trouble: str
+    held: str
 
 
 @dataclass(frozen=True, slots=True)

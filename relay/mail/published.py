@@ -4,7 +4,10 @@ Only the nouns. `relay.dns` looks them up, `relay.policy` decides what follows f
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+
+from relay.mail.tls import TlsFailure
 
 
 class Use(StrEnum):
@@ -48,6 +51,58 @@ class StsPolicy:
     max_age: int
     id: str
     text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StsFetched:
+    """A policy and when it was last fetched (UTC)."""
+
+    policy: StsPolicy
+    at: datetime
+
+    @property
+    def ends(self) -> datetime:
+        return self.at + timedelta(seconds=self.policy.max_age)
+
+
+@dataclass(frozen=True, slots=True)
+class StsTrouble:
+    """Why a domain's policy could not be had. `failure` is one of the STS_ ones.
+
+    `announced`: the domain has a record that says there is one, so that sessions with it fail in its TLS reports (RFC 8460 section 4.3.2.2).
+    """
+
+    failure: TlsFailure
+    text: str
+    announced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StsFound:
+    """What a domain publishes, as far as it is known. `fetched` is its policy in force, whatever happened to the latest try to fetch it.
+
+    `trouble` is what the latest try came to where it failed. Neither: the domain publishes nothing.
+    """
+
+    fetched: StsFetched | None = None
+    trouble: StsTrouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StsUnknown:
+    """Whether a policy is in force cannot be told: what is kept of it cannot be read. `text` says why."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StsKept:
+    """A policy as the store keeps it. `refresh`: when to try to fetch it next; `used`: when mail last asked for it. Times in UTC."""
+
+    domain: str
+    fetched: StsFetched
+    refresh: datetime
+    used: datetime
 
 
 class PolicyKind(StrEnum):

@@ -13,6 +13,7 @@ from relay.mail.address import Address
 from relay.mail.attempt import Attempt
 from relay.mail.envelope import Message
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.mail.published import StsMode
 from relay.mail.tls import TlsEvidence
 
 Fields = dict[str, Any]
@@ -169,6 +170,25 @@ def _trouble(event: e.CertificateTrouble) -> Record:
     return level, "certificate-trouble", _some(name=event.name, trouble=event.trouble, days=event.days)
 
 
+def _sts_changed(event: e.StsPolicyChanged) -> Record:
+    fields = {
+        "domain": event.domain,
+        "before": event.before.value,
+        "mode": event.mode.value,
+        "mx": list(event.mx[:_MANY]),
+        "mx_count": len(event.mx),
+    }
+    weaker = event.before is StsMode.ENFORCE and event.mode is not StsMode.ENFORCE
+    return WARNING if weaker else INFO, "sts-policy-changed", fields
+
+
+def _sts_failed(event: e.StsFetchFailed) -> Record:
+    """RFC 8461 section 3.3: the administrator hears of a refresh that fails, unless the policy in force is mode none."""
+    fields = _some(domain=event.domain, failure=event.failure.value, trouble=event.trouble[:_LONG], held=event.held)
+    alarming = event.held in (StsMode.ENFORCE, StsMode.TESTING)
+    return WARNING if alarming else INFO, "sts-fetch-failed", fields
+
+
 def _plain(level: str, name: str, *fields: str) -> Callable[[Any], Record]:
     """For events whose fields go out as they are. Tuples become lists."""
 
@@ -204,6 +224,9 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.TlsWithheld: _plain(WARNING, "tls-withheld", "message", "recipient", "hop", "failure", "remedy"),
     e.ReportQueued: _plain(INFO, "report-queued", "message", "about", "kind", "recipient"),
     e.ReportHeld: _plain(WARNING, "report-held", "message", "status"),
+    e.StsPolicyFetched: _plain(INFO, "sts-policy-fetched", "domain", "mode", "id", "max_age"),
+    e.StsPolicyChanged: _sts_changed,
+    e.StsFetchFailed: _sts_failed,
     e.ConfigurationWaiting: _plain(WARNING, "configuration-waiting", "file", "reasons"),
     e.CertificatesLoaded: _plain(INFO, "certificates-loaded", "names"),
     e.StoreTrouble: _plain(ERROR, "store-trouble", "trouble"),

@@ -104,6 +104,9 @@ class Metrics:
             e.TlsWithheld: lambda event: self._withheld(event.failure.value).inc(),
             e.ReportQueued: lambda event: self._reports(event.kind).inc(),
             e.ReportHeld: lambda event: self._reports_held().inc(),
+            e.StsPolicyFetched: lambda event: self._sts_fetches(event.mode.value).inc(),
+            e.StsPolicyChanged: lambda event: self._sts_changes(event.before.value, event.mode.value).inc(),
+            e.StsFetchFailed: self._sts_failed,
             e.ConfigurationTaken: self._configuration_taken,
             e.ConfigurationWaiting: lambda event: self._configuration_waiting().set(1),
             e.StoreTrouble: self._store_trouble,
@@ -170,6 +173,13 @@ class Metrics:
         )
         self._withheld = counter(
             "tls_withheld_total", "Mail that waits because TLS broke or failed its plan", "failure"
+        )
+        self._sts_fetches = counter(
+            "sts_fetches_total", "MTA-STS policies fetched, by the policy's mode or by what failed", "result"
+        )
+        self._sts_changes = counter("sts_changes_total", "MTA-STS policies that were replaced", "before", "mode")
+        self._sts_refresh_failures = counter(
+            "sts_refresh_failures_total", "Failures to fetch an MTA-STS policy anew while one is in force", "mode"
         )
         self._ended = counter("recipients_ended_total", "Recipients in their last state", "state")
         self._reports = counter("reports_total", "Delivery status notifications written", "kind")
@@ -244,6 +254,11 @@ class Metrics:
     def _configuration_taken(self, event: e.ConfigurationTaken) -> None:
         self._configurations().inc()
         self._configuration_waiting().set(0)
+
+    def _sts_failed(self, event: e.StsFetchFailed) -> None:
+        self._sts_fetches(event.failure.value).inc()
+        if event.held:
+            self._sts_refresh_failures(event.held).inc()
 
     def _store_trouble(self, event: e.StoreTrouble) -> None:
         self._store_troubles().inc()

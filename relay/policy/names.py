@@ -1,4 +1,7 @@
-"""Certificate names against wanted names (RFC 9525 section 6), on the SAN only: the common name never counts."""
+"""Certificate names against wanted names (RFC 9525 section 6), on the SAN only: the common name never counts.
+
+And host names against the patterns of an MTA-STS policy (RFC 8461 section 4.1).
+"""
 
 from collections.abc import Iterable
 
@@ -12,6 +15,15 @@ def matching_name(wanted: Iterable[str], certificate: Certificate) -> str:
         if any(_dns_matches(each, presented) for each in names):
             return presented
     return next((address for address in certificate.ip_names if address in names), "")
+
+
+def is_listed(host: str, patterns: Iterable[str]) -> bool:
+    """True where `host` is one of the mx patterns of an MTA-STS policy. All normalised.
+
+    RFC 8461 section 4.1: the whole name, or "*." for exactly one left-most label.
+    """
+    parent = f"*.{host.partition('.')[2]}"
+    return any(pattern in (host, parent) for pattern in patterns)
 
 
 def _dns_matches(wanted: str, presented: str) -> bool:

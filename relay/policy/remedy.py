@@ -45,8 +45,9 @@ _REMEDIES: Mapping[F, str] = {
         " {connector} may name the version they have."
     ),
     F.VALIDATION_FAILURE: (
-        "The certificate of {hop} could not be judged. Run relay check: a file named by `ca` or `trust` may be "
-        "missing or unreadable."
+        "The certificate of {hop} could not be judged, or the MTA-STS policy of {partner} does not list {hop} (relay explain says which). "
+        "Run relay check: a file named by `ca` or `trust` may be missing or unreadable. If it is the policy, tell {partner}: it says that "
+        "mail must wait."
     ),
     F.REQUIRETLS_NOT_SUPPORTED: (
         "The message asks for TLS all the way (REQUIRETLS) and {hop} cannot promise it. Only its sender can decide to"
@@ -69,8 +70,7 @@ _REMEDIES: Mapping[F, str] = {
         " then tell them."
     ),
     F.STS_POLICY_INVALID: (
-        "The MTA-STS policy of {partner} is not valid, or does not list {hop}. Tell them; their policy says that mail"
-        " must wait."
+        "The MTA-STS policy of {partner} is not valid, or is not one to be enforced though {connector} requires one. Tell them."
     ),
     F.STS_WEBPKI_INVALID: (
         "The certificate of mta-sts.{partner} is not valid, so their policy cannot be read. Tell them."

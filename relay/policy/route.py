@@ -118,6 +118,11 @@ def usable_addresses(
     return tuple(each for each, inner in embedded.items() if inner not in own and (private or _is_public(each, inner)))
 
 
+def public_addresses(addresses: Iterable[IpAddress]) -> tuple[IpAddress, ...]:
+    """Those that lead out into the world: for hosts that strangers name and we fetch something from."""
+    return tuple(each for each in addresses if _is_public(each, _embedded(each)))
+
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, RequireTls, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, RequireTls, StsMx, TlsPlan, TlsVersion
 from relay.mail.tls import TLS_VERSIONS, TlsEvidence, TlsFailure, Undecided, Untrusted
-from relay.policy.names import matching_name
+from relay.policy.names import is_listed, matching_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,8 @@ def _judge_one(demand: Demand, evidence: TlsEvidence, *, requiretls_offered: boo
             return Failed(TlsFailure.PIN_MISMATCH, source, f"the certificate's key is {shown}, which is not pinned")
         case RequireTls(source, vouched):
             return _requiretls(source, vouched, offered=requiretls_offered)
+        case StsMx(source, host, patterns):
+            return SATISFIED if is_listed(host, patterns) else not_listed(source, host, patterns)
     return Failed(TlsFailure.VALIDATION_FAILURE, demand.source, f"no rule judges the demand {type(demand).__name__}")
 
 
@@ -84,6 +86,17 @@ def _requiretls(source: str, vouched: str, *, offered: bool) -> Verdict:
     if not vouched:
         text = "nobody vouches for the name of the host: no DNSSEC on the MX records, no MTA-STS policy, no connector"
     return Failed(TlsFailure.REQUIRETLS_NOT_SUPPORTED, source, text)
+
+
+def not_listed(source: str, host: str, patterns: tuple[str, ...]) -> Failed:
+    """The host is none of the policy's.
+
+    RFC 8460 section 4.3 has no result type of its own for this. The policy is valid, so it is not sts-policy-invalid, and no certificate was
+    looked at, so it is not certificate-host-mismatch: it is the "general failure for a reason not matching a category above".
+    """
+    shown = ", ".join(patterns[:5]) + (", ..." if len(patterns) > 5 else "") or "no host"
+    text = f"the MTA-STS policy lists {shown}, and {host} is none of these"
+    return Failed(TlsFailure.VALIDATION_FAILURE, source, text)
 
 
 def _version(source: str, minimum: str, evidence: TlsEvidence) -> Verdict:

@@ -7,6 +7,8 @@
 - `loose`: messages whose chunks nobody needs, or not yet: still arriving, given up, or ended and large. Emptied at start.
 - `attempt`, `fact`: the trace. Plans and evidence repeat, so each text is in `fact` once; `refs` counts the rows that name it.
   A number is never used again, since readers remember what it stood for.
+- `sts_policy`: MTA-STS policies of other domains, so that a restart forgets none (relay.dns.sts). `about` is the policy as JSON. `ends`,
+  `refresh` and `used` in milliseconds since 1970; few rows, so they have no index.
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -54,8 +56,17 @@ _VERSION_1 = (
     "CREATE TABLE fact (k INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL, refs INTEGER NOT NULL)",
 )
 
+_STS_POLICIES = (
+    """
+    CREATE TABLE sts_policy (
+        domain TEXT PRIMARY KEY, about TEXT NOT NULL, fetched INTEGER NOT NULL, ends INTEGER NOT NULL,
+        refresh INTEGER NOT NULL, used INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES)
 
 
 def prepare(db: sqlite3.Connection, place: str) -> None:

@@ -19,7 +19,8 @@ from typing import TypeVar
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit, Unexpected
-from relay.queue import chores, loading, questions
+from relay.mail.published import StsKept, StsUnknown
+from relay.queue import chores, loading, policies, questions
 from relay.queue.disk import Disk, Lock, beside, create, room
 from relay.queue.ids import Clock, Ids, begun, milliseconds, moment, number, spell
 from relay.queue.loading import Loaded, Loader
@@ -44,7 +45,7 @@ from relay.queue.store import (
     TraceQuery,
     Waiting,
 )
-from relay.queue.work import Asked, Chore, ForgetFacts, Keep, Put, PutChunk
+from relay.queue.work import Asked, Chore, ForgetFacts, Keep, KeepPolicy, Put, PutChunk
 from relay.queue.writer import Writer, connect
 
 FREE_SPACE = 500 * 2**20
@@ -257,6 +258,30 @@ class SqliteStore:
         size = sum(file.stat().st_size for file in files if file.exists())
         since = None if oldest is None else begun(oldest)
         return Statistics(waiting, held, messages, since, size, self._disk.free())
+
+    # --- MTA-STS policies (relay.dns.sts.StsKeeper) ---
+
+    async def load_sts(self, domain: str) -> StsKept | StsUnknown | None:
+        try:
+            return await self._scheduling.run(policies.load, domain)
+        except StoreUnavailable as error:
+            return StsUnknown(error.reason)
+
+    def save_sts(self, kept: StsKept) -> None:
+        self._writer.submit(KeepPolicy(kept))
+
+    async def due_sts(self, now: datetime, used: datetime, limit: int) -> tuple[str, ...]:
+        """Empty while nothing can be written: what cannot be kept is not worth fetching again and again."""
+        if self.trouble:
+            return ()
+        try:
+            return await self._scheduling.run(policies.due, milliseconds(now), milliseconds(used), limit)
+        except StoreUnavailable:
+            return ()
+
+    async def drop_sts(self, ended: datetime) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.work(partial(policies.drop, ended=milliseconds(ended)))
 
     # --- chores ---
 

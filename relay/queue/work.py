@@ -7,8 +7,10 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
+from relay.mail.published import StsKept
+from relay.queue import policies
 from relay.queue.batch import Batch
-from relay.queue.store import Entry, Record
+from relay.queue.store import Entry, Record, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -111,6 +113,22 @@ class Chore(Asked[T]):
     def run(self, batch: Batch, db: sqlite3.Connection) -> T:
         batch.flush()
         return self._work(db)
+
+
+class KeepPolicy(Operation[None]):
+    """Kept until it can be written, as outcomes are: a policy that is forgotten is one that somebody may go around."""
+
+    kind = Kind.OUTCOME
+
+    def __init__(self, kept: StsKept) -> None:
+        self._kept = kept
+
+    def run(self, _batch: Batch, db: sqlite3.Connection) -> None:
+        policies.save(db, self._kept)
+
+    def settle(self, _result: None, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, StoreUnavailable):
+            raise error  # a bug; at the end of a store in trouble it is fetched again after the restart
 
 
 class ForgetFacts(Asked[None]):

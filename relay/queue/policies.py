@@ -1,0 +1,52 @@
+"""MTA-STS policies in the SQLite store: other domains' rules about how they are to be reached, kept over a restart.
+
+Functions of a connection; when they are called is `relay.dns.sts`'s.
+"""
+
+import json
+import sqlite3
+
+from relay.mail.published import StsFetched, StsKept, StsMode, StsPolicy
+from relay.queue.ids import milliseconds, moment
+
+
+def save(db: sqlite3.Connection, kept: StsKept) -> None:
+    policy = kept.fetched.policy
+    about = {
+        "mode": policy.mode.value,
+        "mx": policy.mx,
+        "max_age": policy.max_age,
+        "id": policy.id,
+        "text": policy.text,
+    }
+    db.execute(
+        "INSERT OR REPLACE INTO sts_policy (domain, about, fetched, ends, refresh, used) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            kept.domain,
+            json.dumps(about, separators=(",", ":")),
+            *map(milliseconds, (kept.fetched.at, kept.fetched.ends, kept.refresh, kept.used)),
+        ),
+    )
+
+
+def load(db: sqlite3.Connection, domain: str) -> StsKept | None:
+    row = db.execute("SELECT about, fetched, refresh, used FROM sts_policy WHERE domain = ?", (domain,)).fetchone()
+    if row is None:
+        return None
+    about = json.loads(row[0])
+    policy = StsPolicy(StsMode(about["mode"]), tuple(about["mx"]), about["max_age"], about["id"], tuple(about["text"]))
+    fetched, refresh, used = map(moment, row[1:])
+    return StsKept(domain, StsFetched(policy, fetched), refresh, used)
+
+
+def due(db: sqlite3.Connection, now: int, used: int, limit: int) -> tuple[str, ...]:
+    """Those in force whose refresh is due and that mail has asked for since `used`, the longest due first."""
+    rows = db.execute(
+        "SELECT domain FROM sts_policy WHERE refresh <= ? AND ends >= ? AND used >= ? ORDER BY refresh LIMIT ?",
+        (now, now, used, limit),
+    )
+    return tuple(row[0] for row in rows)
+
+
+def drop(db: sqlite3.Connection, ended: int) -> None:
+    db.execute("DELETE FROM sts_policy WHERE ends < ?", (ended,))
