@@ -138,7 +138,7 @@ def _in_turns(addresses: Iterable[IpAddress]) -> tuple[IpAddress, ...]:
 
 def _look_at_head(host: str, response: httpx.Response) -> None:
     if response.status_code != 200:  # RFC 8461 section 3.3: 200 only, "HTTP 3xx redirects MUST NOT be followed"
-        where = " (redirects are not followed)" if response.is_redirect else ""
+        where = " (redirects are not followed)" if response.has_redirect_location else ""
         raise _NotThis(TlsFailure.STS_POLICY_FETCH_ERROR, f"{host} answers {response.status_code}{where}, not 200")
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind != "text/plain":  # RFC 8461 section 3.2: else it may be a page that anybody put there
