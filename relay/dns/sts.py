@@ -10,6 +10,7 @@ domain that many messages ask about at once (one fetch for all of them).
 
 import asyncio
 import contextlib
+import itertools
 import random
 import secrets
 import traceback
@@ -71,12 +72,16 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known of a domain. `fetched` is kept when it has ended, `found` is what counts. `used`: when mail last asked."""
+    """What is known of a domain. `fetched` is kept when it has ended, `found` is what counts. `used`: when mail last asked.
+
+    `number` is that of the fetch that this came of; later ones have higher numbers.
+    """
 
     fetched: StsFetched | None = None
     found: StsFound = _NOTHING
     tries: Tries = _UNTRIED
     used: datetime = _EPOCH
+    number: int = 0
 
     @property
     def weight(self) -> int:
@@ -104,6 +109,7 @@ class StsPolicies:
         self._fetches: dict[tuple[str, str], asyncio.Task[_State]] = {}
         self._rounds: set[asyncio.Task[Any]] = set()
         self._slots = asyncio.Semaphore(_FETCHES)
+        self._numbers = itertools.count(1)
         self._next_round = clocks.monotonic()
 
     def held(self, domain: str) -> StsFound | None:
@@ -218,12 +224,13 @@ class StsPolicies:
 
     async def _fetch(self, domain: str, record_id: str, state: _State) -> _State:
         async with self._slots:
-            began = self._clocks.now()
+            began, number = self._clocks.now(), next(self._numbers)
             file = await self._get_file(domain)
         policy = file if isinstance(file, StsTrouble) else _parsed(domain, file, record_id)
         state = self._states.last(domain) or state
-        if state.tries.last > began:
+        if state.number > number:
             return state  # another fetch began later and has ended already: what it found is newer
+        state = replace(state, number=number)
         chance = self._chance.random()
         if isinstance(policy, StsTrouble):
             return self._failed(domain, state, failed(record_id, state.tries, began, chance), policy)
@@ -234,7 +241,7 @@ class StsPolicies:
         self._emit(StsPolicyFetched(domain, policy.mode, policy.id, policy.max_age))
         if before is not None and (before.policy.mode, before.policy.mx) != (policy.mode, policy.mx):
             self._emit(StsPolicyChanged(domain, before.policy.mode, policy.mode, policy.mx))
-        return self._keep(domain, _State(fetched, StsFound(fetched), tries, state.used))
+        return self._keep(domain, replace(state, fetched=fetched, found=StsFound(fetched), tries=tries))
 
     def _failed(self, domain: str, state: _State, tries: Tries, trouble: StsTrouble) -> _State:
         """What is in force stays in force."""

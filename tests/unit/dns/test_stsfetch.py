@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.models import PrivateAddresses
+from relay.dns.answers import AddressAnswer
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
 from relay.mail.published import StsTrouble
 from relay.mail.tls import TlsFailure
@@ -183,8 +184,9 @@ async def test_an_answer_that_takes_too_long(certificate: Path, reply: Reply) ->
 
 async def test_the_time_limit_is_for_dns_too(certificate: Path) -> None:
     class Slow(FakeResolver):
-        async def addresses(self, host: str) -> None:  # type: ignore[override]
+        async def addresses(self, host: str) -> AddressAnswer:
             await asyncio.Event().wait()
+            return await super().addresses(host)
 
     tls = TlsClient(lambda _name: None, TrustStores(), lambda: datetime.now(UTC))
     found = trouble(await PolicyFetcher(Slow(), tls, FetchSettings(seconds=0.05))(DOMAIN))
