@@ -94,3 +94,30 @@ async def test_closing_ends_the_questions_under_way() -> None:
     await cache.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_answers_have_weight() -> None:
+    cache = Cache(Asked(), size=10, monotonic=Clock(), weigh=len)
+    cache.put("a", Timed("four", 10.0))
+    cache.put("b", Timed("four", 10.0))
+    cache.put("a", Timed("fourfo", 10.0))
+    assert (cache.held("b"), cache.held("a")) == ("four", "fourfo")
+    cache.put("c", Timed("x", 10.0))
+    assert [cache.held(key) for key in "abc"] == ["fourfo", None, "x"]
+    cache.put("d", Timed("more than there is room for", 10.0))
+    assert len(cache) == 0
+    cache.clear()
+    cache.put("a", Timed("ten letter", 10.0))
+    assert cache.held("a") == "ten letter"
+
+
+async def test_an_answer_that_is_not_good_any_more_can_still_be_built_on() -> None:
+    asked, clock = Asked(), Clock()
+    cache = Cache(asked, size=10, monotonic=clock)
+    assert cache.last("a") is None
+    await cache.get("a")
+    clock.now += 20
+    assert (cache.held("a"), cache.last("a")) == (None, "a 1")
+    cache.put("a", Timed("told", 10.0))
+    assert await cache.get("a") == "told"
+    assert asked.count == 1

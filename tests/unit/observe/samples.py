@@ -8,6 +8,7 @@ from relay.mail.attempt import Attempt
 from relay.mail.envelope import Accepted, Envelope, Message, Recipient
 from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.plan import Encryption, Level, Plaintext, TlsPlan
+from relay.mail.published import StsMode
 from relay.mail.reply import Reply
 from relay.mail.tls import Certificate, TlsEvidence, TlsFailure
 
@@ -61,6 +62,9 @@ ALL: tuple[e.Event, ...] = (
     e.TlsWithheld("01J", "user0@contoso.com", "mx.contoso.com:25", TlsFailure.HANDSHAKE_FAILED, "tell them"),
     e.ReportQueued("01K", "01J", "failure", "a@b.example"),
     e.ReportHeld("01K", "5.1.1"),
+    e.StsPolicyFetched("contoso.com", StsMode.ENFORCE, "20261122", 604800),
+    e.StsPolicyChanged("contoso.com", StsMode.ENFORCE, StsMode.NONE, ("mx.contoso.com",)),
+    e.StsFetchFailed("contoso.com", TlsFailure.STS_WEBPKI_INVALID, "the certificate has expired", "enforce"),
     e.ConfigurationTaken("connectors.yaml", ("contoso-out: tls",)),
     e.ConfigurationWaiting("connectors.yaml", ("line 3: no such key",)),
     e.CertificatesLoaded(("relay.example.com",)),

@@ -13,7 +13,9 @@ from relay.mail import events as e
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred
 from relay.mail.plan import TlsPlan
+from relay.mail.published import StsMode
 from relay.mail.reply import Reply
+from relay.mail.tls import TlsFailure
 from relay.observe.fields import known, record
 from relay.observe.log import EventLog, LogFormat, event_log, format_for, library_logs
 from tests.unit.observe.samples import ALL, DELIVERED, GONE, LEAF, MISMATCH, NOW, TLS, attempt, message
@@ -152,6 +154,15 @@ def test_levels(lines: Lines) -> None:
         "info",
         "warning",
     ]
+    sts = [
+        e.StsPolicyChanged("b.example", StsMode.ENFORCE, StsMode.TESTING, ()),
+        e.StsPolicyChanged("b.example", StsMode.TESTING, StsMode.ENFORCE, ("mx.b.example",)),
+        *(
+            e.StsFetchFailed("b.example", TlsFailure.STS_POLICY_FETCH_ERROR, "404", held)
+            for held in ("enforce", "none", "")
+        ),
+    ]
+    assert [record(each)[0] for each in sts] == ["warning", "info", "warning", "info", "info"]
     make(lines)(closed[0])
     make(lines, level="error")(certificates[0])
     assert lines.raw == []

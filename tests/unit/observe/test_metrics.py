@@ -5,7 +5,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.mail import events as e
 from relay.mail.outcome import Delivered
+from relay.mail.published import StsMode
 from relay.mail.reply import Reply
+from relay.mail.tls import TlsFailure
 from relay.observe import metrics as module
 from relay.observe.metrics import Metrics, Readings
 from tests.unit.observe.samples import ALL, DELIVERED, GONE, MISMATCH, attempt, message
@@ -88,6 +90,19 @@ def test_time_series_are_bounded_whatever_happens() -> None:
     found = {key: value for key, value in values(metrics).items() if key[0] == "ironpost_connections_refused_total"}
     assert len(found) == module._DISTINCT + 1
     assert found["ironpost_connections_refused_total", "other"] == 50
+
+
+def test_fetches_of_policies_by_what_came_of_them() -> None:
+    metrics = Metrics()
+    metrics(e.StsPolicyFetched("b.example", StsMode.ENFORCE, "1", 86400))
+    metrics(e.StsPolicyChanged("b.example", StsMode.ENFORCE, StsMode.TESTING, ("mx.b.example",)))
+    for held in ("", "enforce", "enforce"):
+        metrics(e.StsFetchFailed("b.example", TlsFailure.STS_WEBPKI_INVALID, "expired", held))
+    found = values(metrics)
+    assert found["ironpost_sts_fetches_total", "enforce"] == 1
+    assert found["ironpost_sts_fetches_total", "sts-webpki-invalid"] == 3
+    assert found["ironpost_sts_changes_total", "enforce", "testing"] == 1
+    assert found["ironpost_sts_refresh_failures_total", "enforce"] == 2
 
 
 def test_states_of_configuration_and_store() -> None:
