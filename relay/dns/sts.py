@@ -54,7 +54,7 @@ class StsKeeper(Protocol):
         ...
 
     async def due_sts(self, now: datetime, used: datetime, limit: int) -> tuple[str, ...]:
-        """Domains whose policy is in force, due for a refresh, and was asked for since `used`. None while nothing can be written."""
+        """Domains whose policy is in force, due for a refresh, and was asked for since `used`; none while nothing can be written."""
         ...
 
     async def drop_sts(self, ended: datetime) -> None:
@@ -118,7 +118,10 @@ class StsPolicies:
         return None if state is None else state.found
 
     async def get(self, domain: str) -> StsFound | StsUnknown:
-        """Asks DNS where that is due. Never raises for what DNS, the policy host or the store do. Takes a minute at worst."""
+        """Asks DNS where that is due. Never raises for what DNS, the policy host or the store do.
+
+        A policy host that does not answer takes a minute, at the first sight of a domain or of a new id.
+        """
         try:
             return (await self._states.get(domain)).found
         except _UnreadableError as error:
@@ -301,7 +304,7 @@ def _id_to_fetch(record: Record, state: _State) -> str:
     """The record's, or that of the last try where DNS does not answer; "" where there is nothing to fetch."""
     if isinstance(record, StsRecord):
         return record.id
-    return state.tries.id if isinstance(record, LookupFailed) and state.found.fetched is not None else ""
+    return state.tries.id if isinstance(record, LookupFailed) and state.fetched is not None else ""
 
 
 def _gone(domain: str) -> StsTrouble:

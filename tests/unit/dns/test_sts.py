@@ -426,6 +426,21 @@ async def test_a_clock_that_went_back_ends_nothing_and_stops_nothing(world: Worl
     assert world.keeper.kept[DOMAIN].fetched.at == START + MINUTE, "fetched anew, by the clock as it is"
 
 
+async def test_a_clock_that_was_ahead_for_a_while_forgets_nothing(world: World) -> None:
+    world.publish("1", ENFORCE)
+    await world.get()
+    world.resolver.failing.add(RECORD)
+    world.time.passed += MINUTE
+    world.time.set_by = 10 * DAY
+    assert await world.mode() == "-", "by that clock it has ended"
+    world.time.passed += MINUTE
+    world.time.set_by = timedelta(0)
+    assert await world.mode() == "enforce"
+    await world.pass_(DAY, HOUR)
+    assert world.keeper.kept[DOMAIN].fetched.policy.id == "1"
+    assert await world.mode() == "enforce"
+
+
 OUTSIDE = st.sampled_from(["publish", "gone", "bad", "servfail", "other", "restart"])
 FILES = st.sampled_from(
     [

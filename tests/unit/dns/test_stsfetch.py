@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.models import PrivateAddresses
+from relay.dns import stsfetch
 from relay.dns.answers import AddressAnswer
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
 from relay.mail.published import StsTrouble
@@ -180,6 +181,12 @@ async def test_a_body_without_end(certificate: Path) -> None:
 async def test_an_answer_that_takes_too_long(certificate: Path, reply: Reply) -> None:
     found = trouble(await fetched(certificate, reply, seconds=0.3))
     assert (found.failure, found.text) == (FETCH, f"{HOST} did not give its policy in 0.3 seconds")
+
+
+async def test_one_read_that_takes_too_long(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stsfetch, "_STEP", 0.2)
+    found = trouble(await fetched(certificate, silent))
+    assert (found.failure, found.text) == (FETCH, f"{HOST} could not be asked for its policy: no answer in time")
 
 
 async def test_the_time_limit_is_for_dns_too(certificate: Path) -> None:
