@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, RequireTls, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, RequireTls, StsMx, TlsPlan, TlsVersion
 from relay.mail.tls import TLS_VERSIONS, PathResult, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, as_strong
 from relay.policy.verdict import Failed, Satisfied, judge
@@ -19,6 +19,7 @@ demands = st.one_of(
     st.builds(Pins, sources, st.lists(st.sampled_from([PIN, OTHER_PIN]), min_size=1, max_size=2).map(tuple)),
     st.builds(TlsVersion, sources, st.sampled_from(TLS_VERSIONS)),
     st.builds(RequireTls, st.just("requiretls"), st.sampled_from(["", "dnssec", "connector a"])),
+    st.builds(StsMx, sources, st.sampled_from(NAMES), st.lists(st.sampled_from(NAMES), max_size=2).map(tuple)),
 )
 plans = st.builds(TlsPlan, st.sampled_from(Level), st.sampled_from(Plaintext), st.frozensets(demands, max_size=4))
 paths: st.SearchStrategy[PathResult] = st.sampled_from(
