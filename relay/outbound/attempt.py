@@ -36,6 +36,9 @@ from relay.policy.verdict import Failed
 _AT_ONCE = 65536  # octets
 _STILL_WARM = 1.0  # seconds for which a kept connection is taken to be alive: content sent at once to a dead one could arrive twice
 _CUT_SHORT = Deferred(451, "4.4.2", "the connection ended before this recipient's turn")
+OVERTAKEN = Deferred(
+    451, "4.3.5", "the configuration changed during this attempt, so nothing was sent under the old one"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,11 @@ class Tried:
     attempts: list[Attempt] = field(default_factory=list)
     said_mail: bool = False
 
+    @property
+    def overtaken(self) -> bool:
+        """True where a recipient is left because another configuration is in force by now."""
+        return any(outcome is OVERTAKEN for _index, outcome in self.attempts[-1].outcomes)
+
 
 @dataclass(slots=True)
 class _Carried:
@@ -88,16 +96,28 @@ class _Carried:
 
 
 class Attempts:
-    """Makes attempts. `clock` is the wall clock in UTC."""
+    """Makes attempts. `clock` is the wall clock in UTC, `in_force` the configuration (`Job.generation`).
+
+    Threat: mail under rules that an admin has just made stricter. A hop decides how long it takes to greet us, so the configuration is
+    looked at again before each MAIL, on a new connection as on a kept one.
+    """
 
     def __init__(
-        self, pool: Pool[Connection], tls: ClientTls, timeouts: Timeouts, clock: Callable[[], datetime]
+        self,
+        pool: Pool[Connection],
+        tls: ClientTls,
+        timeouts: Timeouts,
+        clock: Callable[[], datetime],
+        in_force: Callable[[], object],
     ) -> None:
-        self._pool, self._tls, self._timeouts, self._clock = pool, tls, timeouts, clock
+        self._pool, self._tls, self._timeouts, self._clock, self._in_force = pool, tls, timeouts, clock, in_force
 
     async def at(self, job: Job, target: Target, indexes: Sequence[int]) -> Tried:
         """Tries `target` for these recipients. Never raises for what the hop does; cut short, it leaves no open connection behind."""
         tried, begun = Tried(), _Begun(self._clock())
+        if self._is_overtaken(job):
+            self._note(tried, begun, job, target, None, dict.fromkeys(indexes, OVERTAKEN))
+            return tried
         try:
             context = self._tls.context(target.plan)
         except NoCertificateError as error:
@@ -170,6 +190,8 @@ class Attempts:
 
     async def _transact(self, job: Job, connection: Connection, waiting: Sequence[int], carried: _Carried) -> list[int]:
         """One transaction, judged first. Returns the recipients that are left for the next one."""
+        if self._is_overtaken(job):
+            return _refused(connection, waiting, OVERTAKEN, carried)
         approved = connection.judge(self._clock())
         if isinstance(approved, Failed):
             return _refused(connection, waiting, outcomes.of_verdict(approved), carried)
@@ -181,6 +203,8 @@ class Attempts:
         rest = list(waiting[PER_TRANSACTION:])
         if not load.indexes:
             return rest
+        if self._is_overtaken(job):  # while the hop thought about our login
+            return _refused(connection, waiting, OVERTAKEN, carried)
         at_once = carried.at_once and job.size <= _AT_ONCE and connection.takes_content_at_once
         transcript = await approved.transact(Transaction(load.mail, load.recipients, job.content, at_once))
         carried.was_dead = not carried.said_mail and _was_dead(transcript.mail, at_once=at_once)
@@ -191,6 +215,9 @@ class Attempts:
         settled = outcomes.settle(load.indexes, transcript, dsn=connection.offer.dsn)
         carried.results.update(settled.outcomes)
         return _left(settled.again + rest, load.indexes[0], transcript, carried)
+
+    def _is_overtaken(self, job: Job) -> bool:
+        return self._in_force() is not job.generation
 
     async def _load(self, job: Job, connection: Connection, indexes: Sequence[int]) -> Commands:
         is_utf8 = needs_look_at_header(job.message, connection.offer) and await header_is_utf8(job.body)

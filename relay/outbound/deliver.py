@@ -20,7 +20,7 @@ from relay.mail.events import Emit, TlsWithheld
 from relay.mail.outcome import Bounced, Deferred, Outcome
 from relay.mail.plan import TlsPlan
 from relay.mail.tls import TlsFailure
-from relay.outbound.attempt import Attempts, Job
+from relay.outbound.attempt import OVERTAKEN, Attempts, Job
 from relay.outbound.client import Timeouts
 from relay.outbound.connection import ClientTls, Connection, Target
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, in_order, shuffled
@@ -80,16 +80,22 @@ class Outbound:
         self._chance = chance or random.SystemRandom()
         self._settings = settings
         self._pool: Pool[Connection] = Pool(settings.pool, time.monotonic)
-        self._attempts = Attempts(self._pool, tls, settings.timeouts, clock)
+        self._attempts = Attempts(self._pool, tls, settings.timeouts, clock, book)
         self._ways: Ways | None = None
         self._told: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     async def deliver(self, delivery: Delivery) -> Sequence[Attempt]:
         """Every attempt, in order. Of a recipient, the last attempt that has it says what became of it; every one of
         `delivery.indexes` is in at least one. Never raises for what hops, DNS or the network do."""
-        ways, attempts = self._current(), list[Attempt]()
-        for group in _groups(ways, delivery):
-            attempts.extend(await self._deliver(ways, delivery, group))
+        attempts: list[Attempt] = []
+        left = delivery
+        while left.indexes:
+            ways, found = self._current(), list[Attempt]()
+            for group in _groups(ways, left):
+                found.extend(await self._deliver(ways, left, group))
+            attempts.extend(found)
+            # A reload holds at once: what it overtook is tried again, by the new rules.
+            left = replace(left, indexes=_overtaken(found))
         self._tell_withheld(delivery, attempts)
         return attempts
 
@@ -142,6 +148,8 @@ class Outbound:
             for target in self._ordered(hop, targets):
                 tried = await self._attempts.at(walk.job, target, walk.waiting)
                 walk.went(tried.attempts, said_mail=tried.said_mail)
+                if tried.overtaken:
+                    return
                 if walk.was_refused:
                     break
                 if walk.is_over(self._settings):
@@ -251,6 +259,12 @@ class _Walk:
         for attempt in self.attempts[self._begun :]:
             if attempt.hop not in self._closed:
                 yield from ((attempt.hop, outcome) for each, outcome in attempt.outcomes if each == index)
+
+
+def _overtaken(attempts: Sequence[Attempt]) -> tuple[int, ...]:
+    """The recipients whose last word is that the configuration changed meanwhile."""
+    last = {index: outcome for attempt in attempts for index, outcome in attempt.outcomes}
+    return tuple(index for index, outcome in last.items() if outcome is OVERTAKEN)
 
 
 def _groups(ways: Ways, delivery: Delivery) -> list[_Group]:

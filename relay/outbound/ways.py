@@ -1,7 +1,7 @@
 """What one configuration decides about domains and hops on one day (UTC), decided once: the next message finds it ready.
 
-A delivery keeps the `Ways` it began with; another configuration, or the next day, is another `Ways`. So nothing that an old
-configuration decided can be found under a new one.
+Another configuration, or the next day, is another `Ways`, so nothing that an old configuration decided can be found under a new one. A
+delivery that a new configuration overtakes begins anew with the new `Ways` (`relay.outbound.attempt`).
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """Connections that carry more than one message: when, and above all when not."""
 
+import asyncio
 import ipaddress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -107,6 +108,54 @@ async def test_a_reload_holds_at_once() -> None:
         outcome = await mail.outcome("bob@b.example")
         assert (outcome.status, len(server.taken)) == ("4.7.4", 1)
         assert bytes(server.sessions[0].clear).endswith(b"QUIT\r\n")
+
+
+async def test_a_reload_holds_for_a_delivery_that_is_under_way() -> None:
+    """A hop that takes its time over our EHLO must not get the message by rules that are gone when it answers."""
+    slow = Behaviour({Step.EHLO: Then.SILENCE})
+    async with HostileServer(slow, Behaviour()) as server, world(server.port) as mail:
+        under_way = asyncio.create_task(mail.deliver("bob@b.example"))
+        await server.heard.wait()
+        mail.book = book(connectors=[smart_host(server.port, tls="encryption")])
+        server.sessions[0]._write(b"250 hostile.test\r\n")
+        attempts = await under_way
+        assert [outcome.status for each in attempts for _, outcome in each.outcomes] == ["4.3.5", "4.7.4"]
+        assert b"MAIL" not in server.clear
+
+
+async def test_a_reload_during_the_login_holds_too(pki: Pki) -> None:
+    auth = {"auth": {"user": "u", "password": "p"}}
+    slow = Behaviour({Step.AUTH: Then.SILENCE}, tls=pki.good, extensions_tls=("AUTH PLAIN",))
+    async with (
+        HostileServer(slow, Behaviour(tls=pki.good)) as server,
+        world(server.port, tls="encryption", route=auth) as mail,
+    ):
+        under_way = asyncio.create_task(mail.deliver("bob@b.example"))
+        while b"AUTH" not in server.inside:
+            server.heard.clear()
+            await server.heard.wait()
+        mail.book = book(connectors=[smart_host(server.port, tls="domain", ca=str(pki.ca), names=["other.test"])])
+        server.sessions[0]._write(b"235 2.7.0 in\r\n")
+        attempts = await under_way
+        assert [outcome.status for each in attempts for _, outcome in each.outcomes] == ["4.3.5", "4.7.5"]
+        assert b"MAIL" not in server.inside
+
+
+async def test_a_reload_between_two_hops_holds_for_the_second() -> None:
+    async with (
+        HostileServer(Behaviour({Step.MAIL: Then.SILENCE})) as first,
+        HostileServer() as second,
+        world(first.port, second.port) as mail,
+    ):
+        under_way = asyncio.create_task(mail.deliver("bob@b.example"))
+        while b"MAIL" not in first.clear:
+            first.heard.clear()
+            await first.heard.wait()
+        mail.book = book(connectors=[smart_host(second.port, tls="encryption")])
+        first.sessions[0]._write(b"451 4.3.0 later\r\n" * 3)
+        attempts = await under_way
+        assert [outcome.status for each in attempts for _, outcome in each.outcomes] == ["4.3.0", "4.3.5", "4.7.4"]
+        assert b"MAIL" not in second.clear
 
 
 async def test_an_exception_ends_for_connections_too() -> None:
