@@ -14,7 +14,7 @@ from pathlib import Path
 from relay.admin.operations import Reload
 from relay.config.load import ConfigError, Loaded, load_with_places
 from relay.config.models import Config
-from relay.mail.events import ConfigurationTaken, ConfigurationWaiting, Emit
+from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Emit
 from relay.policy.book import RuleBook
 from relay.policy.compare import needs_restart, weakened
 
@@ -79,6 +79,7 @@ class Configuration:
             try:
                 await self._take(loaded, weaker, restart)
             except NotAppliedError as error:
+                self._wait((str(error),))  # after a SIGHUP nobody reads the answer
                 return Reload(taken=False, changed=changed, weaker=weaker, restart=restart, errors=(str(error),))
             return Reload(taken=True, changed=changed, weaker=weaker, restart=restart)
 
@@ -95,7 +96,7 @@ class Configuration:
                 self._wait(tuple(str(problem) for problem in error.problems))
                 return
             if loaded.config == self.config:
-                self._said = ()
+                self._settle()
                 return
             weaker = weakened(self.config, loaded.config)
             if weaker:
@@ -129,6 +130,11 @@ class Configuration:
             self._wait(restart)
         else:
             self._said = ()
+
+    def _settle(self) -> None:
+        if self._said:
+            self._emit(ConfigurationSettled(str(self._file)))
+        self._said = ()
 
     def _wait(self, reasons: tuple[str, ...]) -> None:
         if reasons != self._said:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from relay.inbound.limits import Key, LoginFailures
 from relay.inbound.passwords import Account, Accounts, PasswordFileError, normalised, verify
-from relay.mail.events import ConfigurationWaiting, Emit
+from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Emit
 
 THREADS = 2  # argon2 with its usual parameters takes 64 MiB and half a CPU second, so these bound memory too
 WAITING = 32
@@ -59,6 +59,7 @@ class Authenticator:
         self._by_client: dict[Key, int] = {}
         self._stamp = self._look()
         self._accounts = Accounts.read(path)
+        self._in_trouble = False
 
     def close(self) -> None:
         """Logins in work end as they will; nobody waits for them."""
@@ -110,4 +111,9 @@ class Authenticator:
         try:
             self._accounts = Accounts.read(self._path)
         except PasswordFileError as error:
+            self._in_trouble = True
             self._emit(ConfigurationWaiting(str(self._path), (str(error),)))
+            return
+        if self._in_trouble:
+            self._in_trouble = False
+            self._emit(ConfigurationSettled(str(self._path)))

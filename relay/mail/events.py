@@ -170,6 +170,13 @@ class ConfigurationWaiting(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurationSettled(Event):
+    """What kept a file waiting is gone: it says what is in force again (a change taken back, an error mended)."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class CertificatesLoaded(Event):
     names: tuple[str, ...]
 

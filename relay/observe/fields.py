@@ -228,6 +228,7 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.StsPolicyChanged: _sts_changed,
     e.StsFetchFailed: _sts_failed,
     e.ConfigurationWaiting: _plain(WARNING, "configuration-waiting", "file", "reasons"),
+    e.ConfigurationSettled: _plain(INFO, "configuration-settled", "file"),
     e.CertificatesLoaded: _plain(INFO, "certificates-loaded", "names"),
     e.StoreTrouble: _plain(ERROR, "store-trouble", "trouble"),
     e.StoreRecovered: _plain(INFO, "store-recovered"),

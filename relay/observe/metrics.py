@@ -92,6 +92,7 @@ class Metrics:
         self._define_outbound()
         self._define_state()
         self._define_gauges()
+        self._waiting: set[str] = set()
         self._counters: dict[type[e.Event], Callable[[Any], None]] = {
             e.SessionOpened: self._opened,
             e.SessionClosed: self._closed,
@@ -108,7 +109,8 @@ class Metrics:
             e.StsPolicyChanged: lambda event: self._sts_changes(event.before.value, event.mode.value).inc(),
             e.StsFetchFailed: self._sts_failed,
             e.ConfigurationTaken: self._configuration_taken,
-            e.ConfigurationWaiting: lambda event: self._configuration_waiting().set(1),
+            e.ConfigurationWaiting: lambda event: self._waits(event.file, True),
+            e.ConfigurationSettled: lambda event: self._waits(event.file, False),
             e.StoreTrouble: self._store_trouble,
             e.StoreRecovered: lambda event: self._store_ok().set(1),
             e.Unexpected: lambda event: self._unexpected(event.where).inc(),
@@ -194,7 +196,7 @@ class Metrics:
         self._unexpected = self._counter("unexpected_errors_total", "Bugs met", "where")
         self._store_troubles = self._counter("store_troubles_total", "Times the queue could not take mail")
         self._configuration_waiting = self._gauge(
-            "configuration_waiting", "1 while the file on disk is not the one in force"
+            "configuration_waiting", "1 while a file on disk is not what is in force"
         )
         self._store_ok = self._gauge("store_ok", "1 while the queue takes mail")
         self._store_ok().set(1)
@@ -253,7 +255,12 @@ class Metrics:
 
     def _configuration_taken(self, event: e.ConfigurationTaken) -> None:
         self._configurations().inc()
-        self._configuration_waiting().set(0)
+        self._waits(event.file, False)
+
+    def _waits(self, file: str, waits: bool) -> None:
+        """There may be several: connectors.yaml, the password file."""
+        (self._waiting.add if waits else self._waiting.discard)(file)
+        self._configuration_waiting().set(bool(self._waiting))
 
     def _sts_failed(self, event: e.StsFetchFailed) -> None:
         self._sts_fetches(event.failure.value).inc()

@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from relay.inbound.auth import WAITING_PER_CLIENT, Authenticator, Denied
 from relay.inbound.limits import LoginFailures
 from relay.inbound.passwords import Account, PasswordFileError, verify
-from relay.mail.events import ConfigurationWaiting, Event
+from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Event
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 BOB = f"bob:{CHEAP.hash('geheim')}:bob@example.com\n"
@@ -133,7 +133,10 @@ async def test_a_file_with_errors_changes_nothing_and_is_reported_once(
     assert first.reasons[0].startswith(f"{file}:2: ")
     touch(file, BOB)
     assert authenticator.account("bob") is not None
-    assert len(events) == 2
+    assert events[2:] == [ConfigurationSettled(str(file))]
+    touch(file, BOB + "\n")
+    assert authenticator.account("bob") is not None
+    assert len(events) == 3
 
 
 def test_no_file_is_an_error(tmp_path: Path, events: list[Event]) -> None:

@@ -67,6 +67,7 @@ ALL: tuple[e.Event, ...] = (
     e.StsFetchFailed("contoso.com", TlsFailure.STS_WEBPKI_INVALID, "the certificate has expired", "enforce"),
     e.ConfigurationTaken("connectors.yaml", ("contoso-out: tls",)),
     e.ConfigurationWaiting("connectors.yaml", ("line 3: no such key",)),
+    e.ConfigurationSettled("connectors.yaml"),
     e.CertificatesLoaded(("relay.example.com",)),
     e.CertificateTrouble("relay.example.com", "ends soon", 5),
     e.StoreTrouble("disk full"),

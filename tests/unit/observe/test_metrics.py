@@ -117,6 +117,16 @@ def test_states_of_configuration_and_store() -> None:
     assert (found["ironpost_configuration_waiting",], found["ironpost_store_ok",]) == (0, 1)
 
 
+def test_a_configuration_waits_while_any_of_its_files_does() -> None:
+    metrics = Metrics()
+    metrics(e.ConfigurationWaiting("connectors.yaml", ("x",)))
+    metrics(e.ConfigurationWaiting("passwords", ("x",)))
+    metrics(e.ConfigurationTaken("connectors.yaml"))
+    assert values(metrics)["ironpost_configuration_waiting",] == 1
+    metrics(e.ConfigurationSettled("passwords"))
+    assert values(metrics)["ironpost_configuration_waiting",] == 0
+
+
 def test_gauges_are_what_was_read_and_nothing_stale() -> None:
     metrics = Metrics()
     first = Readings(
