@@ -93,6 +93,7 @@ class SqliteStore:
         self._keep = keep
         self._arriving: set[int] = set()
         self._asked = asyncio.Event()
+        self._tidying = asyncio.Lock()
         self._next_attempt = opened.attempt
         self._statistics: tuple[datetime, Statistics] | None = None
         self._loader = Loader()
@@ -290,11 +291,12 @@ class SqliteStore:
         self._asking.reopen()
 
     async def tidy(self) -> None:
-        """One round of chores, a step at a time, each waiting for the transaction that carries the one before."""
-        await self._drop_loose()
-        await self._purge()
-        while await self.work(chores.give_back):
-            pass
+        """One round of chores, a step at a time, each waiting for the transaction that carries the one before. One at a time."""
+        async with self._tidying:
+            await self._drop_loose()
+            await self._purge()
+            while await self.work(chores.give_back):
+                pass
 
     async def _do_chores(self) -> None:
         while True:

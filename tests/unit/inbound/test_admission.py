@@ -4,6 +4,7 @@ The table itself is `relay.policy`'s and stands in tests/golden; here it is show
 its replies the client.
 """
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ async def test_tls_version(tmp_path: Path, pki: Pki) -> None:
     }
     async with relay(tmp_path, {"connectors": [connector]}, certificates=pki.certificates) as world:
         context = pki.client_context()
-        context.maximum_version = context.maximum_version.TLSv1_2
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
         async with await world.connect() as wire:
             await wire.ehlo()
             await wire.starttls(context)

@@ -168,6 +168,18 @@ async def test_evidence_and_plans_are_kept_once(queue: World) -> None:
     assert await one(queue, "SELECT group_concat(refs) FROM (SELECT refs FROM fact ORDER BY refs)") == "6,11"
 
 
+async def test_rounds_of_chores_follow_each_other(queue: World) -> None:
+    """Else one that found nothing left to purge would end before the other has dropped the facts of what it purged."""
+    for _ in range(120):
+        await queue.put()
+    await queue.settle()
+    queue.clock.now += 31 * DAY
+    first = asyncio.create_task(queue.store.tidy())
+    await asyncio.sleep(0)
+    await queue.store.tidy()
+    assert first.done()
+
+
 async def test_old_traces_are_purged_with_their_facts(queue: World) -> None:
     queue.hops.evidence = evidence()
     old = [await queue.put("a@example.com", "b@example.com") for _ in range(60)]
