@@ -99,7 +99,11 @@ class Dialog:
         self._held = None
         if self.transaction is not None:
             self.transaction.abort()
-            self.transaction = None
+            self._close(self.transaction)
+
+    def _close(self, transaction: Transaction) -> None:
+        transaction.close()
+        self.transaction = None
 
     # The events ------------------------------------------------------------------------------------------------------
 
@@ -135,7 +139,7 @@ class Dialog:
             self._refuse("MAIL", admission.reply, admission.connector, sender=str(event.sender))
             return
         user = "" if self._account is None else self._account.user
-        self.transaction = Transaction(book, event.sender, admission, user)
+        self.transaction = Transaction(book, event.sender, admission, user, self._port.floor.room)
         self.machine.proceed()
 
     def _admit_user(self, event: MailFrom) -> Admitted | Refused:
@@ -197,7 +201,7 @@ class Dialog:
             transaction.abort()
             self._tell_undecided(refused)
             self._refuse("DATA", refused.reply, refused.connector)
-            self.transaction = None
+            self._close(transaction)
             return
         machine = self.machine
         arrival = Arrival(machine.helo, self._port.name, machine.protocol)
@@ -209,7 +213,7 @@ class Dialog:
             reply = await transaction.commit(self._port.floor.services, self.client, event, arrival)
         except Exception as error:  # noqa: BLE001 - as in `advance`
             reply = self._reply_to(error, "DATA")
-        self.transaction = None
+        self._close(transaction)
         if reply.is_positive:
             self._later(lambda: self.machine.answer(reply))
         else:

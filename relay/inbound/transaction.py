@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from relay.config.models import TlsRequiredNo
 from relay.inbound.client import Client
+from relay.inbound.limits import Room
 from relay.inbound.received import certificate_words, received_header
 from relay.inbound.services import Incoming, Services
 from relay.mail.address import Address
@@ -19,8 +20,10 @@ from relay.smtp.events import DataEnds
 from relay.smtp.header import HeaderScan
 
 MOST_RECEIVED = 100  # RFC 5321 section 6.3
+_RECIPIENT = 500  # bytes of memory beside the texts
 
 LOOP = Reply(554, "5.4.6", "too many hops: the message is going round in a loop")
+NO_ROOM = Reply(452, "4.3.1", "too much mail is under way at the moment: try again later")
 LONG_HEADER = Reply(552, "5.3.4", "the header of the message is too large")
 
 
@@ -52,7 +55,10 @@ class Transaction:
         "_admitted",
         "_begun",
         "_findings",
+        "_header",
         "_header_connector",
+        "_recipients",
+        "_room",
         "_user",
         "book",
         "committing",
@@ -61,8 +67,10 @@ class Transaction:
         "sender",
     )
 
-    def __init__(self, book: RuleBook, sender: Address, admitted: Admitted, user: str) -> None:
+    def __init__(self, book: RuleBook, sender: Address, admitted: Admitted, user: str, room: Room) -> None:
         self.book, self.sender = book, sender
+        self._room = room
+        self._recipients = self._header = 0  # bytes of `room`
         self.failure: Reply | None = None
         self.committing = False
         self.deadline = 0.0
@@ -76,6 +84,10 @@ class Transaction:
         judged = judge_recipient(self.book, recipient.address, may_relay=self._admitted.may_relay)
         if isinstance(judged, Reply):
             return judged
+        cost = _RECIPIENT + len(recipient.address.local) + len(recipient.orcpt)
+        if not self._room.take(self._recipients, cost):
+            return NO_ROOM
+        self._recipients += cost
         return recipient if judged.address == recipient.address else replace(recipient, address=judged.address)
 
     def begin(self, services: Services) -> None:
@@ -93,6 +105,11 @@ class Transaction:
         if self.failure is None:
             content = self._content
             content.scan.feed(data)
+            more = content.scan.held - self._header
+            if more and not self._room.take(self._recipients + self._header, more):
+                self.fail(NO_ROOM)
+                return
+            self._header += more
             content.incoming.write(data)
 
     @property
@@ -107,6 +124,15 @@ class Transaction:
     def fail(self, reply: Reply) -> None:
         self.failure = reply
         self.abort()
+        if self._begun is not None:
+            self._begun.scan.forget()
+            self._room.give_back(self._header)
+            self._header = 0
+
+    def close(self) -> None:
+        """It is over, whatever became of it. Any number of times."""
+        self._room.give_back(self._recipients + self._header)
+        self._recipients = self._header = 0
 
     def abort(self) -> None:
         if self._begun is not None and not self.committing:

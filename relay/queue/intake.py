@@ -4,7 +4,8 @@ A small message is one row, written once. A larger one goes to the store chunk b
 memory than a few chunks; its chunks count for nothing until the envelope is there, and are deleted if it never comes.
 
 Threat: a client that sends without end, or goes away in mid-commit. The first is slowed down (`full`, `drain`); the second leaves either
-the whole message, which is then delivered, or nothing.
+the whole message, which is then delivered, or nothing. And ten thousand clients that each stop short of a whole chunk: once there is too
+much of that in memory, pieces go to the store before they are whole chunks.
 """
 
 import asyncio
@@ -21,6 +22,10 @@ from relay.queue.store import CHUNK, Entry, Store, StoreUnavailable
 
 _UNWRITTEN = 2  # chunks of one message that may wait for the store before its client must
 _ALL_UNWRITTEN = 64 * 2**20  # bytes of all messages together
+_ALL_PARTS = (
+    64 * 2**20
+)  # bytes of unfinished chunks of all messages together, beyond which they are written as they are
+_WORTH_A_ROW = 16 * 1024
 
 Take = Callable[[Message, MessageBytes | None], None]
 """Told of each message that has become durable, with its bytes where they are still in memory."""
@@ -34,6 +39,7 @@ class Intake:
         self._emit = emit
         self._accepted = accepted
         self._unwritten = 0
+        self.parts = 0  # bytes in memory of messages that are still arriving
 
     def begin(self) -> "Incoming":
         """Raises StoreUnavailable where no mail can be taken now."""
@@ -75,20 +81,33 @@ class Incoming:
     def write(self, data: bytes) -> None:
         """Takes the bytes object as it is. What the store has against it comes out in `drain` or `commit`."""
         self._parts.append(data)
-        self._waiting += len(data)
+        self._hold(len(data))
         self.size += len(data)
         if self._waiting > CHUNK:
             self._put_chunks()
+        elif self._intake.parts > _ALL_PARTS and self._waiting >= _WORTH_A_ROW:
+            self._put(self._join())
+
+    def _hold(self, more: int) -> None:
+        self._waiting += more
+        self._intake.parts += more
+
+    def _join(self) -> bytes:
+        """What waits, in one piece; it waits no more."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._hold(-self._waiting)
+        return data
 
     def _put_chunks(self) -> None:
         """All whole chunks go to the store. The last byte stays here, so that a message of exactly one chunk is a small one."""
-        data = b"".join(self._parts)
+        data = self._join()
         start = 0
         while len(data) - start > CHUNK:
             self._put(data[start : start + CHUNK])
             start += CHUNK
-        self._parts = [data[start:]]
-        self._waiting = len(data) - start
+        self._parts.append(data[start:])
+        self._hold(len(data) - start)
 
     def _put(self, chunk: bytes) -> None:
         future = self._store.put_chunk(self.id, self._sequence, chunk)
@@ -141,11 +160,11 @@ class Incoming:
         return message
 
     async def _entry(self, message: Message) -> Entry:
-        data = b"".join(self._parts)
-        self._parts.clear()
+        data = self._join()
         if not self._sequence:
             return Entry(message, (data,) if data else ())
-        self._put(data)
+        if data:
+            self._put(data)
         for future in self._pending:
             await asyncio.shield(future)
         return Entry(message, ())
@@ -155,6 +174,7 @@ class Incoming:
         if not self._over:
             self._over = True
             self._parts.clear()
+            self._hold(-self._waiting)
             if self._sequence:
                 for future in self._pending:
                     future.add_done_callback(self._is_written)  # its exception is of no interest any more

@@ -70,6 +70,15 @@ class HeaderScan:
             self._complete(bytes(self._collected[: self._limit]))
 
     @property
+    def held(self) -> int:
+        """Octets in memory."""
+        return len(self._collected) + len(self.header)
+
+    def forget(self) -> None:
+        """Nobody will ask: hold nothing, and take in nothing more."""
+        self._complete(b"")
+
+    @property
     def received(self) -> int:
         """How many Received fields there are (RFC 5321 section 6.3: a way to find loops)."""
         lower = self._lowered

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from relay.inbound.limits import Connections, Entry, LoginFailures, limit_key
+from relay.inbound.limits import Connections, Entry, LoginFailures, Room, limit_key
 
 
 def key(text: str) -> int | str:
@@ -40,6 +40,17 @@ def test_connections_of_one_client() -> None:
     connections.leave(one)
     connections.leave(other)
     assert not connections._by_client  # nothing is kept of clients that have gone
+
+
+def test_when_room_is_short_nobody_gets_more_than_a_share() -> None:
+    room = Room(most=100, share=10)
+    assert room.take(0, 95)
+    assert room.take(95, 5)
+    assert not room.take(100, 1)
+    assert [room.take(held, 5) for held in (0, 5, 10)] == [True, True, False]
+    assert room.taken == 110
+    room.give_back(95)
+    assert room.take(10, 50)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import pytest
 
 from relay.inbound.dialog import Dialog
+from relay.inbound.limits import Room
 from relay.inbound.transaction import Transaction
 from relay.mail.address import NULL
 from relay.mail.reply import Reply
@@ -12,7 +13,7 @@ from relay.policy.admission import Admitted
 
 
 def test_data_before_its_beginning() -> None:
-    transaction = Transaction(Mock(), NULL, Admitted("", may_relay=False), "")
+    transaction = Transaction(Mock(), NULL, Admitted("", may_relay=False), "", Room())
     with pytest.raises(RuntimeError, match="before its beginning"):
         transaction.write(b"x")
     transaction.abort()

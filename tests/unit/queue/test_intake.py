@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import relay.queue.intake as module
 from relay.mail.events import MessageAccepted
 from relay.queue.store import CHUNK, BodyMissing, StoreUnavailable
 from tests.unit.queue.world import World, evidence, world
@@ -126,6 +127,38 @@ async def test_all_clients_together_are_told_to_wait(still: World) -> None:
     assert (before, still.intake.is_behind) == ((True, True), False)
     for each in crowd:
         each.abort()
+
+
+async def test_many_unfinished_messages_do_not_stay_in_memory(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ALL_PARTS", 100_000)
+    pieces = [b"%06d" % number * 1000 for number in range(30)]
+    crowd = [still.intake.begin() for _ in range(20)]
+    for piece in pieces:
+        for each in crowd:
+            each.write(piece)
+            assert still.intake.parts <= 100_000 + 20 * 22_000
+        await crowd[0].drain()
+    kept, *others = crowd
+    template = await still.put()
+    message = await kept.commit(template.envelope, template.accepted)
+    assert await body_of(still, message) == b"".join(pieces)
+    for each in others:
+        each.abort()
+    assert still.intake.parts == 0
+    await still.store.barrier()
+    await still.store.tidy()
+    assert await rows(still, "loose") == 0
+    assert await rows(still, "message") == 2
+
+
+async def test_a_message_whose_last_piece_was_written_early_is_whole(
+    still: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ALL_PARTS", 0)
+    data = b"x" * 20_000
+    message = await still.put(body=data)
+    assert await body_of(still, message) == data
+    assert (await rows(still, "chunk"), await rows(still, "loose"), still.intake.parts) == (1, 0, 0)
 
 
 async def test_a_client_gone_in_mid_commit_leaves_the_whole_message(queue: World) -> None:
