@@ -196,7 +196,7 @@ class Dialog:
             self._held = event
             return
         transaction = self._open
-        refused = transaction.judge_content(self._port.floor.services, self.client)
+        refused = transaction.judge(self._port.floor.services, self.client, event.envelope)
         if refused is not None:
             transaction.abort()
             self._tell_undecided(refused)

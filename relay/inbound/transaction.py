@@ -24,6 +24,7 @@ _RECIPIENT = 500  # bytes of memory beside the texts
 
 LOOP = Reply(554, "5.4.6", "too many hops: the message is going round in a loop")
 NO_ROOM = Reply(452, "4.3.1", "too much mail is under way at the moment: try again later")
+OVERTAKEN = Reply(451, "4.3.2", "the rules changed while the message was under way: send it again")
 LONG_HEADER = Reply(552, "5.3.4", "the header of the message is too large")
 
 
@@ -138,12 +139,31 @@ class Transaction:
         if self._begun is not None and not self.committing:
             self._begun.incoming.abort()
 
-    def judge_content(self, services: Services, client: Client) -> Refused | None:
-        """What the header says against it. None: nothing."""
-        scan = self._content.scan
-        scan.finish()
+    def judge(self, services: Services, client: Client, envelope: Envelope) -> Refused | None:
+        """What speaks against the whole message: rules that came into force since MAIL, or its header. None: nothing."""
         if self.failure is not None:
             return Refused(self.failure, "")
+        return self._judge_again(services, client, envelope) or self._judge_header(services, client)
+
+    def _judge_again(self, services: Services, client: Client, envelope: Envelope) -> Refused | None:
+        """Threat: a transaction that was opened before a reload and kept open, for one more message by the old rules."""
+        book = services.book()
+        if book is self.book:
+            return None
+        if not self._user:  # what users may do is in the password file, asked at MAIL
+            admission = client.admit(book, services.trust, self.sender.domain, services.clock())
+            if isinstance(admission, Refused):
+                return admission
+            self._admitted, self._findings = admission, admission.findings
+        for each in envelope.recipients:
+            if isinstance(judge_recipient(book, each.address, may_relay=self._admitted.may_relay), Reply):
+                return Refused(OVERTAKEN, "")
+        self.book = book
+        return None
+
+    def _judge_header(self, services: Services, client: Client) -> Refused | None:
+        scan = self._content.scan
+        scan.finish()
         if scan.too_long:
             return Refused(LONG_HEADER, "")
         if scan.received >= MOST_RECEIVED:

@@ -234,12 +234,3 @@ async def test_header_from_of_the_partner_itself(tmp_path: Path, pki: Pki) -> No
         async with await secured(world, pki, "other name") as wire:
             await wire.mail(sender="")
             await wire.say(b"From: ann@contoso.com\r\n\r\nhello\r\n.\r\n", 550)
-
-
-async def test_the_rules_of_mail_hold_to_the_end_of_the_transaction(tmp_path: Path, pki: Pki) -> None:
-    async with relay(tmp_path, {}, certificates=pki.certificates) as world, await world.connect() as wire:
-        await wire.ehlo()
-        await wire.mail()
-        world.configure({"connectors": [contoso(pki)]})
-        await wire.say(b"Subject: x\r\n\r\n.\r\n", 250)
-        await wire.say("MAIL FROM:<ann@contoso.com>", 530)

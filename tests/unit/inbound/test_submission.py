@@ -57,6 +57,16 @@ async def test_a_user_sends(tmp_path: Path, pki: Pki) -> None:
         assert b"bob" not in taken.header  # who logged in stays between us
 
 
+async def test_a_reload_in_the_middle_of_a_message_takes_nothing_from_a_user(tmp_path: Path, pki: Pki) -> None:
+    async with relay(tmp_path, data(), certificates=pki.certificates) as world, await secured(world, pki) as wire:
+        await wire.say(plain("bob", "geheim"), 235)
+        await wire.mail(sender="bob@example.com", recipient="eve@elsewhere.example")
+        match = {"sender_domains": ["example.com"], "header_from": True}
+        partner = {"name": "p", "direction": "inbound", "match": match, "require": {"networks": ["192.0.2.0/24"]}}
+        world.configure(data(connectors=[partner]))
+        await wire.say(b"From: bob@example.com\r\n\r\nhello\r\n.\r\n", 250)
+
+
 @pytest.mark.parametrize(
     ("sender", "code"),
     [
