@@ -37,9 +37,10 @@ def asking(pki: Pki, vouched: str = "dnssec") -> TlsPlan:
 async def attempt(port: int, plan: TlsPlan, *, requiretls: bool = True, times: int = 1) -> Tried:
     """The last of so many messages to one address."""
     pool: Pool[Connection] = Pool(PoolLimits(), time.monotonic)
-    attempts = Attempts(pool, TlsClient(lambda _name: None, TrustStores(), now), PATIENT, now)
+    rules = object()
+    attempts = Attempts(pool, TlsClient(lambda _name: None, TrustStores(), now), PATIENT, now, lambda: rules)
     target = Target(HostPort(HOST, port), ipaddress.ip_address("127.0.0.1"), plan, "relay.example.com")
-    job = Job(message("bob@b.example", requiretls=requiretls), Body(), "c", "generation", 100)
+    job = Job(message("bob@b.example", requiretls=requiretls), Body(), "c", rules, 100)
     try:
         for _ in range(times):
             tried = await attempts.at(job, target, [0])
