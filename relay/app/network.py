@@ -1,7 +1,9 @@
 """What the relay knows of the network around it and may change while it runs: its resolver, and who it is itself."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from relay.config.models import Config
 from relay.config.values import HostPort
@@ -14,10 +16,11 @@ _REFRESH = 60.0  # seconds: an address that this machine gets is known to be our
 
 
 class ResolverSwitch:
-    """A resolver that can be changed for another. The old one is closed once the new one is in use; look-ups under way get their answer."""
+    """A resolver that can be changed for another. Look-ups under way get their answer from the old one."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
+        self._leaving: list[DnsResolver] = []
 
     async def mx(self, domain: str) -> MxAnswer:
         return await self._resolver.mx(domain)
@@ -41,17 +44,47 @@ class ResolverSwitch:
     def dane(self) -> str:
         return self._resolver.dane
 
-    async def to(self, resolver: DnsResolver) -> None:
+    async def test(self, *, afresh: bool = False) -> None:
+        """Has the resolver in use show that it validates DNSSEC, where it is declared to."""
+        if isinstance(self._resolver, DnsResolver):
+            await self._resolver.test(afresh=afresh)
+
+    def to(self, resolver: Resolver) -> None:
         before, self._resolver = self._resolver, resolver
-        await _close(before)
+        self._leaving = [each for each in self._leaving if not each.is_idle]
+        if isinstance(before, DnsResolver):
+            before.forget()
+            self._leaving.append(before)
 
     async def close(self) -> None:
-        await _close(self._resolver)
+        for each in (*self._leaving, self._resolver):
+            if isinstance(each, DnsResolver):
+                await each.close()
 
 
-async def _close(resolver: Resolver) -> None:
-    if isinstance(resolver, DnsResolver):
-        await resolver.close()
+class DaneWatch:
+    """Puts the resolver to the test for as long as the relay runs: often while it fails, seldom while it passes, and after a reload.
+
+    The first question that the resolver gets does not wait for this: it is a test by itself (`relay.dns.validation`).
+    """
+
+    def __init__(self, resolver: ResolverSwitch, *, failing: float = 60.0, passing: float = 3600.0) -> None:
+        self._resolver, self._failing, self._passing = resolver, failing, passing
+        self._due = asyncio.Event()
+
+    def reconfigured(self) -> None:
+        """Test at once, and say what comes of it."""
+        self._due.set()
+
+    async def run(self) -> None:
+        afresh = False
+        while True:
+            await self._resolver.test(afresh=afresh)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._failing if self._resolver.dane else self._passing):
+                    await self._due.wait()
+            afresh = self._due.is_set()
+            self._due.clear()
 
 
 class SelfPortrait:

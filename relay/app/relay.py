@@ -19,7 +19,7 @@ from typing import Self
 from relay.admin.unix import SocketUnusableError, admin_socket
 from relay.app.certificates import CertificateWatch
 from relay.app.configuration import Configuration, NotAppliedError
-from relay.app.network import ResolverSwitch, SelfPortrait
+from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.config.load import Loaded, load_with_places
 from relay.config.models import Config, ListenerKind
@@ -148,8 +148,10 @@ class Relay:
         keyring = _keyring(config)
         trust = TrustStores()
         store = self._store = await self._open_store(stack, config)
-        resolver = self._switch = ResolverSwitch(self._resolver or DnsResolver(config.dns.resolver))
+        resolver = self._switch = ResolverSwitch(self._resolver or DnsResolver.of(config.dns, self._emit))
         stack.push_async_callback(resolver.close)
+        self._dane = DaneWatch(resolver)
+        stack.push_async_callback(_ended, asyncio.create_task(self._dane.run()))
         tls = TlsClient(keyring.by_name if keyring else lambda _name: None, trust, utc_now)
         policies = StsPolicies(
             resolver,
@@ -248,7 +250,8 @@ class Relay:
             raise NotAppliedError(str(error)) from error
         self._store.free_space = new.limits.free_space
         if self._resolver is None and new.dns != old.dns:
-            await self._switch.to(DnsResolver(new.dns.resolver))
+            self._switch.to(DnsResolver.of(new.dns, self._emit))
+        self._dane.reconfigured()
         self._scheduler.reconfigured()
 
     async def _watch(self, looks: Sequence[Callable[[], Awaitable[None]]]) -> None:

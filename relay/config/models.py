@@ -37,7 +37,19 @@ from relay.config.connectors import (
     with_defaults,
 )
 from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
-from relay.config.values import Count, Domain, Duration, Flag, HostPort, Mailbox, Net, NonEmpty, Pattern, Size
+from relay.config.values import (
+    Count,
+    Domain,
+    Duration,
+    Flag,
+    HostPort,
+    Mailbox,
+    Net,
+    NonEmpty,
+    Pattern,
+    Size,
+    parse_domain,
+)
 from relay.mail.address import AddressError, parse_mailbox
 from relay.mail.tls import SYSTEM_TRUST
 
@@ -69,6 +81,7 @@ __all__ = [
     "Retry",
     "Route",
     "RouteAuth",
+    "SelfTest",
     "Submission",
     "Switch",
     "TlsException",
@@ -169,6 +182,24 @@ def _resolver(value: Any) -> Literal["system"] | HostPort:
 _FORWARDERS = frozenset({"127.0.0.11", "127.0.0.53", "127.0.0.54"})
 
 
+def _probe(value: Any) -> str:
+    return "." if value == "." else parse_domain(value)
+
+
+ProbeName = Annotated[
+    str, BeforeValidator(_probe), WithJsonSchema({"type": "string", "examples": [".", "contoso.com"]})
+]
+
+
+class SelfTest(Model):
+    """What a resolver that is declared to validate must know. Name others where the public DNS cannot be reached."""
+
+    signed: ProbeName = "."
+    """A DNSSEC-signed zone: the resolver must say that it has validated what it answers."""
+    broken: ProbeName = "dnssec-failed.org"
+    """A zone whose signatures do not verify: the resolver must answer SERVFAIL."""
+
+
 class Dns(Model):
     resolver: Annotated[
         Literal["system"] | HostPort,
@@ -178,6 +209,8 @@ class Dns(Model):
     """`system` (resolv.conf), or the address of a resolver."""
     validating: Flag = False
     """The resolver validates DNSSEC and is on this machine: only then is DANE used. It is put to the test at the start."""
+    self_test: SelfTest = SelfTest()
+    """What `validating` is tested with."""
 
     @model_validator(mode="after")
     def _near(self) -> Self:

@@ -83,6 +83,11 @@ class Cache(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def is_idle(self) -> bool:
+        """True where no question is under way."""
+        return not self._asked
+
     def clear(self) -> None:
         """Forgets every answer. Questions under way go on."""
         self._held.clear()

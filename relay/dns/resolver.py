@@ -3,14 +3,14 @@
 Leaves to others what to do with the answers (`relay.policy.route`, `relay.policy.dane`) and what one says (`relay.dns.reading`).
 RFC 5321 section 5.1 (MX), RFC 6698 (TLSA), RFC 4035 section 3.2.3 (the AD bit), RFC 2308 section 7.1.
 Threat: the AD bit can be set by anyone on the way. It is believed only of a resolver that is declared to validate, which the
-configuration allows on this machine only, and only while that resolver has shown that it does (`relay.dns.selftest`).
+configuration allows on this machine only, and only where that resolver has shown that it does (`relay.dns.validation`).
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import dns.asyncbackend
 import dns.exception
@@ -19,12 +19,15 @@ import dns.message
 import dns.name
 import dns.resolver
 
+from relay.config.models import Dns, SelfTest
 from relay.config.values import HostPort
 from relay.dns import reading
 from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
 from relay.dns.cache import Cache, Timed
 from relay.dns.hosts import HostsFile
 from relay.dns.source import RESOLV_CONF, Source
+from relay.dns.validation import Validation
+from relay.mail.events import DaneUnusable, DaneUsable, Emit
 from relay.policy.route import LookupFailed, MxAnswer, NoDomain
 
 _FAILED = 5.0  # RFC 2308 section 7.1: at most five minutes. Enough to spare a resolver in trouble
@@ -41,22 +44,27 @@ T = TypeVar("T")
 class DnsResolver:
     """The system's resolvers (resolv.conf) or the one named. Makes no use of a running loop until asked.
 
-    `validating`: the one named is declared to validate DNSSEC. That counts from `believe("")` on.
+    `self_test`: the one named is declared to validate DNSSEC, and is to show it with these names. `told` hears what keeps DANE from being
+    used ("" for nothing) when that is first known, and when it changes.
     """
 
     def __init__(
         self,
         server: Literal["system"] | HostPort = "system",
         *,
-        validating: bool = False,
+        self_test: SelfTest | None = None,
+        told: Callable[[str], None] = lambda _trouble: None,
         hosts: HostsFile | None = None,
         resolv_conf: Path = RESOLV_CONF,
         monotonic: Callable[[], float] = time.monotonic,
         lifetime: float = _LIFETIME,
     ) -> None:
-        self._validating = validating and isinstance(server, HostPort)
-        self._trouble = _NOT_SHOWN if self._validating else _NOT_DECLARED
-        self._source = Source(server, resolv_conf, monotonic, wants_ad=self._validating)
+        self._trouble, self._told = _NOT_DECLARED, told
+        self._validation: Validation | None = None
+        if self_test is not None and isinstance(server, HostPort):
+            self._trouble = _NOT_SHOWN
+            self._validation = Validation(str(server), self_test, self._resolve, self._believe, monotonic)
+        self._source = Source(server, resolv_conf, monotonic, wants_ad=self._validation is not None)
         self._hosts = hosts or HostsFile(monotonic=monotonic)
         self._lifetime = lifetime
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -66,21 +74,47 @@ class DnsResolver:
         self._aliases = Cache(self._ask_alias, size=_ENTRIES, monotonic=monotonic)
         self._txt = Cache(self._ask_txt, size=_ENTRIES, monotonic=monotonic)
 
+    @classmethod
+    def of(cls, config: Dns, emit: Emit = lambda _event: None) -> Self:
+        """The resolver that the configuration names."""
+
+        def told(trouble: str) -> None:
+            emit(DaneUnusable(trouble) if trouble else DaneUsable(str(config.resolver)))
+
+        return cls(config.resolver, self_test=config.self_test if config.validating else None, told=told)
+
     @property
     def dane(self) -> str:
         return self._trouble
 
-    def believe(self, trouble: str) -> None:
-        """From now on the AD bit is believed (`trouble` is ""), or is not, for this reason. Means nothing where it was never declared.
+    async def test(self, *, afresh: bool = False) -> None:
+        """Puts a resolver that is declared to validate to the test. `afresh`: tells what it finds even where that is nothing new."""
+        if self._validation is not None:
+            await self._validation.test(afresh=afresh)
+
+    @property
+    def is_idle(self) -> bool:
+        """True where nobody waits for an answer."""
+        return all(cache.is_idle for cache in self._caches)
+
+    def forget(self) -> None:
+        """Empties the caches."""
+        for cache in self._caches:
+            cache.clear()
+
+    def _believe(self, trouble: str) -> None:
+        """From now on the AD bit is believed (`trouble` is ""), or is not, for this reason.
 
         What was learnt under the other belief is forgotten, so that no answer is ever taken for more, or less, than it is.
         """
-        if not self._validating:
-            return
         if bool(trouble) is not bool(self._trouble):
-            for cache in (self._mx, self._addresses, self._tlsa, self._aliases, self._txt):
-                cache.clear()
+            self.forget()
         self._trouble = trouble
+        self._told(trouble)
+
+    @property
+    def _caches(self) -> tuple[Cache[Any, Any], ...]:
+        return self._mx, self._addresses, self._tlsa, self._aliases, self._txt
 
     async def mx(self, domain: str) -> MxAnswer:
         return await self._mx.get(domain)
@@ -106,7 +140,9 @@ class DnsResolver:
         return await self._txt.get(name)
 
     async def close(self) -> None:
-        for cache in (self._mx, self._addresses, self._tlsa, self._aliases, self._txt):
+        if self._validation is not None:
+            await self._validation.close()
+        for cache in self._caches:
             await cache.close()
 
     async def _find(self, name: str) -> AddressAnswer:
@@ -143,21 +179,14 @@ class DnsResolver:
     async def _ask(
         self, name: str, kind: str, read: Callable[[dns.resolver.Answer, bool], T]
     ) -> Timed[T | NoDomain | LookupFailed]:
-        """One question to the resolver. `name` with a trailing dot is absolute, else the search list applies.
+        """One question to the resolver, and what it says. `name` with a trailing dot is absolute, else the search list applies.
 
         Belief is looked up when the answer is here, and no other task runs from there until the answer is kept.
         """
+        if self._validation is not None:
+            await self._validation.settle()
         try:
-            resolver = self._source.resolver()
-            async with self._slots:
-                answer = await resolver.resolve(
-                    name,
-                    kind,
-                    raise_on_no_answer=False,
-                    lifetime=self._lifetime,
-                    search=True,
-                    backend=dns.asyncbackend.get_backend("asyncio"),
-                )
+            answer = await self._resolve(name, kind)
         except dns.resolver.NXDOMAIN as error:
             responses = tuple(error.kwargs.get("responses", {}).values())
             secure = self._vouches(*responses)
@@ -165,11 +194,23 @@ class DnsResolver:
         except dns.name.NameTooLong:
             return Timed(NoDomain(), _FAILED)  # such as _25._tcp. before a host name of 250 octets: no such name can be
         except (dns.exception.DNSException, OSError, ValueError) as error:
-            # ValueError: an entry of resolv.conf that dnspython can not use.
             return Timed(LookupFailed(reading.words(error), reading.is_bogus(error)), _FAILED)
         # What the search list made of a name is not the name that was asked about.
         secure = answer.qname == dns.name.from_text(name) and self._vouches(answer.response)
         return Timed(read(answer, secure), reading.seconds(answer, secure=secure))
+
+    async def _resolve(self, name: str, kind: str) -> dns.resolver.Answer:
+        """Raises what dnspython raises, OSError, and ValueError for an entry of resolv.conf that dnspython can not use."""
+        resolver = self._source.resolver()
+        async with self._slots:
+            return await resolver.resolve(
+                name,
+                kind,
+                raise_on_no_answer=False,
+                lifetime=self._lifetime,
+                search=True,
+                backend=dns.asyncbackend.get_backend("asyncio"),
+            )
 
     def _vouches(self, *responses: dns.message.Message) -> bool:
         """All of an answer, aliases and denials included, is DNSSEC-secure (RFC 4035 section 3.2.3)."""

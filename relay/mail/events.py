@@ -203,6 +203,20 @@ class StoreRecovered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DaneUnusable(Event):
+    """The resolver that is declared to validate DNSSEC has not shown that it does: `dane: auto` is off, `dane: require` defers."""
+
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaneUsable(Event):
+    """The resolver has shown that it validates DNSSEC: what it vouches for is believed."""
+
+    resolver: str
+
+
+@dataclass(frozen=True, slots=True)
 class AdminActed(Event):
     """Somebody changed something through the admin socket. `uid` is the user at its other end (SO_PEERCRED), -1 if not known.
 

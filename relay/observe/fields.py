@@ -232,6 +232,8 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.CertificatesLoaded: _plain(INFO, "certificates-loaded", "names"),
     e.StoreTrouble: _plain(ERROR, "store-trouble", "trouble"),
     e.StoreRecovered: _plain(INFO, "store-recovered"),
+    e.DaneUnusable: _plain(ERROR, "dane-unusable", "trouble"),
+    e.DaneUsable: _plain(INFO, "dane-usable", "resolver"),
     e.AdminActed: _plain(INFO, "admin-acted", "uid", "action", "selection", "count"),
     e.Unexpected: _plain(ERROR, "unexpected", "id", "where", "trace"),
 }

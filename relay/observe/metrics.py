@@ -113,6 +113,8 @@ class Metrics:
             e.ConfigurationSettled: lambda event: self._waits(event.file, False),
             e.StoreTrouble: self._store_trouble,
             e.StoreRecovered: lambda event: self._store_ok().set(1),
+            e.DaneUnusable: lambda event: self._dane_trouble().set(1),
+            e.DaneUsable: lambda event: self._dane_trouble().set(0),
             e.Unexpected: lambda event: self._unexpected(event.where).inc(),
         }
 
@@ -200,6 +202,9 @@ class Metrics:
         )
         self._store_ok = self._gauge("store_ok", "1 while the queue takes mail")
         self._store_ok().set(1)
+        self._dane_trouble = self._gauge(
+            "dane_trouble", "1 while a resolver is declared to validate DNSSEC and DANE cannot be used"
+        )
         info = self._gauge("info", "Always 1", "version")
         info(__version__).set(1)
 
@@ -255,6 +260,7 @@ class Metrics:
 
     def _configuration_taken(self, event: e.ConfigurationTaken) -> None:
         self._configurations().inc()
+        self._dane_trouble().set(0)  # a resolver declared to validate is tested anew, and says so where it fails
         self._waits(event.file, False)
 
     def _waits(self, file: str, waits: bool) -> None:

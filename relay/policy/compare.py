@@ -112,8 +112,10 @@ def _limits(old: Config, new: Config) -> Iterator[str]:
 def _dns(old: Config, new: Config) -> Iterator[str]:
     if old.dns.validating and not new.dns.validating:
         yield "dns.validating goes from true to false: DANE is not used any more"
-    for key in type(old.dns).model_fields.keys() - {"validating"}:
+    for key in type(old.dns).model_fields.keys() - {"validating", "self_test"}:
         yield from (f"dns.{each}" for each in from_to(old.dns, new.dns, key))
+    for key in type(old.dns.self_test).model_fields:
+        yield from (f"dns.self_test.{each}" for each in from_to(old.dns.self_test, new.dns.self_test, key))
 
 
 def _accept(old: Config, new: Config) -> Iterator[str]:

@@ -1,8 +1,17 @@
-"""A resolver that can be changed for another answers as the one in use does."""
+"""A resolver that can be changed for another answers as the one in use does, and is watched over."""
 
-from relay.app.network import ResolverSwitch
+import asyncio
+
+import dns.rcode
+import pytest
+
+from relay.app.network import DaneWatch, ResolverSwitch
+from relay.config.models import SelfTest
 from relay.dns.answers import Resolver, TxtRecords
+from relay.dns.resolver import DnsResolver
+from relay.policy.route import MxRecord, MxRecords, NoDomain
 from tests.fakes import FakeResolver
+from tests.unit.dns.server import DnsServer, Zone
 
 
 async def test_every_question_goes_to_the_resolver_in_use() -> None:
@@ -23,3 +32,73 @@ async def test_every_question_goes_to_the_resolver_in_use() -> None:
     assert await switch.is_secure_alias("alias.a.test") is True
     assert await switch.txt("_x.a.test") == TxtRecords(("text",))
     assert switch.dane == "not today"
+
+
+async def test_a_look_up_under_way_gets_its_answer_when_the_resolver_is_changed() -> None:
+    zone = Zone(records={"a.test MX": (60, ("10 mx.a.test.",))})
+    async with DnsServer(zone) as server:
+        switch = ResolverSwitch(DnsResolver(server.address))
+        server.held = asyncio.Event()
+        waiting = asyncio.create_task(switch.mx("a.test"))
+        await server.arrived.wait()
+        switch.to(FakeResolver())
+        assert await switch.mx("a.test") == NoDomain()
+        server.held.set()
+        assert await waiting == MxRecords((MxRecord(10, "mx.a.test"),))
+        switch.to(FakeResolver())
+        assert switch._leaving == []
+        await switch.close()
+
+
+async def test_closing_ends_the_look_ups_of_all() -> None:
+    async with DnsServer(Zone(silent={"a.test"})) as server:
+        switch = ResolverSwitch(DnsResolver(server.address))
+        waiting = asyncio.create_task(switch.mx("a.test"))
+        await server.arrived.wait()
+        switch.to(DnsResolver(server.address))
+        await switch.close()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+class Told:
+    """What a resolver under test told, as things to wait for."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[str] = asyncio.Queue()
+
+    async def next(self) -> str:
+        async with asyncio.timeout(5):
+            return await self.queue.get()
+
+
+async def test_a_resolver_is_tested_at_the_start_while_it_fails_and_after_a_reload() -> None:
+    zone = Zone(codes={"broken.test": dns.rcode.SERVFAIL})
+    names = SelfTest(signed="signed.test", broken="broken.test")
+    told = Told()
+    async with DnsServer(zone) as server:
+        resolver = DnsResolver(server.address, self_test=names, told=told.queue.put_nowait)
+        switch = ResolverSwitch(resolver)
+        watch = DaneWatch(switch, failing=0.01, passing=60)
+        running = asyncio.create_task(watch.run())
+        assert "does not validate" in await told.next()
+        zone.secure = {"signed.test"}
+        assert await told.next() == switch.dane == ""
+        watch.reconfigured()
+        assert await told.next() == ""
+        zone.secure = set()
+        switch.to(DnsResolver(server.address, self_test=names, told=told.queue.put_nowait))
+        watch.reconfigured()
+        assert "does not validate" in await told.next()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await switch.close()
+
+
+async def test_a_resolver_that_is_declared_to_nothing_is_not_tested() -> None:
+    switch = ResolverSwitch(FakeResolver())
+    await switch.test(afresh=True)
+    async with DnsServer(Zone()) as server:
+        switch.to(DnsResolver(server.address))
+        await switch.test()
+        assert not server.asked

@@ -10,6 +10,7 @@ import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rrset
 
@@ -36,7 +37,7 @@ class Zone:
 
     def answer(self, query: dns.message.Message) -> dns.message.Message | None:
         question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True).lower()
+        name = question.name.to_text(omit_final_dot=True).lower() if question.name != dns.name.root else "."
         kind = question.rdtype.name
         if name in self.silent or f"{name} {kind}" in self.silent:
             return None
@@ -107,13 +108,13 @@ class DnsServer(asyncio.DatagramProtocol):
         question = query.question[0]
         self.asked[f"{question.name.to_text(omit_final_dot=True).lower()} {question.rdtype.name}"] += 1
         self.arrived.set()
-        task = asyncio.get_running_loop().create_task(self._reply(query, address))
+        task = asyncio.get_running_loop().create_task(self._reply(query, address, self.held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reply(self, query: dns.message.Message, address: tuple[str, int]) -> None:
-        if self.held is not None:
-            await self.held.wait()
+    async def _reply(self, query: dns.message.Message, address: tuple[str, int], held: asyncio.Event | None) -> None:
+        if held is not None:
+            await held.wait()
         response = self.zone.answer(query)
         if response is None or self._transport is None:
             return

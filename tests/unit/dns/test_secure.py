@@ -1,12 +1,14 @@
 """What the resolver says of DNSSEC: the AD bit, when it is believed, and the look-ups that DANE needs."""
 
 import asyncio
+from dataclasses import replace
 
 import dns.message
 import dns.name
 import dns.rcode
 import pytest
 
+from relay.config.models import SelfTest
 from relay.config.values import HostPort
 from relay.dns.answers import Addresses, TlsaRecords, TxtRecords
 from relay.dns.resolver import DnsResolver
@@ -45,6 +47,7 @@ ZONE = Zone(
         "odd.good.test": "bad\\032name.test",
     },
     codes={
+        "dnssec-failed.org": dns.rcode.SERVFAIL,
         "bogus.test": dns.rcode.SERVFAIL,
         "down.test": dns.rcode.SERVFAIL,
         "half.test AAAA": dns.rcode.SERVFAIL,
@@ -52,6 +55,7 @@ ZONE = Zone(
     },
     errors={"bogus.test": 6, "_25._tcp.bogus.test": 7, "down.test": 22},
     secure={
+        ".",
         *("good.test", "mx.good.test", "_25._tcp.mx.good.test", "_26._tcp.mx.good.test", "_25._tcp.none.good.test"),
         *(
             "in.good.test",
@@ -70,21 +74,23 @@ BOGUS = LookupFailed("its DNSSEC signatures do not verify", bogus=True)
 DOWN = LookupFailed("every resolver failed (SERVFAIL, REFUSED or no sound answer)")
 
 
+INSECURE = mx((10, "mx.good.test"))
+CERTAIN = MxRecords(INSECURE.records, secure=True)
+
+
 def secure(answer: Addresses, canonical: str = "") -> Addresses:
     return Addresses(answer.addresses, secure=True, canonical=canonical)
 
 
-def believing(address: HostPort, clock: Clock | None = None) -> DnsResolver:
-    resolver = DnsResolver(address, validating=True, monotonic=clock or Clock())
-    resolver.believe("")
-    return resolver
+def validating(address: HostPort, clock: Clock | None = None) -> DnsResolver:
+    """A resolver that is declared to validate, and shows it when it is first asked something."""
+    return DnsResolver(address, self_test=SelfTest(), monotonic=clock or Clock())
 
 
 async def test_what_is_secure() -> None:
     both = at("192.0.2.1", "2001:db8::1")
     async with DnsServer(ZONE) as server:
-        resolver = believing(server.address)
-        assert resolver.dane == ""
+        resolver = validating(server.address)
         assert await resolver.mx("good.test") == MxRecords(mx((10, "mx.good.test")).records, secure=True)
         assert await resolver.mx("plain.test") == mx((10, "mx.good.test"))
         assert await resolver.mx("mx.good.test") == MxRecords((), secure=True)
@@ -105,23 +111,23 @@ async def test_what_is_secure() -> None:
 
 async def test_aliases_that_end_at_no_host_name_lead_to_addresses_only() -> None:
     async with DnsServer(ZONE) as server:
-        assert await believing(server.address).addresses("odd.good.test") == at("192.0.2.6")
+        assert await validating(server.address).addresses("odd.good.test") == at("192.0.2.6")
 
 
 async def test_one_family_that_fails_makes_the_other_no_less_secure() -> None:
     async with DnsServer(ZONE) as server:
-        assert await believing(server.address).addresses("half.test") == secure(at("192.0.2.3"))
+        assert await validating(server.address).addresses("half.test") == secure(at("192.0.2.3"))
 
 
 @pytest.mark.parametrize("family", ["A", "AAAA"])
 async def test_both_families_must_be_secure(family: str) -> None:
     class Half(Zone):
         def answer(self, query: dns.message.Message) -> dns.message.Message | None:
-            self.secure = {"mixed.test"} if query.question[0].rdtype.name == family else set()
+            self.secure = {".", "mixed.test"} if query.question[0].rdtype.name in (family, "DNSKEY") else {"."}
             return super().answer(query)
 
-    async with DnsServer(Half(records=ZONE.records)) as server:
-        resolver = believing(server.address)
+    async with DnsServer(Half(records=ZONE.records, codes=ZONE.codes)) as server:
+        resolver = validating(server.address)
         for _ in range(2):  # from the server, and from the cache
             assert await resolver.addresses("mixed.test") == at("192.0.2.3", "2001:db8::3")
 
@@ -129,7 +135,7 @@ async def test_both_families_must_be_secure(family: str) -> None:
 async def test_tlsa_records() -> None:
     good = TlsaRecords((TlsaRecord(2, 0, 1, "cd" * 32), TlsaRecord(3, 1, 1, "ab" * 32)), secure=True)
     async with DnsServer(ZONE) as server:
-        resolver = believing(server.address)
+        resolver = validating(server.address)
         assert await resolver.tlsa("mx.good.test", 25) == good
         assert await resolver.tlsa("mx.good.test", 26) == TlsaRecords((), secure=True)
         assert await resolver.tlsa("none.good.test", 25) == TlsaRecords((), secure=True)
@@ -144,7 +150,7 @@ async def test_tlsa_records() -> None:
 
 async def test_aliases() -> None:
     async with DnsServer(ZONE) as server:
-        resolver = believing(server.address)
+        resolver = validating(server.address)
         for _ in range(2):
             assert await resolver.is_secure_alias("in.good.test") is True
             assert await resolver.is_secure_alias("out.good.test") is True
@@ -157,7 +163,7 @@ async def test_aliases() -> None:
 
 async def test_texts() -> None:
     async with DnsServer(ZONE) as server:
-        resolver = believing(server.address)
+        resolver = validating(server.address)
         answer = await resolver.txt("_mta-sts.good.test")
         assert isinstance(answer, TxtRecords)
         assert sorted(answer.texts) == ["other", "v=STSv1; id=1;"]
@@ -165,43 +171,56 @@ async def test_texts() -> None:
         assert await resolver.txt("down.test") == DOWN
 
 
-async def test_ad_counts_only_where_it_was_declared_and_shown() -> None:
+async def test_ad_counts_only_where_it_was_declared() -> None:
     """Threat: whoever can answer for the resolver can set the bit."""
-    insecure = mx((10, "mx.good.test"))
-    certain = MxRecords(insecure.records, secure=True)
     async with DnsServer(ZONE) as server:
         undeclared = DnsResolver(server.address)
-        undeclared.believe("")
+        await undeclared.test()
         assert undeclared.dane == "no resolver is declared to validate DNSSEC (`dns.validating`)"
-        assert await undeclared.mx("good.test") == insecure
-        system = DnsResolver("system", validating=True)
-        system.believe("")
-        assert system.dane == undeclared.dane
+        assert await undeclared.mx("good.test") == INSECURE
+        assert DnsResolver("system", self_test=SelfTest()).dane == undeclared.dane
+        assert set(server.asked) == {"good.test MX"}
 
-        resolver = DnsResolver(server.address, validating=True)
+
+async def test_ad_counts_only_once_the_resolver_has_shown_it() -> None:
+    zone = replace(ZONE, codes={})
+    async with DnsServer(zone) as server:
+        told: list[str] = []
+        resolver = DnsResolver(server.address, self_test=SelfTest(), told=told.append)
         assert resolver.dane == "the resolver has not shown yet that it validates DNSSEC"
-        assert await resolver.mx("good.test") == insecure
-        resolver.believe("")
-        assert (await resolver.mx("good.test"), resolver.dane) == (certain, "")
-        resolver.believe("it does not")
-        assert (await resolver.mx("good.test"), resolver.dane) == (insecure, "it does not")
+        assert await resolver.mx("good.test") == INSECURE
+        assert "does not hold to DNSSEC" in resolver.dane
+        zone.codes = ZONE.codes
+        assert await resolver.mx("good.test") == INSECURE  # a proof stands, until another test
+        await resolver.test()
+        assert (await resolver.mx("good.test"), resolver.dane) == (CERTAIN, "")
+        zone.codes = {}
+        await resolver.test()
+        assert await resolver.mx("good.test") == INSECURE
+        assert [bool(trouble) for trouble in told] == [True, False, True]
 
 
 async def test_a_question_that_was_under_way_when_belief_ended() -> None:
-    async with DnsServer(ZONE) as server:
+    zone = replace(ZONE)
+    async with DnsServer(zone) as server:
+        resolver = validating(server.address)
+        await resolver.test()
+        server.arrived.clear()
         server.held = asyncio.Event()
-        resolver = believing(server.address)
         waiting = asyncio.create_task(resolver.mx("good.test"))
         await server.arrived.wait()
-        resolver.believe("it does not")
-        server.held.set()
-        assert await waiting == await resolver.mx("good.test") == mx((10, "mx.good.test"))
+        held, server.held = server.held, None
+        zone.codes = {}
+        await resolver.test()
+        assert resolver.dane
+        held.set()
+        assert await waiting == await resolver.mx("good.test") == INSECURE
 
 
 async def test_a_secure_answer_is_not_kept_beyond_its_time() -> None:
     clock = Clock()
     async with DnsServer(ZONE) as server:
-        resolver = believing(server.address, clock)
+        resolver = validating(server.address, clock)
         for expected in (1, 2):
             await resolver.mx("zero.test")
             assert server.asked["zero.test MX"] == expected
@@ -212,8 +231,8 @@ async def test_a_secure_answer_is_not_kept_beyond_its_time() -> None:
 
 
 async def test_a_name_that_the_search_list_completed_is_not_the_one_that_was_asked_for() -> None:
-    async with DnsServer(Zone(records=ZONE.records, secure={"mail", "mail.local.test"})) as server:
-        resolver = believing(server.address)
+    async with DnsServer(replace(ZONE, secure={".", "mail", "mail.local.test"})) as server:
+        resolver = validating(server.address)
         resolver._source.resolver().search = [dns.name.from_text("local.test")]
         assert await resolver.configured_addresses("mail") == at("192.0.2.4")
         assert await resolver.configured_addresses("mail.local.test") == secure(at("192.0.2.4"))

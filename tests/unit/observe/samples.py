@@ -72,6 +72,8 @@ ALL: tuple[e.Event, ...] = (
     e.CertificateTrouble("relay.example.com", "ends soon", 5),
     e.StoreTrouble("disk full"),
     e.StoreRecovered(),
+    e.DaneUnusable("it does not validate"),
+    e.DaneUsable("127.0.0.1:53"),
     e.AdminActed(1000, "retry", "all", 3),
     e.Unexpected("abc123", "session", "Traceback (most recent call last):\n  boom"),
 )

@@ -127,6 +127,16 @@ def test_a_configuration_waits_while_any_of_its_files_does() -> None:
     assert values(metrics)["ironpost_configuration_waiting",] == 0
 
 
+def test_a_resolver_that_does_not_validate_shows_until_it_does_or_is_declared_no_more() -> None:
+    metrics = Metrics()
+    assert values(metrics)["ironpost_dane_trouble",] == 0
+    for end in (e.DaneUsable("127.0.0.1:53"), e.ConfigurationTaken("f")):
+        metrics(e.DaneUnusable("it does not validate"))
+        assert values(metrics)["ironpost_dane_trouble",] == 1
+        metrics(end)
+        assert values(metrics)["ironpost_dane_trouble",] == 0
+
+
 def test_gauges_are_what_was_read_and_nothing_stale() -> None:
     metrics = Metrics()
     first = Readings(

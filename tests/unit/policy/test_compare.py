@@ -42,7 +42,11 @@ FULL: dict[str, Any] = {
         "data_timeout": "1m",
         "session_messages": 10,
     },
-    "dns": {"resolver": "127.0.0.1:53", "validating": True},
+    "dns": {
+        "resolver": "127.0.0.1:53",
+        "validating": True,
+        "self_test": {"signed": "a.example", "broken": "b.example"},
+    },
     "accept": {
         "domains": ["contoso.com"],
         "recipients": {"contoso.com": "file:plain.txt"},
@@ -126,6 +130,8 @@ OTHER: dict[str, Any] = {
     "session_messages": 20,
     "resolver": "127.0.0.2:53",
     "validating": False,
+    "signed": "c.example",
+    "broken": "c.example",
     "domains": ["contoso.com", "b.example"],
     "networks": ["10.0.0.0/8"],
     "passwords": "others",
