@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 
-from relay.dns.answers import AddressAnswer, Addresses, IpAddress, TlsaRecords, TxtRecords
+from relay.dns.answers import AddressAnswer, Addresses, TlsaRecords, TxtRecords
 from relay.mail.address import AddressError, normalise_domain
 from relay.mail.published import TlsaRecord
 from relay.policy.route import MxRecord, MxRecords
@@ -89,14 +89,15 @@ def is_bogus(error: Exception) -> bool:
 
 
 def addresses(answer: dns.resolver.Answer, secure: bool) -> AddressAnswer:
-    found: list[IpAddress] = [ipaddress.ip_address(rdata.address) for rdata in answer][:MAX_RECORDS]
+    found = tuple(ipaddress.ip_address(rdata.address) for rdata in answer)[:MAX_RECORDS]
     if not answer.chaining_result.cnames:
-        return Addresses(tuple(found), secure)
+        return Addresses(found, secure)
+    end = answer.canonical_name.to_text(omit_final_dot=True)
     try:
-        return Addresses(tuple(found), secure, normalise_domain(answer.canonical_name.to_text(omit_final_dot=True)))
+        return Addresses(found, secure, normalise_domain(end))
     except AddressError:
         # Aliases that end at what is no host name: good enough to connect to, and nothing to look for TLSA records at.
-        return Addresses(tuple(found))
+        return Addresses(found, canonical=end.lower())
 
 
 def alias(answer: dns.resolver.Answer, secure: bool) -> bool:
