@@ -3,7 +3,8 @@
 Only the nouns. `relay.policy.plan` chooses a plan, `relay.policy.verdict` judges evidence against it; an unknown demand fails closed.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -81,6 +82,12 @@ class Tlsa(Demand):
     records: tuple[TlsaRecord, ...]
     names: tuple[str, ...]
 
+    @property
+    def trust(self) -> str:
+        """Where evidence has what came of these very records, in its `paths`."""
+        digest = hashlib.sha256("\n".join(map(str, self.records)).encode()).hexdigest()
+        return f"tlsa {self.base} {digest[:16]}"
+
 
 @dataclass(frozen=True, slots=True)
 class StsMx(Demand):
@@ -141,5 +148,16 @@ class TlsPlan:
     @property
     def trusts(self) -> frozenset[str]:
         """The trust stores that evidence must have been checked against before it can be judged."""
-        reported = (demand for policy in self.published for demand in policy.demands)
-        return frozenset(demand.trust for demand in (*self.demands, *reported) if isinstance(demand, Pkix))
+        return frozenset(demand.trust for demand in self._judged if isinstance(demand, Pkix))
+
+    @property
+    def tlsa(self) -> frozenset[Tlsa]:
+        """The demands whose TLSA records evidence must have been checked against before it can be judged."""
+        return frozenset(demand for demand in self._judged if isinstance(demand, Tlsa))
+
+    @property
+    def _judged(self) -> Iterator[Demand]:
+        """Every demand of the plan, and those that are judged for a report only."""
+        yield from self.demands
+        for policy in self.published:
+            yield from policy.demands

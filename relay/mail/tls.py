@@ -67,6 +67,11 @@ class Trusted:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustedLeaf(Trusted):
+    """The leaf itself, or its key, is what was asked for: its names and dates do not count (RFC 7671 section 5.1)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Untrusted:
     failure: TlsFailure
     text: str
@@ -86,7 +91,7 @@ PathResult = Trusted | Untrusted | Undecided
 class TlsEvidence:
     """What a TLS connection really was. `chain` is what the peer presented, leaf first, whether it verifies or not.
 
-    `paths` holds the result of a path check per trust store that someone asked about: "system", or a PEM file's absolute path.
+    `paths` holds the result of a path check per trust that someone asked about: "system", a PEM file's absolute path, or `Tlsa.trust`.
     `errors` is OpenSSL's own opinion during the handshake, for diagnosis only. `sni` is "" where none was sent.
     Compared by identity: two connections are two pieces of evidence, however alike.
     """

@@ -18,7 +18,7 @@ from aiosmtplib import SMTPAuthenticationError, SMTPException, SMTPHeloError, SM
 from relay.config.models import RouteAuth
 from relay.config.values import HostPort
 from relay.mail.outcome import Deferred
-from relay.mail.plan import Pins, Pkix, TlsPlan
+from relay.mail.plan import Pins, Pkix, Tlsa, TlsPlan
 from relay.mail.reply import Reply
 from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound import outcomes
@@ -43,7 +43,7 @@ class ClientTls(Protocol):
         ...
 
     def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:
-        """What the connection is, its chain checked against the plan's trust stores."""
+        """What the connection is, its chain checked against the plan's trust stores and TLSA records."""
         ...
 
 
@@ -74,8 +74,12 @@ class Target:
 
     @property
     def server_name(self) -> str:
-        """The SNI; none for an IP address (RFC 6066 section 3)."""
-        return "" if self.hop.is_address else self.hop.host
+        """The SNI; none for an IP address (RFC 6066 section 3).
+
+        Under DANE it is the TLSA base domain (RFC 7672 section 8.1): an alias may lead to a host with certificates for both names.
+        """
+        bases = [each.base for each in self.plan.demands if isinstance(each, Tlsa)]
+        return min(bases, default="" if self.hop.is_address else self.hop.host)
 
     @property
     def endpoint(self) -> HostPort:
@@ -321,6 +325,6 @@ def _until(plan: TlsPlan, evidence: TlsEvidence | None) -> datetime | None:
     """The first moment at which the verdict would be another; None where there is none."""
     ends = [plan.until] if plan.until is not None else []
     if evidence is not None:
-        paths = (evidence.paths.get(trust) for trust in plan.trusts)
+        paths = (evidence.paths.get(trust) for trust in (*plan.trusts, *(each.trust for each in plan.tlsa)))
         ends.extend(path.until for path in paths if isinstance(path, Trusted))
     return min(ends, default=None)

@@ -13,6 +13,7 @@ from relay.mail.tls import TLS_VERSIONS, TlsEvidence
 from relay.outbound.connection import NoCertificateError
 from relay.tls.context import client_context
 from relay.tls.evidence import evidence_of
+from relay.tls.tlsa import check_tlsa
 from relay.tls.trust import Purpose, TrustStores
 
 _USUAL = "TLSv1.2"
@@ -44,7 +45,9 @@ class TlsClient:
         return made[1]
 
     def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:
-        return self._stores.check(evidence_of(ssl_object), plan.trusts, Purpose.SERVER, self._clock())
+        now = self._clock()
+        checked = self._stores.check(evidence_of(ssl_object), plan.trusts, Purpose.SERVER, now)
+        return check_tlsa(checked, plan.tlsa, now) if plan.tlsa else checked
 
 
 def _lowest(plan: TlsPlan) -> str:

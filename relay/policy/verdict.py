@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, RequireTls, StsMx, TlsPlan, TlsVersion
-from relay.mail.tls import TLS_VERSIONS, TlsEvidence, TlsFailure, Undecided, Untrusted
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
+from relay.mail.tls import TLS_VERSIONS, Certificate, TlsEvidence, TlsFailure, TrustedLeaf, Undecided, Untrusted
 from relay.policy.names import is_listed, matching_name
 
 
@@ -65,6 +65,8 @@ def _judge_one(demand: Demand, evidence: TlsEvidence, *, requiretls_offered: boo
             return _version(source, minimum, evidence)
         case Pkix(source, trust, names):
             return _pkix(source, trust, names, evidence)
+        case Tlsa():
+            return _tlsa(demand, evidence)
         case Pins(source, pins):
             leaf = evidence.leaf
             if leaf is not None and leaf.spki_sha256 in pins:
@@ -116,8 +118,27 @@ def _pkix(source: str, trust: str, names: tuple[str, ...], evidence: TlsEvidence
         return Failed(path.failure, source, f"the certificate is not trusted by {trust}: {path.text}")
     if isinstance(path, Undecided):
         return Failed(TlsFailure.VALIDATION_FAILURE, source, f"{trust} cannot be used: {path.text}")
-    if names and not matching_name(names, leaf):
-        shown = ", ".join(leaf.names[:5]) or "no name"
-        wanted = " or ".join(names)
-        return Failed(TlsFailure.CERTIFICATE_HOST_MISMATCH, source, f"the certificate is for {shown}, not for {wanted}")
-    return SATISFIED
+    return _named(source, names, leaf) if names else SATISFIED
+
+
+def _tlsa(demand: Tlsa, evidence: TlsEvidence) -> Verdict:
+    path = evidence.paths.get(demand.trust, Undecided("the chain was not compared with them"))
+    if isinstance(path, Untrusted):
+        return Failed(path.failure, demand.source, f"the TLSA records of {demand.base}: {path.text}")
+    if isinstance(path, Undecided):
+        text = f"the TLSA records of {demand.base} cannot be used: {path.text}"
+        return Failed(TlsFailure.VALIDATION_FAILURE, demand.source, text)
+    leaf = evidence.leaf
+    if isinstance(path, TrustedLeaf):
+        return SATISFIED  # RFC 7672 section 3.1.1: DANE-EE is bound to the name by DNS
+    if leaf is None:
+        return Failed(TlsFailure.TLSA_INVALID, demand.source, "the hop showed no certificate")
+    return _named(demand.source, demand.names, leaf)  # RFC 7672 section 3.1.2: DANE-TA, a CA's word for many names
+
+
+def _named(source: str, names: tuple[str, ...], leaf: Certificate) -> Verdict:
+    if matching_name(names, leaf):
+        return SATISFIED
+    shown = ", ".join(leaf.names[:5]) or "no name"
+    wanted = " or ".join(names)
+    return Failed(TlsFailure.CERTIFICATE_HOST_MISMATCH, source, f"the certificate is for {shown}, not for {wanted}")

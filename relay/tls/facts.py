@@ -183,11 +183,16 @@ def pin_of(der: bytes) -> str:
 
     Read by hand, since decoding a key and encoding it again may give other bytes than the peer's.
     """
+    spki = spki_of(der)
+    return "sha256:" + base64.b64encode(hashlib.sha256(spki).digest()).decode() if spki else ""
+
+
+def spki_of(der: bytes) -> bytes:
+    """The SubjectPublicKeyInfo exactly as it stands in the certificate; empty where none is found."""
     try:
-        spki = _spki(der)
+        return _spki(der)
     except (IndexError, ValueError):
-        return ""
-    return "sha256:" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
+        return b""
 
 
 def _spki(der: bytes) -> bytes:
