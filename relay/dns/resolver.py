@@ -183,10 +183,8 @@ class DnsResolver:
 
         Belief is looked up when the answer is here, and no other task runs from there until the answer is kept.
         """
-        if self._validation is not None:
-            await self._validation.settle()
         try:
-            answer = await self._resolve(name, kind)
+            answer = await self._resolved(name, kind)
         except dns.resolver.NXDOMAIN as error:
             responses = tuple(error.kwargs.get("responses", {}).values())
             secure = self._vouches(*responses)
@@ -198,6 +196,19 @@ class DnsResolver:
         # What the search list made of a name is not the name that was asked about.
         secure = answer.qname == dns.name.from_text(name) and self._vouches(answer.response)
         return Timed(read(answer, secure), reading.seconds(answer, secure=secure))
+
+    async def _resolved(self, name: str, kind: str) -> dns.resolver.Answer:
+        """As `_resolve`, and it is settled what to believe of the answer: a test that is due goes on at the same time."""
+        if self._validation is None or self._validation.is_settled:
+            return await self._resolve(name, kind)
+        answer, settled = await asyncio.gather(
+            self._resolve(name, kind), self._validation.settle(), return_exceptions=True
+        )
+        if isinstance(settled, BaseException):
+            raise settled
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     async def _resolve(self, name: str, kind: str) -> dns.resolver.Answer:
         """Raises what dnspython raises, OSError, and ValueError for an entry of resolv.conf that dnspython can not use."""

@@ -90,10 +90,14 @@ class Validation:
         self._wait = _WAIT[0]
         self._tests: Cache[None, Finding] = Cache(self._test, size=1, monotonic=monotonic)
 
+    @property
+    def is_settled(self) -> bool:
+        """True where the resolver has shown what it is."""
+        return self._found is not None and self._found.proved
+
     async def settle(self) -> None:
-        """Before a question whose answer may be believed. Returns at once where the resolver has shown what it is."""
-        if self._found is None or not self._found.proved:
-            await self._tests.get(None)
+        """For a question whose answer may be believed: tests, unless a test has just come to nothing."""
+        await self._tests.get(None)
 
     async def test(self, *, afresh: bool = False) -> None:
         """Now, whatever is known. `afresh`: says what it finds even where that is what it said before."""

@@ -3,14 +3,29 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, RequireTls, StsMx, TlsPlan, TlsVersion
-from relay.mail.tls import TLS_VERSIONS, PathResult, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
+from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
+from relay.mail.published import TlsaRecord
+from relay.mail.tls import (
+    TLS_VERSIONS,
+    PathResult,
+    TlsEvidence,
+    TlsFailure,
+    Trusted,
+    TrustedLeaf,
+    Undecided,
+    Untrusted,
+)
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, as_strong
 from relay.policy.verdict import Failed, Satisfied, judge
 from tests.unit.policy.builders import NEVER, OTHER_PIN, PIN, certificate, evidence
 
 TRUSTS = ("system", "/etc/partner.pem")
 NAMES = ("mail.contoso.com", "*.contoso.com", "mx.example.net", "192.0.2.1")
+
+TLSA = [
+    Tlsa("dane", "mx.example.net", (TlsaRecord(usage, 1, 1, "ab" * 32),), ("mx.example.net", "example.net"))
+    for usage in (2, 3)
+]
 
 sources = st.sampled_from(["connector a", "default", "exception", "dane", "mta-sts"])
 demands = st.one_of(
@@ -20,10 +35,16 @@ demands = st.one_of(
     st.builds(TlsVersion, sources, st.sampled_from(TLS_VERSIONS)),
     st.builds(RequireTls, st.just("requiretls"), st.sampled_from(["", "dnssec", "connector a"])),
     st.builds(StsMx, sources, st.sampled_from(NAMES), st.lists(st.sampled_from(NAMES), max_size=2).map(tuple)),
+    st.sampled_from(TLSA),
 )
 plans = st.builds(TlsPlan, st.sampled_from(Level), st.sampled_from(Plaintext), st.frozensets(demands, max_size=4))
 paths: st.SearchStrategy[PathResult] = st.sampled_from(
-    [Trusted("CN=ca", NEVER), Untrusted(TlsFailure.CERTIFICATE_EXPIRED, "expired"), Undecided("unreadable")]
+    [
+        Trusted("CN=ca", NEVER),
+        TrustedLeaf("3 1 1", NEVER),
+        Untrusted(TlsFailure.CERTIFICATE_EXPIRED, "expired"),
+        Undecided("unreadable"),
+    ]
 )
 connections: st.SearchStrategy[TlsEvidence | None] = st.none() | st.builds(
     lambda names, pin, version, found: evidence(
@@ -32,7 +53,7 @@ connections: st.SearchStrategy[TlsEvidence | None] = st.none() | st.builds(
     st.lists(st.sampled_from(NAMES), max_size=2),
     st.sampled_from([PIN, OTHER_PIN]),
     st.sampled_from([*TLS_VERSIONS, "SSLv3"]),
-    st.dictionaries(st.sampled_from(TRUSTS), paths),
+    st.dictionaries(st.sampled_from([*TRUSTS, *(each.trust for each in TLSA)]), paths),
 )
 
 

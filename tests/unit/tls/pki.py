@@ -1,5 +1,6 @@
 """Throw-away certificates, right and wrong ones, and a way to let two TLS ends talk without sockets."""
 
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from relay.config.certificates import PrivateKey
+from relay.mail.published import TlsaRecord
 
 NOW = datetime.now(UTC).replace(microsecond=0)  # handshakes go by the machine's clock, whatever we pass
 DAY = timedelta(days=1)
@@ -81,6 +83,14 @@ class Issued:
 
     def issue(self, wish: Wish, key: PrivateKey | None = None) -> "Issued":
         return _sign(wish, key or new_key(), self)
+
+
+def tlsa_record(usage: int, selector: int, matching: int, issued: Issued) -> TlsaRecord:
+    """RFC 6698 section 2.1."""
+    key = issued.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    content = key if selector else issued.der
+    data = (content, hashlib.sha256(content).digest(), hashlib.sha512(content).digest())[matching]
+    return TlsaRecord(usage, selector, matching, data.hex())
 
 
 def new_key() -> PrivateKey:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.mail.plan import Tlsa
 from relay.mail.published import TlsaRecord
@@ -28,6 +27,7 @@ from tests.unit.tls.pki import (
     rsa_key,
     self_signed,
 )
+from tests.unit.tls.pki import tlsa_record as record
 
 ROOT, OTHER = root("root"), root("other")
 INTERMEDIATE = ROOT.issue(Wish("intermediate", ca=True))
@@ -37,16 +37,6 @@ EARLY = INTERMEDIATE.issue(Wish("mx", before=NOW + DAY))
 NAMELESS = self_signed(Wish("x"))
 ENDED_CA = ROOT.issue(Wish("ended", ca=True, after=NOW - DAY))
 TLSA_INVALID, CERTIFICATE_EXPIRED = TlsFailure.TLSA_INVALID, TlsFailure.CERTIFICATE_EXPIRED
-
-
-def spki(issued: Issued) -> bytes:
-    return issued.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def record(usage: int, selector: int, matching: int, issued: Issued) -> TlsaRecord:
-    content = spki(issued) if selector else issued.der
-    data = (content, hashlib.sha256(content).digest(), hashlib.sha512(content).digest())[matching]
-    return TlsaRecord(usage, selector, matching, data.hex())
 
 
 KINDS = [(selector, matching) for selector in (0, 1) for matching in (0, 1, 2)]
