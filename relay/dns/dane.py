@@ -3,10 +3,39 @@
 All of them go through the resolver's caches. What is looked for, and what follows from it, is decided in `relay.policy.dane`.
 """
 
+from collections import OrderedDict
+
 from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer, Addresses, Resolver, TlsaRecords
-from relay.policy.dane import HostFacts, TlsaFound, Vouched, candidates, is_final
+from relay.mail.published import Use
+from relay.policy.dane import HostFacts, TlsaFound, Vouched, candidates, dane_says, is_final
+from relay.policy.published import Says
 from relay.policy.route import LookupFailed
+
+_KEPT = 10_000
+
+
+class Dane:
+    """What DANE says about hosts. As long as DNS says the same of a host, so is the answer the same object."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._kept: OrderedDict[tuple[HostPort, str, Use], tuple[HostFacts, Says]] = OrderedDict()
+
+    async def says(self, hop: HostPort, use: Use, *, mx_secure: bool, next_hop: str, configured: bool = False) -> Says:
+        """Parameters as of `dane_facts`. With `off` nobody is asked."""
+        facts = HostFacts(hop, next_hop)
+        if use is not Use.OFF:
+            facts = await dane_facts(self._resolver, hop, mx_secure=mx_secure, next_hop=next_hop, configured=configured)
+        key = (hop, next_hop, use)
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == facts:
+            return kept[1]
+        says = dane_says(facts, use)
+        self._kept[key] = facts, says
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return says
 
 
 async def dane_facts(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.values import HostPort
-from relay.dns.dane import dane_facts
+from relay.dns.dane import Dane
 from relay.dns.resolver import DnsResolver
 from relay.mail.attempt import Attempt
 from relay.mail.outcome import Deferred, Delivered
@@ -24,7 +24,6 @@ from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.publications import Way
-from relay.policy.dane import dane_says
 from relay.policy.published import Published, Uses
 from relay.policy.route import LookupFailed, NoDomain
 from relay.tls.trust import TrustStores
@@ -92,13 +91,13 @@ class DaneOnly:
     """What DNS says of DANE, and nothing else."""
 
     def __init__(self, resolver: DnsResolver) -> None:
-        self._resolver = resolver
+        self._dane = Dane(resolver)
 
     async def find(self, way: Way, uses: Uses) -> Published:
         by_mx = way.connector.route.by_mx
         next_hop = way.domain if by_mx else way.hop.host
-        facts = await dane_facts(self._resolver, way.hop, mx_secure=way.secure, next_hop=next_hop, configured=not by_mx)
-        return Published(dane_says(facts, uses.dane), mx_secure=way.secure)
+        says = await self._dane.says(way.hop, uses.dane, mx_secure=way.secure, next_hop=next_hop, configured=not by_mx)
+        return Published(says, mx_secure=way.secure)
 
     async def recheck(self, _way: Way) -> bool:
         return False
@@ -236,13 +235,12 @@ async def test_a_resolver_has_to_show_that_it_validates(dnssec: Bench, setting: 
         resolver = DnsResolver(address, self_test=SELF_TEST)
         await resolver.test()
         assert trouble in resolver.dane if trouble else resolver.dane == ""
-        facts = await dane_facts(
-            resolver, HostPort("mx.ee.secure.test", dane.PORT), mx_secure=True, next_hop="ee.secure.test"
-        )
-        says = dane_says(facts, Use.AUTO), dane_says(facts, Use.REQUIRE)
+        found, hop = Dane(resolver), HostPort("mx.ee.secure.test", dane.PORT)
+        auto = await found.says(hop, Use.AUTO, mx_secure=True, next_hop="ee.secure.test")
+        required = await found.says(hop, Use.REQUIRE, mx_secure=True, next_hop="ee.secure.test")
         await resolver.close()
-    assert bool(says[0].demands) == (not trouble)
-    assert (says[1].withheld is not None) == bool(trouble)
+    assert bool(auto.demands) == (not trouble)
+    assert (required.withheld is not None) == bool(trouble)
 
 
 async def test_a_resolver_that_comes_up_late_is_believed_from_its_first_answer(dnssec: Bench) -> None:

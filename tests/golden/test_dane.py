@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.config.values import HostPort
+from relay.dns import dane as module
 from relay.dns.answers import AddressAnswer, Addresses, Resolver, TlsaAnswer, TlsaRecords
-from relay.dns.dane import dane_facts
+from relay.dns.dane import Dane, dane_facts
 from relay.mail.plan import Encryption, Tlsa
 from relay.mail.published import PolicyKind, TlsaRecord, Use
 from relay.mail.tls import TlsFailure
@@ -175,3 +176,27 @@ async def test_a_smart_host_is_looked_up_as_the_system_does() -> None:
     assert list(resolver.asked) == [f"configured {HOST}", f"tlsa {HOST}:25"]
     (demand,) = (each for each in dane_says(facts, Use.REQUIRE).demands if isinstance(each, Tlsa))
     assert demand.names == (HOST,)
+
+
+async def test_the_same_answer_is_the_same_object() -> None:
+    resolver = Dns(dane="", tlsa_at={HOST: TLSA["ee"]})
+    dane, hop = Dane(resolver), HostPort(HOST, 25)
+    first = await dane.says(hop, Use.AUTO, mx_secure=True, next_hop=NEXT_HOP)
+    assert first.demands
+    assert await dane.says(hop, Use.AUTO, mx_secure=True, next_hop=NEXT_HOP) is first
+    assert await dane.says(hop, Use.REQUIRE, mx_secure=True, next_hop=NEXT_HOP) == first
+    resolver.tlsa_at[HOST] = TLSA["ta"]
+    assert await dane.says(hop, Use.AUTO, mx_secure=True, next_hop=NEXT_HOP) != first
+    assert await dane.says(hop, Use.AUTO, mx_secure=False, next_hop=NEXT_HOP) != first
+    resolver.asked.clear()
+    off = await dane.says(hop, Use.OFF, mx_secure=True, next_hop=NEXT_HOP)
+    assert off.reason == "left out: the connector says `dane: off`"
+    assert not resolver.asked
+
+
+async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_KEPT", 3)
+    dane = Dane(Dns(dane=""))
+    for number in range(5):
+        await dane.says(HostPort(HOST, number), Use.AUTO, mx_secure=False, next_hop=NEXT_HOP)
+    assert [hop.port for hop, _, _ in dane._kept] == [2, 3, 4]
