@@ -14,7 +14,16 @@ from relay.dns.answers import AddressAnswer, Addresses, Resolver
 from relay.mail.outcome import Bounced, Deferred
 from relay.outbound.ourselves import Ourselves
 from relay.policy.book import IpAddress
-from relay.policy.route import LOOPS, LookupFailed, MxRecords, Unroutable, hops, needs_mx, usable_addresses
+from relay.policy.route import (
+    LOOPS,
+    LookupFailed,
+    MxRecords,
+    Unroutable,
+    hops,
+    look_up_failed,
+    needs_mx,
+    usable_addresses,
+)
 
 HostGroups = tuple[tuple[HostPort, ...], ...]
 """Best first; the hosts of one group are equally good."""
@@ -77,7 +86,7 @@ def fit_addresses(
     """Where mail for this host may go, in DNS order. A host without usable address: why, as it is for the recipients."""
     by_mx = connector.route.by_mx
     if isinstance(answer, LookupFailed):
-        return Deferred(451, "4.4.3", f"the look-up of {hop.host} failed: {answer.text}")
+        return look_up_failed(f"the look-up of {hop.host}", answer)
     if not isinstance(answer, Addresses) or not answer.addresses:
         text = f"{hop.host} has no address" if isinstance(answer, Addresses) else f"{hop.host} does not exist"
         # A smart host is our own configuration, or a container that is not up yet: never the sender's fault.

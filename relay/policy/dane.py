@@ -14,7 +14,7 @@ from relay.mail.plan import Demand, Encryption, PolicyApplied, Tlsa
 from relay.mail.published import PolicyKind, TlsaRecord, Use
 from relay.mail.tls import TlsFailure
 from relay.policy.published import Says
-from relay.policy.route import LookupFailed
+from relay.policy.route import LookupFailed, look_up_failed
 from relay.policy.tlsa import Judged, Usage, judge_records, short
 
 SOURCE = "dane"
@@ -93,7 +93,9 @@ def _published(facts: HostFacts) -> Says:
     if facts.hop.is_address:
         return Says(reason=f"none: {host} is an address, and TLSA records belong to names")
     if facts.failed is not None:
-        return _unknown(f"the look-up of {host} failed: {facts.failed.text}", signed=facts.failed.bogus)
+        # RFC 7672 section 2.1.2: what may be hidden from us is not taken for absent.
+        unknown = look_up_failed(f"the look-up of {host}", facts.failed)
+        return Says(reason=unknown.text, withheld=unknown)
     if facts.vouched is Vouched.NOWHERE:
         return Says(reason=f"none: {host} has no address")
     if facts.vouched is Vouched.NOTHING:
@@ -128,12 +130,6 @@ def _detail(judged: Judged) -> str:
     if judged.trouble:
         return f"{short(judged.record)} (not used: {judged.trouble})"
     return f"{short(judged.record)} ({Usage(judged.record.usage).name.replace('_', '-')})"
-
-
-def _unknown(text: str, *, signed: bool) -> Says:
-    """RFC 7672 section 2.1.2: what may be hidden from us is not taken for absent."""
-    failure = TlsFailure.DNSSEC_INVALID if signed else None
-    return Says(reason=text, withheld=Deferred(451, "4.7.5" if signed else "4.4.3", text, failure))
 
 
 def _tlsa_unknown(facts: HostFacts, base: str, failed: LookupFailed) -> Says:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from relay.config.models import DEFAULT, OutboundConnector, PrivateAddresses, Retry
 from relay.config.values import HostPort
 from relay.mail.outcome import Bounced, Deferred
+from relay.mail.tls import TlsFailure
 from relay.policy.book import IpAddress, RuleBook
 
 SMTP_PORT = 25
@@ -57,6 +58,14 @@ NULL_MX = Bounced(556, "5.1.10", "the domain says that it takes no mail (null MX
 LOOPS = Bounced(554, "5.4.6", "mail for this domain loops back to this relay: its best MX is ourselves")
 
 
+def look_up_failed(what: str, failed: LookupFailed) -> Deferred:
+    """Nothing is known, so mail waits. Where signatures do not verify, somebody may want it to go elsewhere (RFC 7672 section 2.1.2)."""
+    text = f"{what} failed: {failed.text}"
+    if failed.bogus:
+        return Deferred(451, "4.7.5", text, TlsFailure.DNSSEC_INVALID)
+    return Deferred(451, "4.4.3", text)
+
+
 def lane(connector: OutboundConnector, domain: str) -> str:
     """The destination that shares concurrency, rate and back-off: the smart hosts of a connector, or the domain by MX."""
     if not connector.route.by_mx:
@@ -84,7 +93,7 @@ def hops(
     if isinstance(answer, NoDomain):
         return Bounced(550, "5.1.2", f"the domain {domain} does not exist")
     if isinstance(answer, LookupFailed):
-        return Deferred(451, "4.4.3", f"the MX look-up of {domain} failed: {answer.text}")
+        return look_up_failed(f"the MX look-up of {domain}", answer)
     if answer.skipped and not answer.records:
         # RFC 5321 section 5.1: MX records of which none is usable are an error; the implicit MX is only for a domain without any.
         return Bounced(550, "5.4.4", f"no MX record of {domain} names a host: {'; '.join(answer.skipped[:3])}")

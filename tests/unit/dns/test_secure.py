@@ -149,6 +149,16 @@ async def test_tlsa_records() -> None:
         assert server.asked["_25._tcp.mx.good.test TLSA"] == 1
 
 
+async def test_whole_certificates_come_by_tcp() -> None:
+    """Three of them are more than a datagram holds."""
+    whole = [f"3 0 0 {number:02x}{'ab' * 800}" for number in range(3)]
+    async with DnsServer(replace(ZONE, records={"_25._tcp.mx.good.test TLSA": (60, tuple(whole))})) as server:
+        answer = await validating(server.address).tlsa("mx.good.test", 25)
+    assert isinstance(answer, TlsaRecords)
+    assert answer.secure
+    assert [str(each) for each in answer.records] == whole
+
+
 async def test_aliases() -> None:
     async with DnsServer(ZONE) as server:
         resolver = validating(server.address)

@@ -8,6 +8,7 @@ import pytest
 from relay.config.models import OutboundConnector
 from relay.config.values import HostPort
 from relay.mail.outcome import Bounced, Deferred
+from relay.mail.tls import TlsFailure
 from relay.policy.route import (
     LOOPS,
     NULL_MX,
@@ -61,6 +62,10 @@ def at(*hosts: str, port: int = 25) -> tuple[HostPort, ...]:
         (MxRecords((MxRecord(9, "a.example"),), ("192.0.2.1 is an IP address",)), at("a.example")),
         (NoDomain(), Bounced(550, "5.1.2", "the domain contoso.com does not exist")),
         (LookupFailed("SERVFAIL"), Deferred(451, "4.4.3", "the MX look-up of contoso.com failed: SERVFAIL")),
+        (
+            LookupFailed("forged", bogus=True),
+            Deferred(451, "4.7.5", "the MX look-up of contoso.com failed: forged", TlsFailure.DNSSEC_INVALID),
+        ),
     ],
 )
 def test_by_mx(answer: MxAnswer, expected: object) -> None:
