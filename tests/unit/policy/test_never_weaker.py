@@ -3,7 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
+from relay.mail.plan import (
+    Demand,
+    Encryption,
+    Level,
+    Pins,
+    Pkix,
+    Plaintext,
+    RequireTls,
+    StsMx,
+    Tlsa,
+    TlsPlan,
+    TlsVersion,
+)
 from relay.mail.published import TlsaRecord
 from relay.mail.tls import (
     TLS_VERSIONS,
