@@ -38,6 +38,7 @@ from relay.observe.http import observe_listener
 from relay.observe.metrics import Metrics
 from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
+from relay.outbound.publications import LookedUp
 from relay.policy.route import Lane, lane_of
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
@@ -169,6 +170,7 @@ class Relay:
             ourselves=SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound)).look,
             clock=utc_now,
             emit=self._emit,
+            publications=LookedUp(resolver, policies, utc_now),
             settings=self._delivery,
         )
         stack.push_async_callback(outbound.close)

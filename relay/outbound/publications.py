@@ -4,6 +4,7 @@ Deliveries know the Protocol only. `LookedUp` keeps what it decided for as long 
 delivery on a known way spends microseconds on policy.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,13 +13,12 @@ from typing import Protocol
 from relay.config.connectors import OutboundConnector
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
-from relay.dns.dane import dane_facts
+from relay.dns.dane import Dane
 from relay.mail.published import StsFound, StsUnknown, Use
-from relay.policy.dane import HostFacts, dane_says
 from relay.policy.mtasts import policy_domain, sts_says
-from relay.policy.published import UNPUBLISHED, Published, Uses
+from relay.policy.published import UNPUBLISHED, Published, Says, Uses
 
-MANY = 10_000
+_MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,16 @@ class Policies(Protocol):
     async def recheck(self, domain: str) -> StsFound | StsUnknown: ...
 
 
-_Found = StsFound | StsUnknown | None
 _Key = tuple[str, HostPort, bool, Uses, bool]
+_NO_DOMAIN = StsFound()
 
 
 @dataclass(frozen=True, slots=True)
-class _Decided:
-    """`facts` and `found` are what it was decided from, None where nobody was asked."""
+class _Kept:
+    """`dane` and `found` are what `published` was put together from."""
 
-    facts: HostFacts | None
-    found: _Found
+    dane: Says
+    found: StsFound | StsUnknown
     published: Published
 
 
@@ -78,49 +78,30 @@ class LookedUp:
     """`clock` is the wall clock in UTC."""
 
     def __init__(self, resolver: Resolver, policies: Policies, clock: Callable[[], datetime]) -> None:
-        self._resolver, self._policies, self._clock = resolver, policies, clock
-        self._decided: dict[_Key, _Decided] = {}
+        self._dane, self._policies, self._clock = Dane(resolver), policies, clock
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
 
     async def find(self, way: Way, uses: Uses) -> Published:
         by_mx = way.connector.route.by_mx
-        facts = None if uses.dane is Use.OFF else await self._facts(way)
-        found = None if uses.sts is Use.OFF else await self._found(way)
+        next_hop = way.domain if by_mx else way.hop.host
+        dane = await self._dane.says(way.hop, uses.dane, mx_secure=way.secure, next_hop=next_hop, configured=not by_mx)
+        domain = policy_domain(way.connector, way.domain, way.hop)
+        found: StsFound | StsUnknown = _NO_DOMAIN
+        if domain and uses.sts is not Use.OFF:
+            found = self._policies.held(domain) or await self._policies.get(domain)
         key = (way.domain, way.hop, way.secure, uses, by_mx)
-        decided = self._decided.get(key)
-        if decided is None or decided.found is not found or decided.facts != facts:
-            if len(self._decided) >= MANY:
-                self._decided.clear()
-            decided = self._decided[key] = _Decided(facts, found, self._decide(way, uses, facts, found))
-        return decided.published
+        kept = self._kept.get(key)
+        if kept is None or kept.dane is not dane or kept.found is not found:
+            sts = sts_says(uses.sts, found, domain, way.hop.host, self._clock())
+            kept = self._kept[key] = _Kept(dane, found, Published(dane, sts, way.secure))
+            if len(self._kept) > _MANY:
+                self._kept.popitem(last=False)
+        return kept.published
 
     async def recheck(self, way: Way) -> bool:
-        domain = _policy_domain(way)
+        domain = policy_domain(way.connector, way.domain, way.hop)
         if not domain:
             return False
         before = self._policies.held(domain)
-        return await self._policies.recheck(domain) is not before
-
-    async def _facts(self, way: Way) -> HostFacts:
-        by_mx = way.connector.route.by_mx
-        next_hop = way.domain if by_mx else way.hop.host
-        return await dane_facts(
-            self._resolver, way.hop, mx_secure=way.secure, next_hop=next_hop, configured=not by_mx
-        )
-
-    async def _found(self, way: Way) -> StsFound | StsUnknown:
-        domain = _policy_domain(way)
-        if not domain:
-            return _NO_DOMAIN
-        return self._policies.held(domain) or await self._policies.get(domain)
-
-    def _decide(self, way: Way, uses: Uses, facts: HostFacts | None, found: _Found) -> Published:
-        dane = dane_says(facts or HostFacts(way.hop, way.domain), uses.dane)
-        sts = sts_says(uses.sts, found or _NO_DOMAIN, _policy_domain(way), way.hop.host, self._clock())
-        return Published(dane, sts, way.secure)
-
-
-_NO_DOMAIN = StsFound()
-
-
-def _policy_domain(way: Way) -> str:
-    return policy_domain(way.connector, way.domain, way.hop)
+        after = await self._policies.recheck(domain)
+        return isinstance(after, StsFound) and before is not None and after.fetched != before.fetched
