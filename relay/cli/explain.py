@@ -14,7 +14,7 @@ import typer
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config
 
 if TYPE_CHECKING:
-    from relay.dns.answers import Resolver
+    from relay.cli.outside import Outside
     from relay.mail.address import Address
     from relay.mail.tls import TlsEvidence
     from relay.policy.book import IpAddress, RuleBook
@@ -137,30 +137,28 @@ def _evidence(certificate: Path | None, version: str | None) -> "TlsEvidence | N
 
 
 async def _look_up(book: "RuleBook", recipient: "Address") -> "DnsFacts":
-    from relay.dns.resolver import DnsResolver
+    from relay.cli.outside import outside
     from relay.policy.explain import destination
 
-    resolver = DnsResolver(book.config.dns.resolver)
-    try:
-        return await look_up(book, destination(book, recipient).domain, resolver)
-    finally:
-        await resolver.close()
+    async with outside(book.config) as world:
+        return await look_up(book, destination(book, recipient).domain, world)
 
 
-async def look_up(book: "RuleBook", domain: str, resolver: "Resolver") -> "DnsFacts":
-    """What DNS says about the hosts that mail for a domain would go to."""
+async def look_up(book: "RuleBook", domain: str, world: "Outside") -> "DnsFacts":
+    """What DNS says about the hosts that mail for a domain would go to, and what is published about them."""
     from relay.dns.answers import Addresses
-    from relay.outbound.ourselves import Ourselves, interface_addresses
+    from relay.outbound.publications import Way
     from relay.policy.explain import DnsFacts
-    from relay.policy.route import MxAnswer, hops, needs_mx
+    from relay.policy.plan import running_exception
+    from relay.policy.published import uses
+    from relay.policy.route import MxAnswer, MxRecords, hops, needs_mx
 
-    connector, config = book.outbound_for(domain), book.config
-    ourselves = Ourselves(
-        frozenset({config.hostname}), interface_addresses(), frozenset(each.address for each in config.listeners)
-    )
+    connector, resolver, ourselves = book.outbound_for(domain), world.resolver, world.ourselves
     mx: dict[str, MxAnswer] = {}
+    secure = not connector.route.by_mx
     if needs_mx(connector, domain):
-        mx[domain] = await resolver.mx(domain)
+        answer = mx[domain] = await resolver.mx(domain)
+        secure = isinstance(answer, MxRecords) and answer.secure
     facts = DnsFacts(mx, {}, ourselves.names)
     found = hops(connector, domain, facts.mx_of(domain), ourselves=ourselves.names)
     wanted = found if isinstance(found, tuple) else ()
@@ -178,7 +176,10 @@ async def look_up(book: "RuleBook", domain: str, resolver: "Resolver") -> "DnsFa
             each: frozenset(a for a in _known(addresses[each.host]) if ourselves.listens_at(a, each.port))
             for each in wanted
         }
-    return DnsFacts(mx, addresses, ourselves.names, own)
+    asked = uses(connector, running_exception(book, domain, world.now().date()))
+    ways = [Way(connector, domain, hop, secure) for hop in wanted]
+    published = await asyncio.gather(*(world.publications.find(way, asked) for way in ways))
+    return DnsFacts(mx, addresses, ourselves.names, own, dict(zip(wanted, published, strict=True)))
 
 
 def _known(found: "Found") -> "tuple[IpAddress, ...]":

@@ -3,8 +3,11 @@
 import io
 import ipaddress
 import json
+import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,13 +19,16 @@ from relay.cli import build
 from relay.cli.explain_text import print_explanation
 from relay.config.models import Config
 from relay.config.values import HostPort
-from relay.dns.answers import AddressAnswer, Addresses
+from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
 from relay.mail.address import Address
 from relay.mail.plan import Demand, Level, Plaintext, TlsPlan
+from relay.mail.published import StsFetched, StsKept, StsMode, StsPolicy, TlsaRecord
 from relay.mail.reply import Reply
 from relay.policy.admission import Peer
 from relay.policy.explain import Arrival, Explanation, HopPlan, Inbound, Outbound
 from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
+from relay.queue.policies import save
+from relay.queue.schema import prepare
 
 FILE = """\
 hostname: relay.example.com
@@ -58,7 +64,9 @@ class FakeDns:
 
     def __init__(self, mx: Mapping[str, MxAnswer], addresses: Mapping[str, AddressAnswer]) -> None:
         self._mx, self._addresses = mx, addresses
-        self.closed = False
+        self.closed = self.tested = False
+        self.dane = "the resolver does not validate"
+        self.tlsa_records: dict[str, TlsaAnswer] = {}
 
     async def mx(self, domain: str) -> MxAnswer:
         return self._mx.get(domain, NoDomain())
@@ -68,6 +76,19 @@ class FakeDns:
 
     async def configured_addresses(self, host: str) -> AddressAnswer:
         return self._addresses.get(host, NoDomain())
+
+    async def tlsa(self, host: str, port: int) -> TlsaAnswer:
+        return self.tlsa_records.get(f"{host}:{port}", TlsaRecords((), secure=True))
+
+    async def is_secure_alias(self, host: str) -> bool | LookupFailed:
+        return False
+
+    async def txt(self, name: str) -> TxtAnswer:
+        return TxtRecords(())
+
+    async def test(self) -> None:
+        """It is put to the test before anything is asked."""
+        self.tested = True
 
     async def close(self) -> None:
         self.closed = True
@@ -85,11 +106,14 @@ DNS = FakeDns(
         "loop.example": MxRecords((MxRecord(0, "relay.example.com"),)),
         "broken.example": LookupFailed("SERVFAIL"),
         "private.example": MxRecords((MxRecord(0, "mx.private.example"),)),
+        "signed.example": MxRecords((MxRecord(0, "mx.signed.example"), MxRecord(5, "mx2.signed.example")), secure=True),
     },
     {
         "mx.other.example": found("1.1.1.1"),
         "mx.legacy.example": found("1.1.1.1", "10.0.0.1"),
         "mx.private.example": found("10.0.0.1"),
+        "mx.signed.example": replace(found("1.1.1.1"), secure=True),
+        "mx2.signed.example": replace(found("1.1.1.1"), secure=True),
         "a.test": found("10.1.1.1"),
         "b.test": LookupFailed("timeout"),
         "inner.test": found("127.0.0.1"),
@@ -110,7 +134,7 @@ def file(tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Pat
     path = tmp_path / "connectors.yaml"
     path.write_text(FILE + "certificates: .\n", encoding="utf-8")
     (tmp_path / "us.pem").chmod(0o600)
-    monkeypatch.setattr("relay.dns.resolver.DnsResolver", lambda _: DNS)
+    monkeypatch.setattr("relay.dns.resolver.DnsResolver.of", lambda _: DNS)
     monkeypatch.setenv("RELAY_CONFIG", str(path))
     monkeypatch.setenv("COLUMNS", "80")
     return path
@@ -275,3 +299,60 @@ def test_a_demand_that_is_new_is_shown_by_its_name() -> None:
     )
     assert "Tlsa  (dane)" in text.getvalue()
     assert "From: header" not in text.getvalue()
+
+
+SIGNED = TlsaRecords((TlsaRecord(3, 1, 1, "ab" * 32), TlsaRecord(0, 0, 1, "cd" * 32)), secure=True)
+
+
+@pytest.fixture
+def validating(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DNS, "dane", "")
+    answers: dict[str, TlsaAnswer] = {"mx.signed.example:25": SIGNED}
+    answers["mx2.signed.example:25"] = LookupFailed("SERVFAIL", bogus=True)
+    monkeypatch.setattr(DNS, "tlsa_records", answers)
+
+
+def test_why_dane_is_not_used() -> None:
+    text = explain("--to", "bob@signed.example").output
+    assert "the resolver does not validate" in text
+    assert DNS.tested
+    assert DNS.closed
+
+
+@pytest.mark.usefixtures("validating")
+def test_dane_host_by_host_in_words_and_in_json() -> None:
+    result = explain("--to", "bob@signed.example")
+    assert result.exit_code == 0
+    for words in ("the MX records are secure", "1 of 2 TLSA records", "not used: ", "one of 1 TLSA records", "(dane)"):
+        assert words in " ".join(result.output.split()), words
+    (outbound,) = json.loads(explain("--to", "bob@signed.example", "--json").output)["outbound"]
+    first, second = outbound["hops"]
+    assert first["mx_secure"]
+    assert {each["demand"] for each in first["plan"]["demands"]} == {"encryption", "tls-version", "tlsa"}
+    assert second["dane"]["withheld"]["failure"] == "dnssec-invalid"
+    assert second["trouble"] == second["dane"]["withheld"]["text"]
+
+
+def test_an_mta_sts_policy_that_the_relay_keeps_counts_here_too(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    policy = StsPolicy(StsMode.ENFORCE, ("mx.other.example",), 86400, "20261126", ("version: STSv1",))
+    with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as db:
+        prepare(db, "queue.db")
+        save(db, StsKept("other.example", StsFetched(policy, now), now, now))
+    result = explain("--to", "bob@other.example")
+    words = " ".join(result.output.split())
+    assert "mode enforce, id 20261126" in words
+    assert "mx.other.example is one of mx.other.example (mta-sts)" in words
+    (outbound,) = json.loads(explain("--to", "bob@other.example", "--json").output)["outbound"]
+    assert {each["source"] for each in outbound["hops"][0]["plan"]["demands"]} == {"default", "mta-sts"}
+
+
+def test_a_queue_that_cannot_be_read_is_no_reason_to_send(tmp_path: Path) -> None:
+    (tmp_path / "queue.db").write_bytes(b"not a database, whatever else it may be" * 100)
+    result = explain("--to", "bob@other.example")
+    assert "cannot be read" in " ".join(result.output.split())
+
+
+def test_a_queue_of_an_older_version_keeps_no_policies(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "queue.db").close()
+    assert explain("--to", "bob@other.example").exit_code == 0
