@@ -56,6 +56,7 @@ def evidence_json(evidence: TlsEvidence | None) -> Json | None:
         "cipher": evidence.cipher,
         "group": evidence.group,
         "sni": evidence.sni,
+        "resumed": evidence.resumed,
         "chain": [certificate_json(certificate) for certificate in evidence.chain],
         "errors": list(evidence.errors),
         "verified_by": verified,
@@ -201,7 +202,15 @@ def evidence_from(data: Mapping[str, Any] | None) -> TlsEvidence | None:
     if data is None:
         return None
     chain = tuple(_certificate_from(each) for each in data["chain"])
-    return TlsEvidence(data["version"], data["cipher"], data["group"], data["sni"], chain, tuple(data["errors"]))
+    return TlsEvidence(
+        data["version"],
+        data["cipher"],
+        data["group"],
+        data["sni"],
+        chain,
+        tuple(data["errors"]),
+        resumed=data.get("resumed", False),
+    )
 
 
 def _certificate_from(data: Mapping[str, Any]) -> Certificate:

@@ -93,6 +93,7 @@ class TlsEvidence:
 
     `paths` holds the result of a path check per trust that someone asked about: "system", a PEM file's absolute path, or `Tlsa.trust`.
     `errors` is OpenSSL's own opinion during the handshake, for diagnosis only. `sni` is "" where none was sent.
+    `resumed`: the handshake resumed an earlier session, and the chain is what was presented then.
     Compared by identity: two connections are two pieces of evidence, however alike.
     """
 
@@ -103,6 +104,7 @@ class TlsEvidence:
     chain: tuple[Certificate, ...] = ()
     errors: tuple[str, ...] = ()
     paths: Mapping[str, PathResult] = field(default_factory=lambda: MappingProxyType({}))
+    resumed: bool = False
 
     @property
     def leaf(self) -> Certificate | None:

@@ -46,6 +46,14 @@ class ClientTls(Protocol):
         """What the connection is, its chain checked against the plan's trust stores and TLSA records."""
         ...
 
+    def resuming(self, target: "Target", context: ssl.SSLContext) -> ssl.SSLContext:
+        """What to make the next connection with: a context that offers to resume an earlier session with the target, or `context` itself."""
+        ...
+
+    def keep(self, target: "Target", context: ssl.SSLContext, ssl_object: object) -> None:
+        """Keeps the session of a connection that was made with `context`, for a later one with an equal target."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -252,9 +260,10 @@ async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: 
     step = after_broken_tls(target.plan)
     evidence: TlsEvidence | None = None
     try:
-        ssl_object = await client.secure(context, target.server_name)
+        ssl_object = await client.secure(tls.resuming(target, context), target.server_name)
         evidence = tls.evidence(ssl_object, target.plan)
         await client.ehlo()
+        tls.keep(target, context, ssl_object)
     except SMTPException as error:
         refused = isinstance(error, SMTPResponseException)
         client.leave() if refused else client.wire.cut()

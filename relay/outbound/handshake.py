@@ -4,15 +4,18 @@ The engine, the facts and the trust stores are `relay.tls`; what they must be is
 """
 
 import ssl
+import time
 from collections.abc import Callable
 from datetime import datetime
 
 from relay.config.certificates import CertificateFiles
 from relay.mail.plan import TlsPlan, TlsVersion
 from relay.mail.tls import TLS_VERSIONS, TlsEvidence
-from relay.outbound.connection import NoCertificateError
-from relay.tls.context import client_context
+from relay.outbound.connection import NoCertificateError, Target
+from relay.tls.connection import TlsConnection
+from relay.tls.context import Context, client_context
 from relay.tls.evidence import evidence_of
+from relay.tls.sessions import Sessions
 from relay.tls.tlsa import check_tlsa
 from relay.tls.trust import Purpose, TrustStores
 
@@ -20,7 +23,7 @@ _USUAL = "TLSv1.2"
 
 
 class TlsClient:
-    """`certificate` finds one of ours by the name in a plan (`Keyring.by_name`)."""
+    """`certificate` finds one of ours by the name in a plan (`Keyring.by_name`). Sessions are kept by `Target` and context."""
 
     def __init__(
         self,
@@ -29,7 +32,8 @@ class TlsClient:
         clock: Callable[[], datetime],
     ) -> None:
         self._certificate, self._stores, self._clock = certificate, stores, clock
-        self._contexts: dict[tuple[str, str], tuple[CertificateFiles | None, ssl.SSLContext]] = {}
+        self._contexts: dict[tuple[str, str], tuple[CertificateFiles | None, Context]] = {}
+        self._sessions = Sessions(time.monotonic)
 
     def context(self, plan: TlsPlan) -> ssl.SSLContext:
         """A certificate that was replaced gives another context. Raises NoCertificateError."""
@@ -43,6 +47,15 @@ class TlsClient:
             made = files, client_context(minimum=minimum, client_certificate=files)
             self._contexts[minimum, name] = made
         return made[1]
+
+    def resuming(self, target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
+        session = self._sessions.take(target, context)
+        return context if session is None or not isinstance(context, Context) else context.resuming(session)
+
+    def keep(self, target: Target, context: ssl.SSLContext, ssl_object: object) -> None:
+        session = ssl_object.resumable if isinstance(ssl_object, TlsConnection) else None
+        if session is not None:
+            self._sessions.put(target, context, session)
 
     def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:
         now = self._clock()

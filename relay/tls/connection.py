@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from OpenSSL import SSL, crypto
+from OpenSSL._util import lib
 
 from relay.tls.engine import Notes
 
@@ -142,12 +143,18 @@ class TlsConnection(ssl.SSLObject):
         return self._server_hostname
 
     @property
-    def session(self) -> None:  # type: ignore[override] # sessions are never resumed
+    def session(self) -> None:  # type: ignore[override] # the ssl module's kind; `resumable` is ours
         return None
 
     @property
     def session_reused(self) -> bool:
-        return False
+        """True where the handshake resumed an earlier session. pyOpenSSL has the call and does not show it."""
+        return bool(lib.SSL_session_reused(self.openssl._ssl))
+
+    @property
+    def resumable(self) -> SSL.Session | None:
+        """A session for a later connection: TLS 1.3 only, and of use once the peer's ticket is here, with its first answer at the latest."""
+        return self.openssl.get_session() if self.version() == "TLSv1.3" else None
 
     def version(self) -> str | None:
         """ "TLSv1.3" and so on, None before the handshake."""

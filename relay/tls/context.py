@@ -29,11 +29,18 @@ class Context(ssl.SSLContext):
 
     server_side: bool
     _engine: Callable[[], SSL.Context]
+    _session: SSL.Session | None
 
-    def __new__(cls, engine: Callable[[], SSL.Context], *, server_side: bool) -> Self:
+    def __new__(
+        cls, engine: Callable[[], SSL.Context], *, server_side: bool, session: SSL.Session | None = None
+    ) -> Self:
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
-        context._engine, context.server_side = engine, server_side
+        context._engine, context.server_side, context._session = engine, server_side, session
         return context
+
+    def resuming(self, session: SSL.Session) -> "Context":
+        """The same for one connection that offers to resume a session; where the peer does not want to, the handshake is a whole one."""
+        return Context(self._engine, server_side=False, session=session)
 
     def wrap_bio(
         self,
@@ -51,6 +58,8 @@ class Context(ssl.SSLContext):
         connection = TlsConnection(self, self._engine(), incoming, outgoing, name)
         if name and not server_side and not _is_address(name):
             connection.openssl.set_tlsext_host_name(_sni(name))
+        if self._session is not None:
+            connection.openssl.set_session(self._session)
         return connection
 
 

@@ -1,8 +1,8 @@
 """OpenSSL contexts as this relay needs them, through pyOpenSSL: versions, suites, certificates, and a callback that only takes notes.
 
-Forward secrecy always: TLS 1.3, and the ECDHE suites below it. No compression, no renegotiation, no resumption: a resumed session
-shows no certificate on the server's side, and what is not shown can not be judged (design section 5). Who is trusted is
-decided after the handshake, in `relay.tls.trust` and `relay.policy.verdict`.
+Forward secrecy always: TLS 1.3, and the ECDHE suites below it. No compression, no renegotiation. No client resumes a session here: that
+shows no certificate on the server's side, and what is not shown can not be judged (design section 5); `relay.tls.sessions` is for
+deliveries. Who is trusted is decided after the handshake, in `relay.tls.trust` and `relay.policy.verdict`.
 """
 
 import os

@@ -32,6 +32,7 @@ def evidence_of(ssl_object: object) -> TlsEvidence:
             parse_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, each)) for each in presented[:MAX_CHAIN]
         ),
         errors=tuple(errors),
+        resumed=ssl_object.session_reused,
     )
 
 

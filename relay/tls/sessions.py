@@ -1,0 +1,50 @@
+"""TLS sessions that deliveries may resume: a new connection to a host of a moment ago costs a third of a handshake (RFC 8446 section 2.2).
+
+TLS 1.3 only, where a resumed session makes fresh keys all the same (psk_dhe_ke): below it a ticket would be the one secret that opens
+everything. OpenSSL keeps the presented chain with the session, so a resumed connection has evidence like any other, and is judged anew.
+
+Threat: a session that outlives the rules it was made under. It is found again under an equal key and the very context only, and once:
+reusing a ticket would let an onlooker link the connections (RFC 8446 appendix C.4).
+"""
+
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from OpenSSL import SSL
+
+_SIZE = 1000  # with a chain of three certificates a session takes 10 KiB
+_LIFETIME = 3600.0  # seconds; RFC 8446 section 4.6.1 allows a week, trust data should be fresher
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    session: SSL.Session
+    context: ssl.SSLContext
+    until: float
+
+
+class Sessions:
+    """`monotonic` is a clock in seconds that never goes back. A key stands for everything that a connection is made for."""
+
+    def __init__(self, monotonic: Callable[[], float], *, size: int = _SIZE, lifetime: float = _LIFETIME) -> None:
+        self._monotonic, self._size, self._lifetime = monotonic, size, lifetime
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def put(self, key: Hashable, context: ssl.SSLContext, session: SSL.Session) -> None:
+        """Takes the place of an older one."""
+        self._kept.pop(key, None)
+        self._kept[key] = _Kept(session, context, self._monotonic() + self._lifetime)
+        if len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+
+    def take(self, key: Hashable, context: ssl.SSLContext) -> SSL.Session | None:
+        """The session for this key, which is then no longer here. None where there is none that this context may resume."""
+        kept = self._kept.pop(key, None)
+        if kept is None or kept.context is not context or kept.until <= self._monotonic():
+            return None
+        return kept.session
