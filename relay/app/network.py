@@ -1,7 +1,9 @@
 """What the relay knows of the network around it and may change while it runs: its resolver, and who it is itself."""
 
 import asyncio
+import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -9,6 +11,7 @@ from relay.config.models import Config
 from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer, Resolver, TlsaAnswer, TxtAnswer
 from relay.dns.resolver import DnsResolver
+from relay.mail.events import Emit, Unexpected
 from relay.outbound.ourselves import Ourselves, interface_addresses
 from relay.policy.route import LookupFailed, MxAnswer
 
@@ -53,7 +56,7 @@ class ResolverSwitch:
         before, self._resolver = self._resolver, resolver
         self._leaving = [each for each in self._leaving if not each.is_idle]
         if isinstance(before, DnsResolver):
-            before.forget()
+            before.retire()
             self._leaving.append(before)
 
     async def close(self) -> None:
@@ -68,8 +71,8 @@ class DaneWatch:
     The first question that the resolver gets does not wait for this: it is a test by itself (`relay.dns.validation`).
     """
 
-    def __init__(self, resolver: ResolverSwitch, *, failing: float = 60.0, passing: float = 3600.0) -> None:
-        self._resolver, self._failing, self._passing = resolver, failing, passing
+    def __init__(self, resolver: ResolverSwitch, emit: Emit, *, failing: float = 60.0, passing: float = 3600.0) -> None:
+        self._resolver, self._emit, self._failing, self._passing = resolver, emit, failing, passing
         self._due = asyncio.Event()
 
     def reconfigured(self) -> None:
@@ -79,7 +82,10 @@ class DaneWatch:
     async def run(self) -> None:
         afresh = False
         while True:
-            await self._resolver.test(afresh=afresh)
+            try:
+                await self._resolver.test(afresh=afresh)
+            except Exception:  # noqa: BLE001 - watching must go on; what was proved stays proved
+                self._emit(Unexpected(secrets.token_hex(6), "dane", traceback.format_exc()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._failing if self._resolver.dane else self._passing):
                     await self._due.wait()

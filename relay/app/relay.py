@@ -151,7 +151,7 @@ class Relay:
         store = self._store = await self._open_store(stack, config)
         resolver = self._switch = ResolverSwitch(self._resolver or DnsResolver.of(config.dns, self._emit))
         stack.push_async_callback(resolver.close)
-        self._dane = DaneWatch(resolver)
+        self._dane = DaneWatch(resolver, self._emit)
         stack.push_async_callback(_ended, asyncio.create_task(self._dane.run()))
         tls = TlsClient(keyring.by_name if keyring else lambda _name: None, trust, utc_now)
         policies = StsPolicies(

@@ -97,6 +97,11 @@ class DnsResolver:
         """True where nobody waits for an answer."""
         return all(cache.is_idle for cache in self._caches)
 
+    def retire(self) -> None:
+        """Another takes its place: what is under way gets its answer, and nothing is told any more."""
+        self._told = lambda _trouble: None
+        self.forget()
+
     def forget(self) -> None:
         """Empties the caches."""
         for cache in self._caches:

@@ -9,6 +9,7 @@ from relay.app.network import DaneWatch, ResolverSwitch
 from relay.config.models import SelfTest
 from relay.dns.answers import Resolver, TxtRecords
 from relay.dns.resolver import DnsResolver
+from relay.mail.events import Event, Unexpected
 from relay.policy.route import MxRecord, MxRecords, NoDomain
 from tests.fakes import FakeResolver
 from tests.unit.dns.server import DnsServer, Zone
@@ -79,7 +80,8 @@ async def test_a_resolver_is_tested_at_the_start_while_it_fails_and_after_a_relo
     async with DnsServer(zone) as server:
         resolver = DnsResolver(server.address, self_test=names, told=told.queue.put_nowait)
         switch = ResolverSwitch(resolver)
-        watch = DaneWatch(switch, failing=0.01, passing=60)
+        faults: list[Event] = []
+        watch = DaneWatch(switch, faults.append, failing=0.01, passing=60)
         running = asyncio.create_task(watch.run())
         assert "does not validate" in await told.next()
         zone.secure = {"signed.test"}
@@ -93,6 +95,7 @@ async def test_a_resolver_is_tested_at_the_start_while_it_fails_and_after_a_relo
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await switch.close()
+        assert not faults
 
 
 async def test_a_resolver_that_is_declared_to_nothing_is_not_tested() -> None:
@@ -102,3 +105,38 @@ async def test_a_resolver_that_is_declared_to_nothing_is_not_tested() -> None:
         switch.to(DnsResolver(server.address))
         await switch.test()
         assert not server.asked
+
+
+async def test_a_resolver_that_is_no_longer_in_use_tells_nothing() -> None:
+    told = Told()
+    zone = Zone(secure={"signed.test"}, codes={"broken.test": dns.rcode.SERVFAIL})
+    async with DnsServer(zone) as server:
+        server.held = asyncio.Event()
+        names = SelfTest(signed="signed.test", broken="broken.test")
+        switch = ResolverSwitch(DnsResolver(server.address, self_test=names, told=told.queue.put_nowait))
+        testing = asyncio.create_task(switch.test())
+        await server.arrived.wait()
+        switch.to(FakeResolver())
+        server.held.set()
+        await testing
+        assert told.queue.empty()
+        await switch.close()
+
+
+async def test_watching_goes_on_after_a_fault_of_ours() -> None:
+    class Faulty(ResolverSwitch):
+        tests = 0
+
+        async def test(self, *, afresh: bool = False) -> None:
+            self.tests += 1
+            raise RuntimeError("a bug")
+
+    heard: asyncio.Queue[Event] = asyncio.Queue()
+    switch = Faulty(FakeResolver())
+    running = asyncio.create_task(DaneWatch(switch, heard.put_nowait, failing=0.01).run())
+    async with asyncio.timeout(5):
+        events = [await heard.get() for _ in range(2)]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert all(isinstance(each, Unexpected) and "a bug" in each.trace for each in events)
+    assert switch.tests >= 2
