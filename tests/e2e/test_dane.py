@@ -18,13 +18,12 @@ from relay.dns.resolver import DnsResolver
 from relay.mail.attempt import Attempt
 from relay.mail.outcome import Deferred, Delivered
 from relay.mail.plan import Encryption, Tlsa
-from relay.mail.published import Use
+from relay.mail.published import StsFound, Use
 from relay.mail.tls import TrustedLeaf
 from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.ourselves import Ourselves
-from relay.outbound.publications import Way
-from relay.policy.published import Published, Uses
+from relay.outbound.publications import LookedUp
 from relay.policy.route import LookupFailed, NoDomain
 from relay.tls.trust import TrustStores
 from tests.dnssec import NAME_SERVER, PATH, SELF_TEST, Bench
@@ -87,20 +86,17 @@ OUTCOMES = {
 }
 
 
-class DaneOnly:
-    """What DNS says of DANE, and nothing else."""
+class NoPolicies:
+    """Nobody has an MTA-STS policy."""
 
-    def __init__(self, resolver: DnsResolver) -> None:
-        self._dane = Dane(resolver)
+    def held(self, _domain: str) -> StsFound:
+        return StsFound()
 
-    async def find(self, way: Way, uses: Uses) -> Published:
-        by_mx = way.connector.route.by_mx
-        next_hop = way.domain if by_mx else way.hop.host
-        says = await self._dane.says(way.hop, uses.dane, mx_secure=way.secure, next_hop=next_hop, configured=not by_mx)
-        return Published(says, mx_secure=way.secure)
+    async def get(self, _domain: str) -> StsFound:
+        return StsFound()
 
-    async def recheck(self, _way: Way) -> bool:
-        return False
+    async def recheck(self, _domain: str) -> StsFound:
+        return StsFound()
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ class World:
             ourselves=Ourselves,
             clock=lambda: datetime.now(UTC),
             emit=lambda _event: None,
-            publications=DaneOnly(self.resolver),
+            publications=LookedUp(self.resolver, NoPolicies(), lambda: datetime.now(UTC)),
             chance=random.Random(1),
             settings=OutboundSettings(timeouts=PATIENT, port=dane.PORT),
         )
