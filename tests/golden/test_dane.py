@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.config.values import HostPort
@@ -122,6 +122,7 @@ async def test_row(use: str, mx: str, host: str, end: str, name: str, expected: 
 SOME = st.sampled_from
 
 
+@settings(deadline=None)
 @given(
     use=SOME([Use.AUTO, Use.REQUIRE]), host=SOME(sorted(HOSTS)), end=SOME(sorted(TLSA)), name=SOME(sorted(TLSA)),
     secure=st.booleans(), trouble=SOME(["", "it does not validate"]),

@@ -107,3 +107,25 @@ async def test_a_kept_connection_ends_with_a_path_and_not_with_a_key(
             assert isinstance(outcome, Deferred)
             assert outcome.failure is TlsFailure.CERTIFICATE_EXPIRED
             assert len(hop.sessions) == 2
+
+
+@pytest.mark.parametrize(("usage", "issued"), [(2, CA), (3, LEAF)], ids=["dane-ta", "dane-ee"])
+async def test_a_resumed_session_is_compared_anew(tmp_path: Path, usage: int, issued: Issued) -> None:
+    now = [NOW]
+    end = LEAF.certificate.not_valid_after_utc
+    limits = {"messages_per_connection": 1}
+    async with (
+        HostileServer(server(tmp_path, LEAF.der, LEAF.key_pem)) as hop,
+        world(hop.port, publications=published(usage, issued), clock=lambda: now[0], limits=limits) as mail,
+    ):
+        assert isinstance(await mail.outcome("bob@b.example"), Delivered)
+        now[0] = end + DAY
+        (attempt,) = await mail.deliver("bob@b.example")
+    assert attempt.evidence is not None
+    assert attempt.evidence.resumed
+    outcome = attempt.outcomes[0][1]
+    if usage == 3:
+        assert isinstance(outcome, Delivered)
+    else:
+        assert isinstance(outcome, Deferred)
+        assert outcome.failure is TlsFailure.CERTIFICATE_EXPIRED
