@@ -20,6 +20,7 @@ from relay.config.connectors import (
 from relay.config.files import Secret, SecretOrigin
 from relay.config.models import Config, ListenerKind, Switch, TlsRequiredNo
 from relay.config.rules import Place
+from relay.config.tlsrpt import Unsigned
 from relay.config.values import HostPort, Network
 from relay.mail.plan import Level, Plaintext
 from relay.mail.tls import SYSTEM_TRUST
@@ -48,6 +49,7 @@ def advice(config: Config, folder: Folder, now: datetime) -> tuple[Advice, ...]:
         *_certificates(config, folder, now),
         *_accept(config),
         *_tls_required_no(config),
+        *_tlsrpt(config),
         *_outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound),
         *_connectors(config),
         *_exceptions(config, today),
@@ -105,6 +107,25 @@ def _tls_required_no(config: Config) -> Iterator[Advice]:
     else:
         text = "whoever may log in can send past the recipient's DANE and MTA-STS, by a line in the header"
         yield Advice(("tls_required_no",), text)
+
+
+_WEAK_KEY = 2048  # bits
+
+
+def _tlsrpt(config: Config) -> Iterator[Advice]:
+    reports = config.tlsrpt
+    if reports is None:
+        return
+    if reports.send is Switch.ON and reports.dkim is None:
+        text = "reports that go by mail are not signed, so most receivers ignore them (RFC 8460 section 3): add `dkim`"
+        yield Advice(("tlsrpt",), text)
+    if reports.dkim is not None:
+        place: Place = ("tlsrpt", "dkim", "key")
+        if reports.dkim.key.bits < _WEAK_KEY:
+            yield Advice(place, f"the key has {reports.dkim.key.bits} bits: make one of {_WEAK_KEY}")
+        yield from _secret(place, reports.dkim.key)
+    if reports.mailbox is not None and reports.unsigned is Unsigned.ACCEPT:
+        yield Advice(("tlsrpt", "unsigned"), "anyone can write reports in anyone's name")
 
 
 def _by_pattern(config: Config) -> dict[str, OutboundConnector]:

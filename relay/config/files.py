@@ -79,7 +79,7 @@ class Secret:
             raise ValueError("write ${NAME} for an environment variable, or file:PATH; digits alone need quotes")
         if not value.startswith("file:"):
             return cls(value, SecretOrigin.ENVIRONMENT if isinstance(value, Expanded) else SecretOrigin.WRITTEN)
-        path = _consulted(locate(value.removeprefix("file:"), info), info)
+        path = consulted(locate(value.removeprefix("file:"), info), info)
         lines = read_text(path, "the secret", _LARGEST_SECRET).splitlines()
         if not lines or not lines[0]:
             raise ValueError(f"{path} is empty: its first line is the secret")
@@ -94,7 +94,7 @@ class Secret:
         return {"type": "string", "description": "${NAME} of an environment variable, or file:PATH"}
 
 
-def _consulted(path: Path, info: ValidationInfo) -> Path:
+def consulted(path: Path, info: ValidationInfo) -> Path:
     """The path, noted in the set `context["files"]`: what it holds becomes part of the configuration, so a change in it is one of that."""
     (info.context or {}).get("files", set()).add(path)
     return path
@@ -186,7 +186,7 @@ def _recipient_list(value: Any, info: ValidationInfo) -> frozenset[str]:
         return value
     if not isinstance(value, str) or not value.startswith("file:"):
         raise ValueError("write file:PATH; the file has one address or local part a line")
-    path = _consulted(locate(value.removeprefix("file:"), info), info)
+    path = consulted(locate(value.removeprefix("file:"), info), info)
     lines = read_text(path, "the recipient list", _LARGEST_LIST).splitlines()
     names = (_COMMENT.sub("", line).strip() for line in lines)
     found = frozenset(name.lower() for name in names if name)

@@ -37,6 +37,7 @@ from relay.config.connectors import (
     with_defaults,
 )
 from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
+from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
 from relay.config.values import (
     Count,
     Domain,
@@ -48,6 +49,7 @@ from relay.config.values import (
     NonEmpty,
     Pattern,
     Size,
+    Switch,
     parse_domain,
 )
 from relay.mail.address import AddressError, parse_mailbox
@@ -63,6 +65,7 @@ __all__ = [
     "Config",
     "Connector",
     "Defaults",
+    "Dkim",
     "Dns",
     "Grant",
     "InboundConnector",
@@ -87,6 +90,8 @@ __all__ = [
     "TlsException",
     "TlsRequiredNo",
     "TlsVersionName",
+    "Tlsrpt",
+    "Unsigned",
     "with_defaults",
 ]
 
@@ -106,11 +111,6 @@ class ListenerKind(StrEnum):
     MX = "mx"
     SUBMISSION = "submission"
     SUBMISSIONS = "submissions"
-
-
-class Switch(StrEnum):
-    ON = "on"
-    OFF = "off"
 
 
 class ProxyProtocol(Model):
@@ -314,6 +314,8 @@ class Config(Model):
     tls_required_no: TlsRequiredNo = TlsRequiredNo.IGNORE
     """`honour` lets a logged-in user's header `TLS-Required: No` (RFC 8689) set aside what the recipient's domain publishes: DANE and
     MTA-STS, never a connector."""
+    tlsrpt: Tlsrpt | None = None
+    """TLS reports (RFC 8460): what we tell other domains of their TLS, and what others tell us of ours."""
     defaults: Defaults = Defaults()
     """What acts where no connector says otherwise."""
     connectors: tuple[Connector, ...] = ()

@@ -37,6 +37,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     """Every contradiction in the file."""
     yield from _listeners(config)
     yield from _accepted(config)
+    yield from _tlsrpt(config)
     yield from _outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound)
     yield from _connectors(config)
     yield from _exceptions(config)
@@ -112,6 +113,21 @@ def _covered(domain: str, patterns: set[str]) -> bool:
     labels = domain.removeprefix("*.").split(".")
     start = 0 if domain.startswith("*.") else 1
     return any("*." + ".".join(labels[depth:]) in patterns for depth in range(start, len(labels)))
+
+
+def _tlsrpt(config: Config) -> Iterator[Contradiction]:
+    """Receivers look for a signature of the domain that a report comes from (RFC 8460 section 3)."""
+    reports = config.tlsrpt
+    if reports is None or reports.dkim is None:
+        return
+    contact = reports.contact or config.postmaster
+    for key, address in (("sender", reports.sender or contact), ("contact", contact)):
+        if address.domain != reports.dkim.domain and not address.domain.endswith(f".{reports.dkim.domain}"):
+            yield Contradiction(
+                ("tlsrpt", "dkim", "domain"),
+                f"{reports.dkim.domain} cannot sign for the {key} {address}: write its domain, or one above it",
+                ("postmaster",),
+            )
 
 
 def _connectors(config: Config) -> Iterator[Contradiction]:

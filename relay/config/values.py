@@ -9,6 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import date, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
@@ -30,9 +31,15 @@ _LONGEST = timedelta(days=365)
 _LAST_DAY = date(2099, 12, 31)
 _RATE = re.compile(r"(\d{1,9})\s*/\s*(s|m|h)\Z", re.ASCII)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_SELECTOR = re.compile(r"^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,5}\Z")
 _COUNT = re.compile(r"\d{1,18}\Z", re.ASCII)
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::(\d{1,5}))?\Z", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
+
+
+class Switch(StrEnum):
+    ON = "on"
+    OFF = "off"
 
 
 def _string(value: Any, what: str) -> str:
@@ -89,6 +96,14 @@ def parse_name(value: Any) -> str:
             "write a name of letters, digits, `-`, `_` and `.`, at most 64, beginning with a letter or digit"
         )
     return value
+
+
+def parse_selector(value: Any) -> str:
+    """A DKIM selector (RFC 6376 section 3.1)."""
+    text = _string(value, "write a selector, such as tlsrpt")
+    if not _SELECTOR.match(text):
+        raise ValueError(f"{text[:80]!r} is not a selector: write letters, digits, `-` and `_`, such as tlsrpt")
+    return text
 
 
 def parse_text(value: Any) -> str:
@@ -306,6 +321,7 @@ CertificateName = Annotated[
     str, BeforeValidator(parse_certificate_name), WithJsonSchema(_TEXT | {"examples": ["mail.contoso.com"]})
 ]
 Pin = Annotated[str, BeforeValidator(parse_pin), WithJsonSchema(_TEXT | {"pattern": "^sha256:"})]
+Selector = Annotated[str, BeforeValidator(parse_selector), WithJsonSchema(_TEXT | {"examples": ["tlsrpt"]})]
 Mailbox = Annotated[Address, BeforeValidator(parse_address), WithJsonSchema(_TEXT | {"format": "email"})]
 Net = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema(_TEXT | {"examples": ["203.0.113.0/24"]})]
 

@@ -13,6 +13,7 @@ from relay.mail.envelope import Accepted, Body, Envelope, Notify, Recipient, Ret
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.mail.plan import Demand, Encryption, Pins, Pkix, PolicyApplied, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
 from relay.mail.tls import Certificate, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
+from relay.mail.tlsreport import Posting, Received, ReceivedPolicy
 
 Json = dict[str, Any]
 
@@ -106,6 +107,7 @@ def _applied_json(policy: PolicyApplied) -> Json:
         "strings": list(policy.strings),
         "mx": list(policy.mx),
         "enforced": policy.enforced,
+        "failure": policy.failure.value if policy.failure else None,
     }
 
 
@@ -226,3 +228,56 @@ def _certificate_from(data: Mapping[str, Any]) -> Certificate:
         sha256=data["sha256"],
         spki_sha256=data["spki_sha256"],
     )
+
+
+def posting_json(posting: Posting) -> Json:
+    return {
+        "to": posting.to or None,
+        "state": posting.state.value,
+        "until": time_text(posting.until),
+        "next_try": None if posting.state.is_final else time_text(posting.due),
+        "tries": posting.tries,
+        "message": posting.message or None,
+        "text": posting.text,
+    }
+
+
+def received_json(received: Received) -> Json:
+    """A TLS report that somebody sent us."""
+    return {
+        "received_at": time_text(received.at),
+        "organization": received.organization,
+        "contact": received.contact,
+        "report_id": received.report_id,
+        "begins": time_text(received.begins),
+        "ends": time_text(received.ends),
+        "submitter": received.submitter,
+        "signed_by": received.signer or None,
+        "successes": received.successes,
+        "failures": received.failures,
+        "policies": [_received_policy_json(each) for each in received.policies],
+    }
+
+
+def _received_policy_json(policy: ReceivedPolicy) -> Json:
+    return {
+        "policy": policy.kind.value,
+        "domain": policy.domain,
+        "strings": list(policy.strings),
+        "mx": list(policy.mx),
+        "successes": policy.successes,
+        "failures": policy.failures,
+        "failing": [
+            {
+                "result": each.result,
+                "sessions": each.sessions,
+                "sending_ip": each.source or None,
+                "mx": each.host or None,
+                "helo": each.helo or None,
+                "receiving_ip": each.address or None,
+                "information": each.information or None,
+                "reason": each.reason or None,
+            }
+            for each in policy.failing
+        ],
+    }

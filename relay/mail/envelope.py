@@ -63,6 +63,12 @@ class Envelope:
         return replace(self, recipients=recipients)
 
 
+LOCAL = "local"
+"""`Accepted.protocol` of what we wrote ourselves."""
+TLS_REPORTS = "tlsrpt"
+"""`Accepted.listener` of the TLS reports that we send."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """How a message came to us, for the trace and for later decisions.
@@ -97,3 +103,8 @@ class Message:
     header: bytes = field(default=b"", repr=False)
     message_id: str = ""
     eight_bit: bool = False  # the bytes hold octets above 127, whatever BODY= said
+
+    @property
+    def is_tls_report(self) -> bool:
+        """One that we send (RFC 8460): delivered whatever has been published about TLS, and its own sessions are not reported."""
+        return self.accepted.protocol == LOCAL and self.accepted.listener == TLS_REPORTS

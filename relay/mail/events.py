@@ -5,12 +5,14 @@ An event never holds a secret (password, key) and never a message's content.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 
 from relay.mail.attempt import Attempt
 from relay.mail.envelope import Message
 from relay.mail.published import StsMode
 from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
+from relay.mail.tlsreport import Judged, PostState, Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,45 @@ class StsFetchFailed(Event):
     failure: TlsFailure
     trouble: str
     held: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSessionTried(Event):
+    """A new connection, as it counts in the TLS report to `domain` (RFC 8460): under each published policy by itself, or under none."""
+
+    domain: str
+    hop: str
+    address: str
+    judged: tuple[Judged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsReportSent(Event):
+    """The TLS report about `day` to one of the addresses that `domain` publishes: SENT, or FAILED with the reason in `text`."""
+
+    domain: str
+    day: date
+    to: str
+    state: PostState
+    tries: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TlsReportReceived(Event):
+    """Somebody tells how their sessions to us went. `message` is the mail's id."""
+
+    message: str
+    report: Received
+
+
+@dataclass(frozen=True, slots=True)
+class TlsReportIgnored(Event):
+    """A mail to a TLS report mailbox that was thrown away: no report, no valid signature, one that we have already."""
+
+    message: str
+    sender: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

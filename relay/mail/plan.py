@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from relay.mail.published import PolicyKind, TlsaRecord
+from relay.mail.tls import TlsFailure
 
 
 class Level(StrEnum):
@@ -110,6 +111,7 @@ class PolicyApplied:
 
     `domain` is the policy domain: the recipient's for MTA-STS, the TLSA base domain for DANE. `strings` are the policy's own lines, `mx`
     its host patterns. `demands` is what it asks; where `enforced` they are in the plan too, else (mode testing) only reported.
+    `failure` says why the policy itself is of no use (sts-policy-fetch-error, tlsa-invalid), whatever a connection then shows.
     """
 
     kind: PolicyKind
@@ -118,6 +120,7 @@ class PolicyApplied:
     mx: tuple[str, ...] = ()
     demands: frozenset[Demand] = frozenset()
     enforced: bool = True
+    failure: TlsFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ connection that was already dead (no answer to MAIL, so nothing of the message w
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from relay.mail.attempt import Attempt, MessageBytes
+from relay.mail.attempt import Attempt, MessageBytes, Session, SessionEnd
 from relay.mail.envelope import Message
 from relay.mail.outcome import Deferred, Outcome
 from relay.mail.plan import TlsPlan
@@ -31,6 +31,7 @@ from relay.outbound.connection import (
 from relay.outbound.pool import Kept, Moment, Pool, Wish
 from relay.outbound.wire import Answer, Break
 from relay.policy.plan import Step
+from relay.policy.published import Published
 from relay.policy.verdict import Failed
 
 _AT_ONCE = 65536  # octets
@@ -56,6 +57,12 @@ class Job:
     ) -> Attempt:
         """An attempt that ended before there was a connection."""
         return Attempt(self.message.id, at, hop, address, self.connector, plan, None, tuple(sorted(results.items())))
+
+    def withheld(self, at: datetime, hop: str, why: Deferred, indexes: Sequence[int], published: Published) -> Attempt:
+        """A host that published policy keeps mail from: nobody connected, and it counts as a failed session in TLS reports."""
+        applied = tuple(each.applied for each in (published.dane, published.sts) if each.applied is not None)
+        session = Session(SessionEnd.WITHHELD, reason=why.text, failure=why.failure, published=applied)
+        return replace(self.record(at, hop, "", None, dict.fromkeys(indexes, why)), session=session)
 
     @property
     def size(self) -> int:
@@ -132,10 +139,13 @@ class Attempts:
                 tried.said_mail = carried.said_mail
                 return tried
         opened = await open_connection(target, context, self._tls, self._timeouts)
+        begun.session = opened.session
         if isinstance(opened, Trouble) and opened.step is Step.SEND_IN_CLEAR:
             self._note(tried, begun, job, target, opened.evidence, dict.fromkeys(indexes, opened.outcome))
             begun = _Begun(self._clock())
-            opened = await open_in_clear(target, self._timeouts)
+            opened = await open_in_clear(
+                target, self._timeouts
+            )  # no second session for reports: TLS was judged on the first
         if isinstance(opened, Trouble):
             self._note(tried, begun, job, target, opened.evidence, dict.fromkeys(indexes, opened.outcome))
             return tried
@@ -167,6 +177,7 @@ class Attempts:
                 evidence,
                 ordered,
                 seconds,
+                begun.session,
             )
         )
 
@@ -237,12 +248,13 @@ def _left(rest: list[int], first: int, transcript: Transcript, carried: _Carried
 
 
 class _Begun:
-    """When an attempt began, on both clocks."""
+    """When an attempt began, on both clocks, and the new session that it came to, if any."""
 
-    __slots__ = ("at", "tick")
+    __slots__ = ("at", "session", "tick")
 
     def __init__(self, at: datetime) -> None:
         self.at, self.tick = at, time.monotonic()
+        self.session: Session | None = None
 
 
 def _refused(connection: Connection, waiting: Sequence[int], outcome: Outcome, carried: _Carried) -> list[int]:

@@ -97,6 +97,12 @@ class Client(SMTP):
         self._in_transaction = False
 
     @property
+    def source(self) -> str:
+        """The IP address of our end, "" before there is a connection."""
+        name = self.transport.get_extra_info("sockname") if self.transport is not None else None
+        return str(name[0]) if name else ""
+
+    @property
     def offer(self) -> Offer:
         """What the last EHLO said; nothing after HELO, and nothing between STARTTLS and the EHLO inside TLS."""
         return Offer.of(self.esmtp_extensions, self.server_auth_methods)

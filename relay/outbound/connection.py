@@ -17,6 +17,7 @@ from aiosmtplib import SMTPAuthenticationError, SMTPException, SMTPHeloError, SM
 
 from relay.config.models import RouteAuth
 from relay.config.values import HostPort
+from relay.mail.attempt import Session, SessionEnd
 from relay.mail.outcome import Deferred
 from relay.mail.plan import Pins, Pkix, Tlsa, TlsPlan
 from relay.mail.reply import Reply
@@ -96,15 +97,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why there is no connection to send on. `step` SEND_IN_CLEAR: TLS broke, and the plan allows clear text on a new connection."""
+    """Why there is no connection to send on. `step` SEND_IN_CLEAR: TLS broke, and the plan allows clear text on a new connection.
+
+    `session` is None where it never came so far that TLS could be judged.
+    """
 
     outcome: Deferred
     evidence: TlsEvidence | None = None
     step: Step = Step.REFUSE
+    session: Session | None = None
 
 
 class Connection:
-    """Open and not judged. `offer` is what the hop said last; `context` is None in clear."""
+    """Open and not judged. `offer` is what the hop said last; `context` is None in clear. `session` is what it counts in TLS reports."""
 
     def __init__(
         self, target: Target, client: Client, evidence: TlsEvidence | None, context: ssl.SSLContext | None
@@ -113,6 +118,8 @@ class Connection:
         offer = client.offer if client.supports_esmtp else NOTHING
         # RFC 8689 section 2: in clear REQUIRETLS means nothing, whoever offers it.
         self.offer: Offer = replace(offer, requiretls=offer.requiretls and evidence is not None)
+        end = SessionEnd.SECURED if evidence is not None else SessionEnd.NOT_OFFERED
+        self.session = Session(end, client.source)
         self.transactions = 0
         self.logged_in = False
         self.reusable = True
@@ -206,8 +213,9 @@ async def open_connection(
         return await _secure(target, client, context, tls)
     if step is Step.SEND_IN_CLEAR:
         return Connection(target, client, None, None)
+    session = Session(SessionEnd.NOT_OFFERED, client.source)
     client.leave()
-    return _not_offered(target)
+    return _not_offered(target, session)
 
 
 async def open_in_clear(target: Target, timeouts: Timeouts) -> Connection | Trouble:
@@ -257,7 +265,7 @@ async def _greet(client: Client, plan: TlsPlan) -> None:
 
 async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: ClientTls) -> Connection | Trouble:
     """STARTTLS, handshake, evidence, EHLO again."""
-    step = after_broken_tls(target.plan)
+    step, source = after_broken_tls(target.plan), client.source
     evidence: TlsEvidence | None = None
     try:
         ssl_object = await client.secure(tls.resuming(target, context), target.server_name)
@@ -268,18 +276,24 @@ async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: 
         refused = isinstance(error, SMTPResponseException)
         client.leave() if refused else client.wire.cut()
         if evidence is None:
-            return Trouble(outcomes.refused_starttls(client.wire.last), step=step)
+            return _broken(outcomes.refused_starttls(client.wire.last), step, source)
         outcome = _after_handshake(client)
-        return Trouble(outcome, evidence, step if outcome.failure else Step.REFUSE)
+        if outcome.failure is None:
+            return Trouble(outcome, evidence, session=Session(SessionEnd.SECURED, source))
+        return Trouble(outcome, evidence, step, Session(SessionEnd.BROKEN, source, outcome.text))
     except (ssl.SSLError, OSError) as error:
         client.wire.cut()
         late = isinstance(error, ConnectionAbortedError | TimeoutError)
         text = f"the TLS handshake failed: {'no end in time' if late else words(error)}"
-        return Trouble(outcomes.broken_tls(text), step=step)
+        return _broken(outcomes.broken_tls(text), step, source)
     except BaseException:
         client.wire.cut()
         raise
     return Connection(target, client, evidence, context)
+
+
+def _broken(outcome: Deferred, step: Step, source: str) -> Trouble:
+    return Trouble(outcome, step=step, session=Session(SessionEnd.BROKEN, source, outcome.text))
 
 
 def _after_handshake(client: Client) -> Deferred:
@@ -296,7 +310,7 @@ def _after_handshake(client: Client) -> Deferred:
     return outcomes.before_mail(last, "EHLO inside TLS")
 
 
-def _not_offered(target: Target) -> Trouble:
+def _not_offered(target: Target, session: Session) -> Trouble:
     verdict = judge(target.plan, None)
     if isinstance(verdict, Failed) and verdict.failure is TlsFailure.REQUIRETLS_NOT_SUPPORTED:
         return Trouble(outcomes.of_verdict(replace(verdict, text=f"{target.hop} does not offer STARTTLS")))
@@ -307,7 +321,8 @@ def _not_offered(target: Target) -> Trouble:
             "4.7.4",
             f"{target.hop} does not offer STARTTLS, and TLS is required (asked by {source})",
             TlsFailure.STARTTLS_NOT_SUPPORTED,
-        )
+        ),
+        session=session,
     )
 
 

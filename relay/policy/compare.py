@@ -21,7 +21,7 @@ from relay.config.connectors import (
     Route,
     TlsException,
 )
-from relay.config.models import Config, Limits, Listener, Switch, TlsRequiredNo
+from relay.config.models import Config, Dkim, Limits, Listener, Switch, TlsRequiredNo, Tlsrpt, Unsigned
 from relay.config.values import duration_text
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
@@ -50,6 +50,16 @@ HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
         "session_messages": "the client connects again",
     },
     TlsException: {"reason": "words for people"},
+    Tlsrpt: {
+        "organization": "words for people",
+        "contact": "words for people",
+        "sender": "an address of ours",
+    },
+    Dkim: {
+        "domain": "must fit the sender",
+        "selector": "how a key is rotated",
+        "key": "how a key is rotated",
+    },
 }
 
 
@@ -151,6 +161,30 @@ def _bare_lf(old: Config, new: Config) -> Iterator[str]:
 def _tls_required_no(old: Config, new: Config) -> Iterator[str]:
     if new.tls_required_no is TlsRequiredNo.HONOUR:
         yield from (f"{each}: users may set published policy aside" for each in from_to(old, new, "tls_required_no"))
+
+
+def _tlsrpt(old: Config, new: Config) -> Iterator[str]:
+    """What nobody hears of any more, and mail that is taken in or refused where it was not."""
+    if new.tlsrpt is None:
+        if old.tlsrpt is not None:
+            yield "tlsrpt is gone"
+        return
+    before, after = old.tlsrpt or Tlsrpt(), new.tlsrpt
+    for address in after.mailbox or ():
+        if address not in (before.mailbox or ()):
+            yield f"tlsrpt.mailbox has {address} in addition: its mail is taken in as reports"
+    for address in before.mailbox or ():
+        if address not in (after.mailbox or ()):
+            yield f"tlsrpt.mailbox has {address} no more"
+    if after.send is Switch.OFF and old.tlsrpt is not None and before.send is Switch.ON:
+        yield "tlsrpt.send is turned off"
+    if after.unsigned is Unsigned.ACCEPT and before.unsigned is Unsigned.IGNORE:
+        yield "tlsrpt.unsigned goes from ignore to accept"
+    if before.dkim is not None and after.dkim is None:
+        yield "tlsrpt.dkim is gone: reports are not signed any more"
+    if before.dkim is not None and after.dkim is not None:
+        yield from unknown(before.dkim, after.dkim, HARMLESS[Dkim], "tlsrpt.dkim.")
+    yield from unknown(before, after, HARMLESS[Tlsrpt].keys() | {"mailbox", "send", "unsigned", "dkim"}, "tlsrpt.")
 
 
 def _defaults(old: Config, new: Config) -> Iterator[str]:
@@ -336,6 +370,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "accept": _accept,
     "bare_lf": _bare_lf,
     "tls_required_no": _tls_required_no,
+    "tlsrpt": _tlsrpt,
     "defaults": _defaults,
     "connectors": _connectors,
     "exceptions": _exceptions,

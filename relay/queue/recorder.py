@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from relay.mail.attempt import Attempt, MessageBytes
-from relay.mail.envelope import Accepted, Message
+from relay.mail.envelope import LOCAL, Accepted, Message
 from relay.mail.events import AttemptMade, Emit, RecipientEnded, ReportHeld, ReportQueued, Unexpected
 from relay.mail.outcome import Bounced
 from relay.queue.ids import Clock
 from relay.queue.reader import MemoryBody
 from relay.queue.reports import Compose, Report
-from relay.queue.results import LOCAL, Settled, is_kept_for_postmaster, without_reports
+from relay.queue.results import Settled, is_kept_for_postmaster, without_reports
 from relay.queue.store import CHUNK, Entry, Record, Row, State, Store, StoreUnavailable
 
 _OUTSTANDING = 256  # records on their way into the store

@@ -9,13 +9,12 @@ from datetime import datetime, timedelta
 
 from relay.config.models import Retry
 from relay.mail.attempt import Attempt
-from relay.mail.envelope import Message, Notify
+from relay.mail.envelope import LOCAL, Message, Notify
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.policy.retry import Expired, delay_warning_is_due, next_attempt
 from relay.queue.reports import Ended, Fate
 from relay.queue.store import Change, Last, Order, Standing, State
 
-LOCAL = "local"  # Accepted.protocol of our own reports
 ADMINISTRATOR = Bounced(554, "5.0.0", "the administrator of this relay gave up on this message")
 
 

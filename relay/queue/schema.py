@@ -9,6 +9,7 @@
   A number is never used again, since readers remember what it stood for.
 - `sts_policy`: MTA-STS policies of other domains, so that a restart forgets none (relay.dns.sts). `about` is the policy as JSON. `ends`,
   `refresh` and `used` in milliseconds since 1970; few rows, so they have no index.
+- `tlsrpt_...`: counts for TLS reports, where reports about a day went, and reports that we received (ledger.py).
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -65,8 +66,38 @@ _STS_POLICIES = (
     """,
 )
 
+# TLS reports (ledger.py). Days are ISO dates. `hash` stands for the policy's kind, domain, strings and mx, which may be long.
+_TLS_REPORTS = (
+    """
+    CREATE TABLE tlsrpt_policy (
+        p INTEGER PRIMARY KEY, day TEXT NOT NULL, domain TEXT NOT NULL, hash BLOB NOT NULL, kind TEXT NOT NULL, policy_domain TEXT NOT NULL,
+        strings TEXT NOT NULL, mx TEXT NOT NULL, successes INTEGER NOT NULL, UNIQUE (day, domain, hash)
+    )
+    """,
+    """
+    CREATE TABLE tlsrpt_failing (
+        p INTEGER NOT NULL, result TEXT NOT NULL, source TEXT NOT NULL, host TEXT NOT NULL, address TEXT NOT NULL, reason TEXT NOT NULL,
+        sessions INTEGER NOT NULL, PRIMARY KEY (p, result, source, host, address, reason)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE tlsrpt_posting (
+        day TEXT NOT NULL, domain TEXT NOT NULL, uri TEXT NOT NULL, state TEXT NOT NULL, ends INTEGER NOT NULL, due INTEGER NOT NULL,
+        until INTEGER NOT NULL, tries INTEGER NOT NULL, message TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (day, domain, uri)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX tlsrpt_posting_due ON tlsrpt_posting (due) WHERE state IN ('asking', 'waiting', 'queued')",
+    """
+    CREATE TABLE tlsrpt_received (
+        r INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, organization TEXT NOT NULL, report_id TEXT NOT NULL, signer TEXT NOT NULL,
+        about TEXT NOT NULL, UNIQUE (organization, report_id, signer)
+    )
+    """,
+    "CREATE INDEX tlsrpt_received_at ON tlsrpt_received (at)",
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS)
 
 
 def prepare(db: sqlite3.Connection, place: str) -> None:

@@ -70,15 +70,21 @@ def paragraph(text: str, indent: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a multipart: its type as in Content-Type, a description, and its content (line ends CRLF)."""
+    """One part of a multipart: its type as in Content-Type, a description, and its content (line ends CRLF).
+
+    With a `filename` (letters that need no quoting) it is an attachment of any bytes, in base64.
+    """
 
     content_type: str
     description: str
     content: bytes
+    filename: str = ""
 
     def encode(self) -> bytes:
-        encoding, body = _encoded(self.content)
+        encoding, body = ("base64", _base64(self.content)) if self.filename else _encoded(self.content)
         head = field("Content-Description", self.description) + field("Content-Type", self.content_type)
+        if self.filename:
+            head += field("Content-Disposition", f'attachment; filename="{self.filename}"')
         if encoding != "7bit":
             head += field("Content-Transfer-Encoding", encoding)
         return head.encode("ascii") + b"\r\n" + body
@@ -93,6 +99,12 @@ def _encoded(content: bytes) -> tuple[str, bytes]:
     if is_seven_bit(content):
         return "7bit", content
     return "quoted-printable", binascii.b2a_qp(content, istext=True)
+
+
+def _base64(content: bytes) -> bytes:
+    """Lines of 76 (RFC 2045 section 6.8)."""
+    lines = (content[start : start + 57] for start in range(0, len(content), 57))
+    return b"".join(binascii.b2a_base64(line, newline=False) + b"\r\n" for line in lines)
 
 
 def multipart(parts: Iterable[Part], boundary: str) -> tuple[str, bytes]:
