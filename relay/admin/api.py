@@ -5,6 +5,10 @@
     GET  /queue/ID
     POST /queue/ACTION      {"ids": [...]} or {"all": true} or {"to": DOMAIN, "connector": NAME}
     GET  /trace?id=&to=&from=&message_id=&since=&limit=
+    GET  /reports?domain=&day=&limit=
+    GET  /reports/show?domain=&day=
+    GET  /reports/received?since=&limit=
+    POST /reports/send      {} or {"domain": DOMAIN, "day": DAY}
     POST /reload            {"dry_run": true}
 
 Answers are JSON; an error is {"error": TEXT}. What is asked is checked in `relay.admin.questions`, who may ask at all by the socket's mode
@@ -13,6 +17,7 @@ Answers are JSON; an error is {"error": TEXT}. What is asked is checked in `rela
 
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,7 +31,11 @@ from relay.admin.questions import (
     BadQuestionError,
     action_question,
     page_question,
+    received_question,
     reload_question,
+    report_question,
+    reports_question,
+    send_question,
     trace_question,
 )
 from relay.mail.events import AdminActed, Emit
@@ -46,6 +55,10 @@ def application(operations: Operations, emit: Emit) -> Starlette:
             Route("/queue/{name}", api.message, methods=["GET"]),
             Route("/queue/{name}", api.act, methods=["POST"]),
             Route("/trace", api.trace, methods=["GET"]),
+            Route("/reports", api.reports, methods=["GET"]),
+            Route("/reports/show", api.report, methods=["GET"]),
+            Route("/reports/received", api.received_reports, methods=["GET"]),
+            Route("/reports/send", api.send_reports, methods=["POST"]),
             Route("/reload", api.reload, methods=["POST"]),
         ],
         exception_handlers={
@@ -87,6 +100,27 @@ class _Api:
     async def trace(self, request: Request) -> Response:
         found = await self._operations.trace(trace_question(request.query_params))
         return JSONResponse({"traces": list(found)})
+
+    async def reports(self, request: Request) -> Response:
+        return JSONResponse(await self._operations.reports(reports_question(request.query_params)))
+
+    async def report(self, request: Request) -> Response:
+        query = report_question(request.query_params)
+        found = await self._operations.report(query)
+        if found is None:
+            return _error(404, f"no session was counted for {query.domain} on that day")
+        return JSONResponse(found)
+
+    async def received_reports(self, request: Request) -> Response:
+        since, limit = received_question(request.query_params)
+        return JSONResponse(await self._operations.received_reports(since, limit))
+
+    async def send_reports(self, request: Request) -> Response:
+        query = send_question(await _body(request), datetime.now(UTC).date())
+        done = await self._operations.send_reports(query)
+        selection = " ".join(filter(None, (query.domain, query.day.isoformat() if query.day else ""))) or "all"
+        self._emit(AdminActed(_uid(request), "send-reports", selection, sum(done["states"].values())))
+        return JSONResponse(done)
 
     async def reload(self, request: Request) -> Response:
         dry_run = reload_question(await _body(request))

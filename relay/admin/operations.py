@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -55,6 +55,15 @@ class TraceQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportsQuery:
+    """Which TLS reports. `domain` "" and `day` None: any."""
+
+    domain: str = ""
+    day: date | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Reload:
     """`changed`: the file differs from what is in force. `taken`: it is in force now, or would be but for the dry run.
 
@@ -94,6 +103,22 @@ class Operations(Protocol):
 
     async def trace(self, query: TraceQuery) -> Sequence[Json]:
         """TRACEs of design section 11, newest first, at most `query.limit`."""
+        ...
+
+    async def reports(self, query: ReportsQuery) -> Json:
+        """{sending, uncounted, reports: [{day, domain, successes, failures, due, to: [{to, state, tries, next_try, until, message, text}]}]}."""
+        ...
+
+    async def report(self, query: ReportsQuery) -> Json | None:
+        """The JSON of RFC 8460 section 4.4 that goes to `query.domain`, so far where the day is not over; None where nothing was counted."""
+        ...
+
+    async def send_reports(self, query: ReportsQuery) -> Json:
+        """{states: {STATE: number}, reports: [{day, domain, to, state, ...}]}. Without domain and day: all that waits."""
+        ...
+
+    async def received_reports(self, since: datetime | None, limit: int) -> Json:
+        """{received: [...]}: what others report about us, newest first."""
         ...
 
     async def reload(self, *, dry_run: bool) -> Reload:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, NoReturn
 
-from relay.admin.operations import Selection, TraceQuery
+from relay.admin.operations import ReportsQuery, Selection, TraceQuery
 from relay.mail.address import AddressError, normalise_domain, parse_mailbox
 
 MAX_PAGE = 1000
@@ -77,6 +77,40 @@ def trace_question(query: Mapping[str, str]) -> TraceQuery:
     )
 
 
+def reports_question(query: Mapping[str, str]) -> ReportsQuery:
+    """GET /reports: any day and domain unless they are given."""
+    _only(query, {"domain", "day", "limit"})
+    domain, day = _domain(query.get("domain", ""), "domain"), _day(query.get("day", ""))
+    return ReportsQuery(domain, day, _number("limit", query.get("limit", "100"), MAX_PAGE))
+
+
+def report_question(query: Mapping[str, str]) -> ReportsQuery:
+    """GET /reports/show: one domain's."""
+    _only(query, {"domain", "day"})
+    if not query.get("domain"):
+        raise BadQuestionError("say which report: domain")
+    return ReportsQuery(_domain(query["domain"], "domain"), _day(query.get("day", "")))
+
+
+def send_question(body: Any, today: date) -> ReportsQuery:
+    """POST /reports/send: `{}`, or `{"domain": DOMAIN, "day": DAY}`, or one of them."""
+    if not isinstance(body, dict):
+        raise BadQuestionError('the body is a JSON object, such as {"day": "2026-11-25"}')
+    _only(body, {"domain", "day"})
+    domain, day = _domain(_string(body, "domain"), "domain"), _day(_string(body, "day"))
+    if day is not None and (day > today or (day == today and not domain)):
+        # A report of a day that is not over goes again, whole: for one domain that is a trial, for all it is a nuisance.
+        _wrong("day", "it is not over; the report of one domain, named, can be sent before the end of today")
+    return ReportsQuery(domain, day)
+
+
+def received_question(query: Mapping[str, str]) -> tuple[datetime | None, int]:
+    """GET /reports/received: since when, and how many at most."""
+    _only(query, {"since", "limit"})
+    since = _time("since", query["since"]) if query.get("since") else None
+    return since, _number("limit", query.get("limit", "100"), MAX_PAGE)
+
+
 def reload_question(body: Any) -> bool:
     """POST /reload: `{"dry_run": true}` or `{}`."""
     if not isinstance(body, dict):
@@ -113,11 +147,20 @@ def _connector(text: str) -> str:
     return text
 
 
-def _domain(text: str) -> str:
+def _domain(text: str, name: str = "to") -> str:
     try:
         return normalise_domain(text.removeprefix("@")) if text else ""
     except AddressError as error:
-        _wrong("to", str(error))
+        _wrong(name, str(error))
+
+
+def _day(text: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        _wrong("day", "a day as in 2026-11-25")
 
 
 def _address(name: str, text: str) -> str:

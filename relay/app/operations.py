@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import relay
 from relay.admin import operations as asked
 from relay.app.configuration import Configuration
+from relay.app.reports import TlsReports
 from relay.config.values import HostPort
 from relay.mail.codec import time_text
 from relay.observe.metrics import Readings
@@ -30,6 +31,7 @@ class Surroundings:
     configuration: Configuration
     store: Store
     operations: Operations
+    reports: TlsReports
     keyring: Keyring | None
     listening: Callable[[], Mapping[str, HostPort]]
     sessions: Callable[[], Mapping[str, int]]
@@ -91,6 +93,18 @@ class Operator:
         )
         return await _asked(self._around.operations.trace(wanted))
 
+    async def reports(self, query: asked.ReportsQuery) -> Json:
+        return await _asked(self._around.reports.reports(query.domain, query.day, query.limit))
+
+    async def report(self, query: asked.ReportsQuery) -> Json | None:
+        return await _asked(self._around.reports.report(query.domain, query.day))
+
+    async def send_reports(self, query: asked.ReportsQuery) -> Json:
+        return await _asked(self._around.reports.send_reports(query.domain, query.day))
+
+    async def received_reports(self, since: datetime | None, limit: int) -> Json:
+        return await _asked(self._around.reports.received_reports(since, limit))
+
     async def reload(self, *, dry_run: bool) -> asked.Reload:
         return await self._around.configuration.reload(dry_run=dry_run)
 
@@ -107,6 +121,7 @@ class Operator:
             connections=around.sessions(),
             certificates=self._certificates(),
             log_lines_dropped=around.lines_dropped(),
+            tls_sessions_uncounted=around.reports.uncounted,
         )
 
     async def troubles(self) -> Sequence[str]:

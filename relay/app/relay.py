@@ -21,6 +21,7 @@ from relay.app.certificates import CertificateWatch
 from relay.app.configuration import Configuration, NotAppliedError
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
+from relay.app.reports import Neighbours, TlsReports
 from relay.config.load import Loaded, load_with_places
 from relay.config.models import Config, ListenerKind
 from relay.config.values import HostPort
@@ -43,7 +44,7 @@ from relay.policy.route import Lane, lane_of
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
 from relay.queue.reports import Ended, Report
-from relay.queue.scheduler import Scheduler
+from relay.queue.scheduler import Deliver, Scheduler
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreLocked, StoreUnusable
 from relay.report.reporter import Reporter
@@ -174,7 +175,10 @@ class Relay:
             settings=self._delivery,
         )
         stack.push_async_callback(outbound.close)
-        scheduler = self._scheduler = self._make_scheduler(store, outbound)
+        reports = TlsReports(
+            Neighbours(store, resolver, lambda: intake, lambda: operations), book=book, clock=utc_now, emit=self._emit
+        )
+        scheduler = self._scheduler = self._make_scheduler(store, reports.over(outbound.deliver))
         intake = Intake(store, emit=self._emit, clock=utc_now, accepted=scheduler.submit)
         self._listeners = Listeners(Services(book, intake, trust, keyring, self._emit, utc_now))
         operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now)
@@ -183,6 +187,7 @@ class Relay:
                 configuration=configuration,
                 store=store,
                 operations=operations,
+                reports=reports,
                 keyring=keyring,
                 listening=lambda: self.listening,
                 sessions=lambda: self._listeners.by_listener,
@@ -190,6 +195,8 @@ class Relay:
                 clock=utc_now,
             )
         )
+        await reports.start()
+        stack.push_async_callback(reports.close)
         await scheduler.start()
         stack.push_async_callback(scheduler.stop, self._times.grace)
         await self._open_doors(stack, config)
@@ -210,16 +217,14 @@ class Relay:
         stack.push_async_callback(store.close)
         return store
 
-    def _make_scheduler(self, store: SqliteStore, outbound: Outbound) -> Scheduler:
+    def _make_scheduler(self, store: SqliteStore, deliver: Deliver) -> Scheduler:
         reporter = Reporter(self._configuration.book, clock=utc_now, new_word=lambda: secrets.token_hex(10))
 
         async def compose(message: Message, body: MessageBytes, ended: Sequence[Ended]) -> Sequence[Report]:
             made = await reporter(message, body, ended)
             return [Report(each.kind, each.recipient, each.envelope, each.content, each.message_id) for each in made]
 
-        return Scheduler(
-            store, deliver=outbound.deliver, compose=compose, lane_of=self._lane_of, emit=self._emit, clock=utc_now
-        )
+        return Scheduler(store, deliver=deliver, compose=compose, lane_of=self._lane_of, emit=self._emit, clock=utc_now)
 
     async def _open_doors(self, stack: AsyncExitStack, config: Config) -> None:
         """Everything that others connect to; mail's own last, when all behind it is ready."""

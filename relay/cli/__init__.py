@@ -31,6 +31,9 @@ COMMANDS = (
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
     Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
     Command("trace", "relay.cli.trace", "Show the life of messages, with the TLS evidence of every attempt."),
+    Command(
+        "reports", "relay.cli.reports", "TLS reports: what is counted, what was sent, what others report about us."
+    ),
     Command("reload", "relay.cli.reload", "Put the configuration on disk in force, and say what becomes weaker."),
     Command("health", "relay.cli.health", "Does the relay take mail? For a container's health check."),
     Command("password", "relay.cli.password", "Set a submission user's password."),

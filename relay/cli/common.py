@@ -4,6 +4,7 @@ Data goes to standard output, everything else to standard error, so that `--json
 """
 
 import json
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -41,6 +42,21 @@ def stop(message: str, code: ExitCode = ExitCode.NO) -> NoReturn:
     """Say why on standard error and end with `code`."""
     typer.echo(message, err=True)
     raise typer.Exit(code)
+
+
+def since_text(text: str, now: datetime) -> str:
+    """`--since`: a time, or how long ago, as RFC 3339."""
+    from relay.config.values import parse_duration
+
+    try:
+        return (now - parse_duration(text)).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        stop(f"--since {text!r}: write how long ago (2h, 3d) or a time (2026-11-25T08:00:00Z)", ExitCode.USAGE)
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()
 
 
 def read_config(path: Path) -> "Config":

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from relay.cli.client import Relay, SocketOption, show
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
+from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text, stop
 
 _LIMIT = 20
 
@@ -32,7 +32,7 @@ def command(
     given = {"id": message_id.upper(), "to": to, "from": sender, "message_id": header}
     query: dict[str, Any] = {key: value for key, value in given.items() if value}
     if since:
-        query["since"] = _since(since, datetime.now(UTC))
+        query["since"] = since_text(since, datetime.now(UTC))
     if not query:
         stop("say which messages: ID, --to, --from, --since or --message-id", ExitCode.USAGE)
     with Relay.of(config, socket) as relay:
@@ -45,21 +45,6 @@ def command(
         typer.echo(f"The newest {limit} are shown; there may be more: --limit N.", err=True)
     if not traces:
         raise typer.Exit(ExitCode.NO)
-
-
-def _since(text: str, now: datetime) -> str:
-    """A time, or how long ago, as RFC 3339."""
-    from relay.config.values import parse_duration
-
-    try:
-        return (now - parse_duration(text)).isoformat()
-    except (ValueError, OverflowError):
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        stop(f"--since {text!r}: write how long ago (2h, 3d) or a time (2026-11-25T08:00:00Z)", ExitCode.USAGE)
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()
 
 
 def _print(traces: list[dict[str, Any]]) -> None:

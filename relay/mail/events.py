@@ -261,7 +261,8 @@ class DaneUsable(Event):
 class AdminActed(Event):
     """Somebody changed something through the admin socket. `uid` is the user at its other end (SO_PEERCRED), -1 if not known.
 
-    `action` is "retry", "hold", "release", "bounce", "delete" or "reload"; `selection` says what of, in words; `count` how many it touched.
+    `action` is "retry", "hold", "release", "bounce", "delete", "send-reports" or "reload"; `selection` says what of, in words; `count`
+    how many it touched.
     """
 
     uid: int

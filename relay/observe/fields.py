@@ -15,6 +15,7 @@ from relay.mail.envelope import Message
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.mail.published import StsMode
 from relay.mail.tls import TlsEvidence
+from relay.mail.tlsreport import PostState
 
 Fields = dict[str, Any]
 Record = tuple[str, str, Fields]  # level, name, fields
@@ -189,6 +190,40 @@ def _sts_failed(event: e.StsFetchFailed) -> Record:
     return WARNING if alarming else INFO, "sts-fetch-failed", fields
 
 
+def _session(event: e.TlsSessionTried) -> Record:
+    results = [
+        f"{each.policy.kind.value} {each.failing.result.value if each.failing else 'success'}" for each in event.judged
+    ]
+    fields = _some(domain=event.domain, hop=event.hop, address=event.address, results=results)
+    return DEBUG, "tls-session-tried", fields
+
+
+def _report_sent(event: e.TlsReportSent) -> Record:
+    fields = _some(
+        domain=event.domain,
+        day=event.day.isoformat(),
+        to=event.to[:_LONG],
+        state=event.state.value,
+        tries=event.tries,
+        text=event.text[:_LONG],
+    )
+    return WARNING if event.state is PostState.FAILED else INFO, "tls-report-sent", fields
+
+
+def _report_received(event: e.TlsReportReceived) -> Record:
+    report = event.report
+    fields = _some(
+        message=event.message,
+        organization=report.organization,
+        report_id=report.report_id,
+        signer=report.signer,
+        domains=list(dict.fromkeys(each.domain for each in report.policies))[:_MANY],
+        successes=report.successes,
+        failures=report.failures,
+    )
+    return WARNING if report.failures else INFO, "tls-report-received", fields
+
+
 def _plain(level: str, name: str, *fields: str) -> Callable[[Any], Record]:
     """For events whose fields go out as they are. Tuples become lists."""
 
@@ -227,6 +262,10 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.StsPolicyFetched: _plain(INFO, "sts-policy-fetched", "domain", "mode", "id", "max_age"),
     e.StsPolicyChanged: _sts_changed,
     e.StsFetchFailed: _sts_failed,
+    e.TlsSessionTried: _session,
+    e.TlsReportSent: _report_sent,
+    e.TlsReportReceived: _report_received,
+    e.TlsReportIgnored: _plain(WARNING, "tls-report-ignored", "message", "sender", "reason"),
     e.ConfigurationWaiting: _plain(WARNING, "configuration-waiting", "file", "reasons"),
     e.ConfigurationSettled: _plain(INFO, "configuration-settled", "file"),
     e.CertificatesLoaded: _plain(INFO, "certificates-loaded", "names"),

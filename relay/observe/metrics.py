@@ -16,6 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from relay import __version__
 from relay.mail import events as e
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.mail.tls import TlsFailure
 
 _DISTINCT = 1000
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 14400, 86400)
@@ -24,6 +25,7 @@ M = TypeVar("M", bound=MetricWrapperBase)
 _COMMANDS = frozenset(
     ("HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP", "STARTTLS", "AUTH")
 )
+_RESULTS = frozenset(TlsFailure)
 _STATES: Mapping[type[Outcome], str] = {Delivered: "delivered", Deferred: "deferred", Bounced: "bounced"}
 
 
@@ -42,6 +44,7 @@ class Readings:
     connections: Mapping[str, int] = field(default_factory=dict)
     certificates: Mapping[str, float] = field(default_factory=dict)
     log_lines_dropped: int = 0
+    tls_sessions_uncounted: int = 0
 
 
 class _Family(Generic[M]):
@@ -90,6 +93,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._define_inbound()
         self._define_outbound()
+        self._define_tlsrpt()
         self._define_state()
         self._define_gauges()
         self._waiting: set[str] = set()
@@ -108,6 +112,10 @@ class Metrics:
             e.StsPolicyFetched: lambda event: self._sts_fetches(event.mode.value).inc(),
             e.StsPolicyChanged: lambda event: self._sts_changes(event.before.value, event.mode.value).inc(),
             e.StsFetchFailed: self._sts_failed,
+            e.TlsSessionTried: self._tls_session,
+            e.TlsReportSent: lambda event: self._tlsrpt_sent(event.to.partition(":")[0], event.state.value).inc(),
+            e.TlsReportReceived: self._tls_report,
+            e.TlsReportIgnored: lambda event: self._tlsrpt_received("ignored").inc(),
             e.ConfigurationTaken: self._configuration_taken,
             e.ConfigurationWaiting: lambda event: self._waits(event.file, True),
             e.ConfigurationSettled: lambda event: self._waits(event.file, False),
@@ -140,6 +148,7 @@ class Metrics:
         self._store_bytes().set(readings.store_bytes)
         self._free_bytes().set(readings.free_bytes)
         self._lines_dropped().set(readings.log_lines_dropped)
+        self._tls_uncounted().set(readings.tls_sessions_uncounted)
         return generate_latest(_Plain(self.registry))
 
     def _counter(self, name: str, text: str, *labels: str) -> _Family[Counter]:
@@ -191,6 +200,23 @@ class Metrics:
         self._attempt_seconds = self._histogram("attempt_seconds", "How long attempts took", _ATTEMPT, "connector")
         self._latency = self._histogram(
             "delivery_seconds", "From taking a message to delivering it", _LATENCY, "connector"
+        )
+
+    def _define_tlsrpt(self) -> None:
+        counter = self._counter
+        self._tls_sessions = counter(
+            "tlsrpt_sessions_total",
+            "New connections to other domains, by what they publish about TLS",
+            "policy",
+            "result",
+        )
+        self._tlsrpt_sent = counter("tlsrpt_reports_total", "TLS reports sent or given up", "transport", "state")
+        self._tlsrpt_received = counter("tlsrpt_received_total", "Mails to our TLS report mailboxes", "result")
+        self._tls_reported = counter(
+            "tlsrpt_received_sessions_total", "Sessions to us, as others report them", "policy", "result"
+        )
+        self._tls_uncounted = self._gauge(
+            "tlsrpt_sessions_uncounted", "Sessions that no report tells of, for lack of room"
         )
 
     def _define_state(self) -> None:
@@ -257,6 +283,20 @@ class Metrics:
         self._deliveries(connector, *tls).inc()
         waited = attempt.at - event.message.accepted.at + timedelta(seconds=attempt.seconds)
         self._latency(connector).observe(max(waited.total_seconds(), 0.0))
+
+    def _tls_session(self, event: e.TlsSessionTried) -> None:
+        for each in event.judged:
+            self._tls_sessions(each.policy.kind.value, each.failing.result.value if each.failing else "success").inc()
+
+    def _tls_report(self, event: e.TlsReportReceived) -> None:
+        """The result types are a stranger's words: those that we do not know are one."""
+        self._tlsrpt_received("taken").inc()
+        for policy in event.report.policies:
+            self._tls_reported(policy.kind.value, "success").inc(policy.successes)
+            for each in policy.failing:
+                self._tls_reported(policy.kind.value, each.result if each.result in _RESULTS else "other").inc(
+                    each.sessions
+                )
 
     def _configuration_taken(self, event: e.ConfigurationTaken) -> None:
         self._configurations().inc()

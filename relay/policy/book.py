@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from relay.config.models import Config, InboundConnector, OutboundConnector, TlsException
+from relay.mail.address import Address
 from relay.policy.match import PatternIndex
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -13,7 +14,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 @dataclass(frozen=True, slots=True)
 class RuleBook:
     """`senders` files inbound connectors under the sender domains they name, `peers` are those that name none (they go with the
-    client); `header_from` those that also select by the From: header."""
+    client); `header_from` those that also select by the From: header. `report_mailboxes`: local parts in lower case, and domains."""
 
     config: Config
     outbound: PatternIndex[OutboundConnector]
@@ -22,6 +23,7 @@ class RuleBook:
     peers: tuple[InboundConnector, ...]
     accepted: PatternIndex[str]
     exceptions: dict[str, TlsException]
+    report_mailboxes: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, config: Config) -> "RuleBook":
@@ -34,12 +36,20 @@ class RuleBook:
             peers=tuple(each for each in inbound if not each.match.sender_domains),
             accepted=PatternIndex.of((domain, domain) for domain in config.accept.domains),
             exceptions={each.recipient_domain: each for each in config.exceptions},
+            report_mailboxes=frozenset(
+                (each.local.lower(), each.domain) for each in (config.tlsrpt and config.tlsrpt.mailbox) or ()
+            ),
         )
 
     def outbound_for(self, domain: str) -> OutboundConnector:
         """The connector that governs a recipient domain; the default where none names it."""
         found = self.outbound.find(domain).values
         return found[0] if found else self.config.default
+
+    def is_report_mailbox(self, address: Address) -> bool:
+        """One of `tlsrpt.mailbox`: its mail is taken in here, whoever else has such an address."""
+        mailboxes = self.report_mailboxes
+        return bool(mailboxes) and (address.local.lower(), address.domain) in mailboxes
 
     @property
     def asks_for_certificates(self) -> bool:

@@ -25,6 +25,8 @@ def judge_recipient(book: RuleBook, address: Address, *, may_relay: bool) -> Acc
     """`may_relay`: an admitted client with a grant, a trusted network, or an authenticated submitter."""
     if not address.domain:
         return Accepting(book.config.postmaster) if address.is_postmaster else UNKNOWN
+    if book.is_report_mailbox(address):
+        return Accepting(address)  # RFC 8460 section 5.3: reports come from anybody
     accepted = book.accepted.find(address.domain).values
     if not accepted:
         return Accepting(address) if may_relay else DENIED

@@ -66,7 +66,7 @@ class Signature:
 
     @property
     def key_name(self) -> str:
-        return f"{self.selector}._domainkey.{self.domain}"
+        return f"{self.selector.lower()}._domainkey.{self.domain}"
 
 
 def parse(message: bytes) -> Parsed | None:

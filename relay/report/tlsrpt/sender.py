@@ -77,10 +77,14 @@ class Ways:
 _Key = tuple[date, str]
 
 
+def _key(posting: Posting) -> _Key:
+    return posting.day, posting.domain
+
+
 def _by_key(postings: Iterable[Posting]) -> dict[_Key, list[Posting]]:
     found: dict[_Key, list[Posting]] = {}
     for each in postings:
-        found.setdefault((each.day, each.domain), []).append(each)
+        found.setdefault(_key(each), []).append(each)
     return found
 
 
@@ -98,23 +102,26 @@ class Sender:
         self._busy: set[_Key] = set()
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def tick(self) -> None:
-        """Everything that is due now. Raises what the store raises; the next tick goes on."""
+    async def tick(self, *, at_once: bool = False) -> None:
+        """Everything that is due now; `at_once`: everything that waits for its time, too. Raises what the store raises; the next
+        tick goes on."""
         if self._ways.setting() is None:
             return
         now = self._ways.clock()
+        horizon = now + GIVE_UP if at_once else now
         for back in range(_DAYS, 0, -1):
             day = now.date() - timedelta(days=back)
             unposted = await self._ways.ledger.unposted(day, end_of(day))
-            domains = [each for each in unposted if due_at(day, each) <= now]
+            domains = [each for each in unposted if due_at(day, each) <= horizon]
             for start in range(0, len(domains), _PAGE):
                 await self._all([self._begin(day, each, end_of(day)) for each in domains[start : start + _PAGE]])
-        seen: set[Posting] = set()
+        seen: set[tuple[_Key, str]] = set()
         while True:
-            postings = [each for each in await self._ways.ledger.due(now, _PAGE) if each not in seen]
+            due = await self._ways.ledger.due(horizon, _PAGE)
+            postings = [each for each in due if (_key(each), each.to) not in seen]
             if not postings:
                 return
-            seen.update(postings)
+            seen.update((_key(each), each.to) for each in postings)
             await self._look_after([each for each in postings if each.state is PostState.QUEUED])
             open_ones = _by_key(each for each in postings if each.state is not PostState.QUEUED)
             await self._all([self._try(key, each) for key, each in open_ones.items()])

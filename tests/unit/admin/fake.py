@@ -1,9 +1,10 @@
 """A relay that does nothing, for the API and for the commands that speak with it."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from relay.admin.operations import Action, Json, Reload, Selection, TraceQuery, Unavailable
+from relay.admin.operations import Action, Json, Reload, ReportsQuery, Selection, TraceQuery, Unavailable
 
 
 def recipient(address: str = "bob@contoso.com", state: str = "waiting", **more: Any) -> dict[str, Any]:
@@ -70,6 +71,10 @@ class FakeRelay:
         self.traces: list[dict[str, Any]] = []
         self.result: dict[str, Any] = {"changed": 1, "running": 0, "unknown": []}
         self.reloaded = Reload(taken=True, changed=True)
+        self.reports_answer: dict[str, Any] = {"sending": True, "reports": [], "uncounted": 0}
+        self.report_answer: dict[str, Any] | None = None
+        self.sent_answer: dict[str, Any] = {"states": {}, "reports": []}
+        self.received: list[dict[str, Any]] = []
         self.error: Exception | None = None
 
     def _ask(self, what: Any) -> None:
@@ -98,6 +103,22 @@ class FakeRelay:
     async def trace(self, query: TraceQuery) -> Sequence[Json]:
         self._ask(query)
         return self.traces[: query.limit]
+
+    async def reports(self, query: ReportsQuery) -> Json:
+        self._ask(query)
+        return self.reports_answer
+
+    async def report(self, query: ReportsQuery) -> Json | None:
+        self._ask(query)
+        return self.report_answer
+
+    async def send_reports(self, query: ReportsQuery) -> Json:
+        self._ask(query)
+        return self.sent_answer
+
+    async def received_reports(self, since: datetime | None, limit: int) -> Json:
+        self._ask((since, limit))
+        return {"received": self.received}
 
     async def reload(self, *, dry_run: bool) -> Reload:
         self._ask(dry_run)

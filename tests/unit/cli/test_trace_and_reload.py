@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from relay.admin.operations import Reload, TraceQuery
-from relay.cli.trace import _since
+from relay.cli.common import since_text
 from tests.unit.admin.fake import FakeRelay, trace
 from tests.unit.cli.conftest import Shell
 
@@ -47,7 +47,7 @@ def test_since(shell: Shell, relay: FakeRelay) -> None:
     ],
 )
 def test_how_since_is_written(text: str, moment: datetime) -> None:
-    assert datetime.fromisoformat(_since(text, NOW)) == moment
+    assert datetime.fromisoformat(since_text(text, NOW)) == moment
 
 
 def test_nothing_found_and_nothing_asked(shell: Shell, relay: FakeRelay) -> None:

@@ -1,0 +1,121 @@
+"""TLS reports between two relays: A counts its sessions to b.test, mails the report, and B, which asked for it, shows it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from relay.admin.operations import ReportsQuery
+from relay.app import Relay
+from relay.app.relay import Times
+from relay.mail.events import TlsReportReceived, TlsSessionTried
+from relay.outbound.deliver import OutboundSettings
+from relay.testing.pair import submit, write_config
+from relay.testing.pki import Pki
+from relay.testing.sink import Sink
+from tests.dkim import dkim_key
+from tests.e2e.heard import Heard
+from tests.fakes import FakeResolver
+
+RUA = "tlsrpt@b.test"
+
+
+@dataclass
+class Two:
+    a: Relay
+    b: Relay
+    sink: Sink
+    resolver: FakeResolver
+    heard: Heard
+
+    async def send(self, recipient: str = "bob@b.test") -> None:
+        await submit(self.a.address(), "alice@a.test", [recipient], b"Subject: hello\r\n\r\nhello\r\n")
+
+
+def config(hostname: str, **more: Any) -> dict[str, Any]:
+    return {
+        "hostname": hostname,
+        "postmaster": f"postmaster@{hostname}",
+        "listeners": [{"address": "127.0.0.1:0"}],
+        "certificates": "certs",
+        "queue": "sqlite:queue.db",
+        "limits": {"free_space": "1MiB"},
+        **more,
+    }
+
+
+@asynccontextmanager
+async def two(
+    folder: Path, *, tlsrpt: dict[str, Any] | None = None, mailbox: dict[str, Any] | None = None
+) -> AsyncIterator[Two]:
+    """A delivers by MX to B's port; B hands what is for b.test to a sink, and takes reports in. DNS is a fake's."""
+    pki, heard, times = Pki(folder / "pki"), Heard(), Times(watch=5, grace=5)
+    resolver = FakeResolver(
+        mx_records={"b.test": [(10, "mx.b.test")]},
+        hosts={"mx.b.test": ["127.0.0.1"]},
+        texts={
+            "_smtp._tls.b.test": [f"v=TLSRPTv1; rua=mailto:{RUA}"],
+            "r._domainkey.a.test": [dkim_key().record()],
+        },
+    )
+    async with Sink() as sink:
+        pki.issue(folder / "b" / "certs", "mx.b.test")
+        inner = {
+            "name": "inner",
+            "direction": "outbound",
+            "match": {"recipient_domains": ["b.test"]},
+            "route": {"smart_hosts": [str(sink.address)]},
+        }
+        b = config(
+            "b.test",
+            accept={"domains": ["b.test"]},
+            connectors=[inner],
+            tlsrpt=mailbox or {"mailbox": [RUA], "send": "off"},
+        )
+        async with Relay(
+            write_config(folder / "b", b, {}), observers=[heard], resolver=resolver, times=times
+        ) as relay_b:
+            pki.issue(folder / "a" / "certs", "a.test")
+            (folder / "a" / "dkim.pem").write_text(dkim_key().pem)
+            a = config(
+                "a.test",
+                accept={"networks": ["127.0.0.0/8"]},
+                defaults={"outbound": {"route": {"private": "allow"}, "retry": {"initial": "200ms", "maximum": "1s"}}},
+                tlsrpt=tlsrpt or {"dkim": {"domain": "a.test", "selector": "r", "key": "file:dkim.pem"}},
+            )
+            file = write_config(folder / "a", a, {})
+            settings = OutboundSettings(port=relay_b.address().port)
+            async with Relay(file, observers=[heard], resolver=resolver, times=times, delivery=settings) as relay_a:
+                yield Two(relay_a, relay_b, sink, resolver, heard)
+
+
+async def test_a_report_goes_from_one_relay_to_the_other(tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    async with two(tmp_path) as both:
+        await both.send()
+        await both.sink.wait()
+        (session, *_) = await both.heard.wait(TlsSessionTried)
+        assert (session.domain, session.hop.partition(":")[0]) == ("b.test", "mx.b.test")
+        sent = await both.a.operator.send_reports(ReportsQuery("b.test", today))
+        assert sent["states"] == {"queued": 1}
+        (received,) = await both.heard.wait(TlsReportReceived)
+        shown = await both.b.operator.received_reports(None, 10)
+        assert len(both.sink.messages) == 1  # the report went no further than the mailbox
+        # The mail with the report was a session of its own, and is not counted (RFC 8460 section 3).
+        assert len(both.heard.of(TlsSessionTried)) == 1
+        report = await both.a.operator.report(ReportsQuery("b.test"))
+    assert received.report.signer == "a.test"
+    assert report is not None
+    assert report["policies"] == [
+        {
+            "policy": {"policy-type": "no-policy-found", "policy-domain": "b.test"},
+            "summary": {"total-successful-session-count": 1, "total-failure-session-count": 0},
+        }
+    ]
+    (about,) = shown["received"]
+    assert (about["organization"], about["contact"]) == ("a.test", "postmaster@a.test")
+    assert (about["submitter"], about["signed_by"]) == ("a.test", "a.test")
+    assert (about["successes"], about["failures"]) == (1, 0)
+    assert about["policies"][0]["domain"] == "b.test"
