@@ -22,8 +22,9 @@ $(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# dkimpy comes as a source archive only: it is built with the locked setuptools that is there by now.
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
-	$(PIP) --no-deps --require-hashes -r requirements-dev.txt
+	$(PIP) --no-deps --no-build-isolation --require-hashes -r requirements-dev.txt
 	@touch $@
 
 run: $(VENV)/.runtime

@@ -90,7 +90,10 @@ class Counter:
     def _fitting(self, line: Line) -> Line | None:
         """The line, or the sum that it goes into, remembered; None where there is no room for either."""
         whole = replace(line, policy=_bounded(line.policy))
-        candidates = [(whole, 3 / 4), (_summed(whole), 1.0), (_summed(replace(whole, policy=_bare(whole.policy))), 1.0)]
+        summed = _summed(whole)
+        candidates = [(whole, 3 / 4), (replace(summed, policy=_bare(whole.policy)), 1.0)]
+        if summed != whole:
+            candidates.insert(1, (summed, 7 / 8))
         for candidate, share in candidates:
             if candidate in self._lines:
                 return candidate

@@ -171,10 +171,12 @@ def _public_key(record: str, signature: Signature) -> RSAPublicKey | Ed25519Publ
         return "the key was revoked"
     try:
         data = _unbase64(tags["p"])
-        key = Ed25519PublicKey.from_public_bytes(data) if kind == "ed25519" else load_der_public_key(data)
+        if kind == "ed25519":
+            return Ed25519PublicKey.from_public_bytes(data)
+        key = load_der_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
         return "the key cannot be read"
-    if isinstance(key, Ed25519PublicKey) or (isinstance(key, RSAPublicKey) and key.key_size >= _SHORTEST_KEY):
+    if isinstance(key, RSAPublicKey) and key.key_size >= _SHORTEST_KEY:
         return key
     return f"the key is no RSA key of at least {_SHORTEST_KEY} bits"
 

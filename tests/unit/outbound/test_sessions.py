@@ -1,5 +1,7 @@
 """What an attempt says of its session for TLS reports: one for each new connection, as far as TLS came, and none for a kept one."""
 
+from typing import Any
+
 import pytest
 
 from relay.mail.attempt import Session, SessionEnd
@@ -13,7 +15,7 @@ from tests.hostile import Behaviour, Handshake, HostileServer, Pki, Step, Then
 from tests.unit.outbound.builders import Body, message, results, utc, world
 
 
-async def sessions(behaviour: Behaviour, **keys: str) -> list[Session | None]:
+async def sessions(behaviour: Behaviour, **keys: Any) -> list[Session | None]:
     async with HostileServer(behaviour) as server, world(server.port, **keys) as made:
         return [each.session for each in await made.deliver()]
 
