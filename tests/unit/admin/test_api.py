@@ -10,7 +10,7 @@ import httpx
 import pytest
 import uvloop
 
-from relay.admin.operations import Action, Reload, Selection
+from relay.admin.operations import Action, Reload, ReportsQuery, Selection
 from relay.admin.unix import SocketUnusableError, admin_socket, bind_unix, peer_uid
 from relay.mail.events import AdminActed, Event
 from tests.unit.admin.fake import GONE, FakeRelay, message, trace
@@ -53,6 +53,28 @@ async def test_the_queue_in_pages(client: httpx.AsyncClient, relay: FakeRelay) -
         found += page["messages"]
         after = page["next"]
     assert found == relay.queue
+
+
+async def test_tls_reports(client: httpx.AsyncClient, relay: FakeRelay, events: list[Event]) -> None:
+    assert (await client.get("/reports?domain=contoso.com")).json() == relay.reports_answer
+    assert (await client.get("/reports/show?domain=contoso.com&day=2026-11-25")).status_code == 404
+    relay.report_answer = {"report-id": "1"}
+    assert (await client.get("/reports/show?domain=contoso.com")).json() == {"report-id": "1"}
+    assert (await client.get("/reports/received?limit=5")).json() == {"received": []}
+    relay.sent_answer = {"states": {"sent": 2, "failed": 1}, "reports": []}
+    assert (await client.post("/reports/send", json={"domain": "contoso.com"})).json() == relay.sent_answer
+    await client.post("/reports/send", json={})
+    await client.post("/reports/send", json={"domain": "contoso.com", "day": "2026-11-25"})
+    assert relay.asked[0] == ReportsQuery("contoso.com")
+    assert relay.asked[3] == (None, 5)
+    acted = [each for each in events if isinstance(each, AdminActed)]
+    assert [(each.action, each.selection, each.count) for each in acted] == [
+        ("send-reports", "contoso.com", 3),
+        ("send-reports", "all", 3),
+        ("send-reports", "contoso.com 2026-11-25", 3),
+    ]
+    assert (await client.get("/reports/send")).status_code == 405
+    assert (await client.get("/reports/show")).status_code == 400
 
 
 async def test_filters_reach_the_queue(client: httpx.AsyncClient, relay: FakeRelay) -> None:

@@ -1,14 +1,18 @@
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
-from relay.admin.operations import Selection, TraceQuery
+from relay.admin.operations import ReportsQuery, Selection, TraceQuery
 from relay.admin.questions import (
     BadQuestionError,
     action_question,
     page_question,
+    received_question,
     reload_question,
+    report_question,
+    reports_question,
+    send_question,
     trace_question,
 )
 
@@ -135,3 +139,48 @@ def test_reload() -> None:
     for body in bodies:
         with pytest.raises(BadQuestionError):
             reload_question(body)
+
+
+DAY = date(2026, 11, 25)
+
+
+def test_reports() -> None:
+    assert reports_question({}) == ReportsQuery()
+    query = {"domain": "Contoso.com.", "day": "2026-11-25", "limit": "7"}
+    assert reports_question(query) == ReportsQuery("contoso.com", DAY, 7)
+    assert report_question({"domain": "contoso.com"}) == ReportsQuery("contoso.com")
+    assert received_question({}) == (None, 100)
+    assert received_question({"since": "2026-11-25", "limit": "3"}) == (datetime(2026, 11, 25, tzinfo=UTC), 3)
+
+
+def test_sending_reports() -> None:
+    assert send_question({}, DAY) == ReportsQuery()
+    assert send_question({"day": "2026-11-24"}, DAY) == ReportsQuery("", date(2026, 11, 24))
+    assert send_question({"domain": "contoso.com", "day": "2026-11-25"}, DAY) == ReportsQuery("contoso.com", DAY)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([], "the body is a JSON object"),
+        ({"days": 1}, "days: there is no such parameter here, only day, domain"),
+        ({"day": 5}, "day: a string"),
+        ({"day": "today"}, "day: a day as in 2026-11-25"),
+        ({"day": "2026-11-25"}, "day: it is not over; the report of one domain, named, can be sent"),
+        ({"day": "2026-11-26", "domain": "contoso.com"}, "day: it is not over"),
+        ({"domain": "a b"}, "domain: 'a b' is not a domain name"),
+    ],
+)
+def test_what_cannot_be_sent(body: Any, said: str) -> None:
+    with pytest.raises(BadQuestionError) as error:
+        send_question(body, DAY)
+    assert str(error.value).startswith(said)
+
+
+def test_reports_that_cannot_be() -> None:
+    with pytest.raises(BadQuestionError, match="say which report: domain"):
+        report_question({"day": "2026-11-25"})
+    with pytest.raises(BadQuestionError, match="limit: there is no such parameter"):
+        report_question({"domain": "contoso.com", "limit": "1"})
+    with pytest.raises(BadQuestionError, match="since: "):
+        received_question({"since": "yesterday"})

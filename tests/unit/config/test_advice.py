@@ -16,6 +16,7 @@ from tests.unit.config.builders import loaded
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ROOT = Path(__file__).parents[3]
 CA = f"ca: {ROOT}/tests/golden/config/files/ca.pem"
+KEYS = ROOT / "tests/golden/config/files"
 PIN = "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 PINS = f'"{PIN}", "sha256:{"A" * 43}="'
 
@@ -70,6 +71,11 @@ WARNED = (
     (out("tls: domain, route: {smart_hosts: [a.example], auth: {user: a, password: hunter2}}"),
      "connectors[0] \"out\" . route.auth.password: the secret stands in the file"),
     ("defaults: {outbound: {tls: encryption}}\n", "defaults.outbound.tls: any certificate passes"),
+    # TLS reports
+    ("tlsrpt: {organization: Example}\n", "tlsrpt: reports that go by mail are not signed, so most receivers ignore them"),
+    (f"tlsrpt: {{dkim: {{domain: example.com, selector: a, key: \"file:{KEYS}/dkim-other.pem\"}}}}\n",
+     "tlsrpt.dkim.key: the key has 1024 bits: make one of 2048"),
+    ("tlsrpt: {send: off, mailbox: [a@example.com], unsigned: accept}\n", "tlsrpt.unsigned: anyone can write reports in anyone's name"),
     # exceptions
     (out("tls: domain, names: [a.example]") + exception("2026-11-21"), "exceptions[0].until: this ended on 2026-11-21"),
     (out("tls: domain, names: [a.example]") + exception("2026-11-22"), "exceptions[0].until: this ends in less than a day"),
@@ -108,6 +114,8 @@ SILENT = (
     out("tls: domain, names: [a.example]") + exception("2027-11-23", "encryption"),
     out(f"tls: encryption, pins: [{PINS}]") + exception("2027-03-31", "encryption"),
     exception("2027-03-31"),
+    "tlsrpt: {send: off, mailbox: [a@example.com]}\n",
+    "tlsrpt: {send: off, unsigned: accept}\n",
 )  # fmt: skip
 
 

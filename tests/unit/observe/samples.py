@@ -8,9 +8,10 @@ from relay.mail.attempt import Attempt
 from relay.mail.envelope import Accepted, Envelope, Message, Recipient
 from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.plan import Encryption, Level, Plaintext, TlsPlan
-from relay.mail.published import StsMode
+from relay.mail.published import PolicyKind, StsMode
 from relay.mail.reply import Reply
 from relay.mail.tls import Certificate, TlsEvidence, TlsFailure
+from relay.mail.tlsreport import Failing, Judged, Policy, PostState, Received, ReceivedFailing, ReceivedPolicy
 
 NOW = datetime(2026, 11, 22, 3, 4, 5, 678000, UTC)
 
@@ -49,6 +50,15 @@ DELIVERED = Delivered(250, "2.0.0", "queued as 12345")
 MISMATCH = Deferred(451, "4.7.5", "the certificate is for other.example", TlsFailure.CERTIFICATE_HOST_MISMATCH)
 GONE = Bounced(550, "5.1.1", "no such user")
 
+STS = Policy(PolicyKind.STS, "contoso.com")
+GOOD = Judged(STS)
+EXPIRED = Judged(STS, Failing(TlsFailure.CERTIFICATE_EXPIRED))
+FAILING = (ReceivedFailing("certificate-expired", 2), ReceivedFailing("a-word-of-next-year", 3))
+REPORT = Received(
+    *(NOW, "Contoso", "tls@contoso.com", "1@contoso.com", NOW, NOW, "contoso.com", "contoso.com"),
+    (ReceivedPolicy(PolicyKind.STS, "us.example", (), (), 40, 5, FAILING),),
+)
+
 ALL: tuple[e.Event, ...] = (
     e.ListenerReady("mx 0.0.0.0:25", "0.0.0.0:25"),
     e.SessionOpened("mx 0.0.0.0:25", "192.0.2.1"),
@@ -65,6 +75,12 @@ ALL: tuple[e.Event, ...] = (
     e.StsPolicyFetched("contoso.com", StsMode.ENFORCE, "20261122", 604800),
     e.StsPolicyChanged("contoso.com", StsMode.ENFORCE, StsMode.NONE, ("mx.contoso.com",)),
     e.StsFetchFailed("contoso.com", TlsFailure.STS_WEBPKI_INVALID, "the certificate has expired", "enforce"),
+    e.TlsSessionTried("contoso.com", "mx.contoso.com:25", "203.0.113.7", (GOOD, EXPIRED)),
+    e.TlsReportSent(
+        "contoso.com", NOW.date(), "https://contoso.com/r", PostState.FAILED, 12, "contoso.com answered 503"
+    ),
+    e.TlsReportReceived("01J", REPORT),
+    e.TlsReportIgnored("01J", "a@b.example", "it is not validly signed"),
     e.ConfigurationTaken("connectors.yaml", ("contoso-out: tls",)),
     e.ConfigurationWaiting("connectors.yaml", ("line 3: no such key",)),
     e.ConfigurationSettled("connectors.yaml"),

@@ -10,7 +10,7 @@ from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
 from relay.observe import metrics as module
 from relay.observe.metrics import Metrics, Readings
-from tests.unit.observe.samples import ALL, DELIVERED, GONE, MISMATCH, attempt, message
+from tests.unit.observe.samples import ALL, DELIVERED, GONE, MISMATCH, REPORT, attempt, message
 
 
 def values(metrics: Metrics, readings: Readings | None = None) -> dict[tuple[str, ...], float]:
@@ -103,6 +103,23 @@ def test_fetches_of_policies_by_what_came_of_them() -> None:
     assert found["ironpost_sts_fetches_total", "sts-webpki-invalid"] == 3
     assert found["ironpost_sts_changes_total", "enforce", "testing"] == 1
     assert found["ironpost_sts_refresh_failures_total", "enforce"] == 2
+
+
+def test_tls_reports_that_we_send_and_that_we_get() -> None:
+    metrics = Metrics()
+    for event in ALL:
+        metrics(event)
+    metrics(e.TlsReportReceived("01K", REPORT))
+    found = values(metrics, Readings(tls_sessions_uncounted=7))
+    assert found["ironpost_tlsrpt_sessions_total", "sts", "success"] == 1
+    assert found["ironpost_tlsrpt_sessions_total", "sts", "certificate-expired"] == 1
+    assert found["ironpost_tlsrpt_reports_total", "failed", "https"] == 1
+    assert found["ironpost_tlsrpt_received_total", "taken"] == 2
+    assert found["ironpost_tlsrpt_received_total", "ignored"] == 1
+    assert found["ironpost_tlsrpt_received_sessions_total", "sts", "success"] == 80
+    assert found["ironpost_tlsrpt_received_sessions_total", "sts", "certificate-expired"] == 4
+    assert found["ironpost_tlsrpt_received_sessions_total", "sts", "other"] == 6
+    assert found[("ironpost_tlsrpt_sessions_uncounted",)] == 7
 
 
 def test_states_of_configuration_and_store() -> None:
