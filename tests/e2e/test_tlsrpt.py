@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiosmtplib
+import pytest
+
 from relay.admin.operations import ReportsQuery
 from relay.app import Relay
 from relay.app.relay import Times
-from relay.mail.events import TlsReportReceived, TlsSessionTried
+from relay.mail.events import RecipientEnded, ReportQueued, TlsReportIgnored, TlsReportReceived, TlsSessionTried
 from relay.outbound.deliver import OutboundSettings
 from relay.testing.pair import submit, write_config
 from relay.testing.pki import Pki
@@ -119,3 +122,32 @@ async def test_a_report_goes_from_one_relay_to_the_other(tmp_path: Path) -> None
     assert (about["submitter"], about["signed_by"]) == ("a.test", "a.test")
     assert (about["successes"], about["failures"]) == (1, 0)
     assert about["policies"][0]["domain"] == "b.test"
+
+
+async def test_what_is_no_report_is_taken_and_never_answered(tmp_path: Path) -> None:
+    mailbox = {"mailbox": ["tls@reports.test"], "send": "off"}
+    async with two(tmp_path, mailbox=mailbox) as both:
+        # The mailbox needs no domain that we are the front door of; its neighbours get the usual answer.
+        await submit(both.b.address(), "eve@evil.test", ["TLS@reports.test"], b"Subject: hello\r\n\r\nno report\r\n")
+        with pytest.raises(aiosmtplib.SMTPRecipientsRefused, match="relaying denied"):
+            await submit(both.b.address(), "eve@evil.test", ["other@reports.test"], b"Subject: hello\r\n\r\n")
+        (ignored,) = await both.heard.wait(TlsReportIgnored)
+        (ended,) = await both.heard.wait(RecipientEnded)
+        queue = await both.b.operator.status()
+    assert (ignored.sender, ignored.reason) == ("eve@evil.test", "its From field names no sender")
+    assert (ended.recipient, ended.state) == ("TLS@reports.test", "delivered")
+    assert not both.heard.of(ReportQueued)
+    assert queue["queue"]["messages"] == 0
+
+
+async def test_a_report_to_nobody_is_given_up_in_silence(tmp_path: Path) -> None:
+    """A refuses nobody's mail and sends no DSN about its own: NOTIFY=NEVER, and the envelope sender hears nothing."""
+    today = datetime.now(UTC).date()
+    async with two(tmp_path) as both:
+        both.resolver.texts["_smtp._tls.b.test"] = ["v=TLSRPTv1; rua=mailto:nobody@nowhere.test"]
+        await both.send()
+        await both.sink.wait()
+        await both.a.operator.send_reports(ReportsQuery("b.test", today))
+        ended = await both.heard.wait(RecipientEnded, 3)
+    assert (ended[-1].recipient, ended[-1].state) == ("nobody@nowhere.test", "bounced")
+    assert not both.heard.of(ReportQueued)

@@ -55,3 +55,19 @@ def test_elsewhere_only_for_those_who_may_relay(rules: RuleBook, path: str) -> N
     address = parse_path(path)
     assert judge_recipient(rules, address, may_relay=False) == DENIED
     assert judge_recipient(rules, address, may_relay=True) == Accepting(address)
+
+
+def test_report_mailboxes_take_mail_from_anybody_whoever_else_is_at_their_domain() -> None:
+    values = {
+        "hostname": "relay.example.com",
+        "postmaster": "admin@example.com",
+        "listeners": [{"address": "127.0.0.1:0"}],
+        "tlsrpt": {"mailbox": ["TlsRpt@example.com", "odd%one@reports.example"]},
+    }
+    rules = RuleBook.of(Config.model_validate(values))
+    for path in ("<tlsrpt@example.com>", "<TLSRPT@EXAMPLE.com>", "<odd%one@reports.example>"):
+        address = parse_path(path)
+        assert rules.is_report_mailbox(address)
+        assert judge_recipient(rules, address, may_relay=False) == Accepting(address)
+    for path in ("<other@example.com>", "<tlsrpt@sub.example.com>"):
+        assert judge_recipient(rules, parse_path(path), may_relay=False) == DENIED
