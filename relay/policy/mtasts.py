@@ -7,6 +7,7 @@ Threat: whoever is on the path forges MX records, strips STARTTLS, shows another
 that would stop this is not seen. A policy once fetched holds until its max_age is over, whatever can be fetched meanwhile (section 5.1).
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from relay.config.connectors import OutboundConnector
@@ -52,7 +53,9 @@ def sts_says(use: Use, found: StsFound | StsUnknown, domain: str, host: str, now
         return Says(reason=text, withheld=Deferred(451, "4.3.0", text))
     fetched = in_force(found, now)
     if fetched is None:
-        return _missing(use, found, f"{domain} publishes no MTA-STS policy")
+        says = _missing(use, found, f"{domain} publishes no MTA-STS policy")
+        trouble = unfetched(use, found, now)
+        return says if trouble is None else replace(says, applied=_useless(domain, trouble))
     policy, reason = fetched.policy, _reason(domain, fetched, found.trouble, now)
     if policy.mode is StsMode.NONE:
         return _unenforced(use, Says(reason=reason), f"the MTA-STS policy of {domain} is mode none")
@@ -70,6 +73,10 @@ def unfetched(use: Use, found: StsFound | StsUnknown, now: datetime) -> StsTroub
     if use is Use.OFF or isinstance(found, StsUnknown) or in_force(found, now) is not None:
         return None
     return found.trouble if found.trouble is not None and found.trouble.announced else None
+
+
+def _useless(domain: str, trouble: StsTrouble) -> PolicyApplied:
+    return PolicyApplied(PolicyKind.STS, domain, enforced=False, failure=trouble.failure)
 
 
 def _says(policy: StsPolicy, domain: str, host: str, reason: str) -> Says:

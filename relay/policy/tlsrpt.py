@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from relay.config.connectors import OutboundConnector
 from relay.mail.attempt import Attempt, Session, SessionEnd
-from relay.mail.plan import Level, Pkix, Plaintext, PolicyApplied, TlsPlan
+from relay.mail.plan import Level, Pkix, Plaintext, PolicyApplied, Tlsa, TlsPlan
 from relay.mail.published import PolicyKind
 from relay.mail.tls import TlsEvidence, TlsFailure, Undecided, Untrusted
 from relay.mail.tlsreport import Failing, Judged, Policy
@@ -28,7 +28,16 @@ REPORTABLE = frozenset(TlsFailure) - {
     TlsFailure.REQUIRETLS_NOT_SUPPORTED,
     TlsFailure.HANDSHAKE_FAILED,
 }
-_OF_DANE = frozenset({TlsFailure.TLSA_INVALID, TlsFailure.DNSSEC_INVALID, TlsFailure.DANE_REQUIRED})
+_OF_DANE = frozenset({TlsFailure.TLSA_INVALID, TlsFailure.DNSSEC_INVALID})
+# What keeps mail back only where a connector requires a policy: `dane: require`, `mta_sts: require`.
+_OF_REQUIRE = frozenset(
+    {
+        TlsFailure.DANE_REQUIRED,
+        TlsFailure.STS_POLICY_FETCH_ERROR,
+        TlsFailure.STS_POLICY_INVALID,
+        TlsFailure.STS_WEBPKI_INVALID,
+    }
+)
 _LONGEST_REASON = 100
 _UNFIT = re.compile(r"[^\x20-\x7e]+")
 
@@ -77,9 +86,13 @@ def _session(attempt: Attempt, session: Session, published: Iterable[PolicyAppli
 
 def _against(domain: str, session: Session) -> Iterable[tuple[PolicyApplied, TlsFailure, str]]:
     """The policies that stood against a host nobody connected to."""
+    useless = [each for each in session.published if each.failure is not None]
+    for policy in useless:
+        if policy.failure is not None:
+            yield policy, policy.failure, ""
     failure = session.failure
-    if failure is None or failure is TlsFailure.DANE_REQUIRED:
-        return  # it is an admin's `require` that nothing published satisfies, or a look-up that failed without saying why
+    if useless or failure is None or failure in _OF_REQUIRE:
+        return  # an admin's `require` that nothing published satisfies is ours, as is a look-up that failed without a word for it
     kind = PolicyKind.TLSA if failure in _OF_DANE else PolicyKind.STS
     blamed = [each for each in session.published if each.kind is kind] or [PolicyApplied(kind, domain)]
     for policy in blamed:
@@ -100,14 +113,14 @@ def _named(policy: PolicyApplied) -> Policy:
 
 def _is_undecided(policy: PolicyApplied, evidence: TlsEvidence) -> bool:
     """Trust data of ours could not be read: no fault of theirs."""
-    trusts = (each.trust for each in policy.demands if isinstance(each, Pkix))
+    trusts = (each.trust for each in policy.demands if isinstance(each, Pkix | Tlsa))
     return any(isinstance(evidence.paths.get(trust), Undecided) for trust in trusts)
 
 
 def _reason(policy: PolicyApplied, evidence: TlsEvidence, failed: Failed) -> str:
     """Why, for strangers: the verdict's own words name the file that our trust is in."""
     for demand in policy.demands:
-        path = evidence.paths.get(demand.trust) if isinstance(demand, Pkix) else None
+        path = evidence.paths.get(demand.trust) if isinstance(demand, Pkix | Tlsa) else None
         if isinstance(path, Untrusted):
             return path.text
     return failed.text

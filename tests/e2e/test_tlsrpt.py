@@ -1,5 +1,6 @@
 """TLS reports between two relays: A counts its sessions to b.test, mails the report, and B, which asked for it, shows it."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,11 +10,20 @@ from typing import Any
 
 import aiosmtplib
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.admin.operations import ReportsQuery
 from relay.app import Relay
 from relay.app.relay import Times
-from relay.mail.events import RecipientEnded, ReportQueued, TlsReportIgnored, TlsReportReceived, TlsSessionTried
+from relay.mail.events import (
+    AttemptMade,
+    RecipientEnded,
+    ReportQueued,
+    TlsReportIgnored,
+    TlsReportReceived,
+    TlsSessionTried,
+)
 from relay.outbound.deliver import OutboundSettings
 from relay.testing.pair import submit, write_config
 from relay.testing.pki import Pki
@@ -151,3 +161,43 @@ async def test_a_report_to_nobody_is_given_up_in_silence(tmp_path: Path) -> None
         ended = await both.heard.wait(RecipientEnded, 3)
     assert (ended[-1].recipient, ended[-1].state) == ("nobody@nowhere.test", "bounced")
     assert not both.heard.of(ReportQueued)
+
+
+def spki(pem: Path) -> str:
+    """The association data of a TLSA record 3 1 1."""
+    key = x509.load_pem_x509_certificate(pem.read_bytes()).public_key()
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["the right key", "another key"])
+async def test_what_the_report_says_of_dane(right: bool, tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    async with two(tmp_path) as both:
+        data = spki(tmp_path / "b" / "certs" / "mx.b.test.pem") if right else "ab" * 32
+        both.resolver.dane = ""
+        both.resolver.secure = {"b.test", "mx.b.test"}
+        both.resolver.tlsa_records[f"mx.b.test:{both.b.address().port}"] = [f"3 1 1 {data}"]
+        await both.send()
+        await both.heard.wait(AttemptMade, 2 if right else 1)
+        report = await both.a.operator.report(ReportsQuery("b.test"))
+        at_base = await both.a.operator.report(ReportsQuery("mx.b.test"))
+        # The report goes through all the same: it may be about just that (RFC 8460 section 5.3).
+        sent = await both.a.operator.send_reports(ReportsQuery("b.test", today))
+        (received,) = await both.heard.wait(TlsReportReceived)
+    assert report is not None
+    assert at_base is not None
+    assert report["policies"] == at_base["policies"]
+    (policy,) = report["policies"]
+    assert policy["policy"]["policy-type"] == "tlsa"
+    assert policy["policy"]["policy-domain"] == "mx.b.test"
+    assert policy["policy"]["policy-string"] == [f"3 1 1 {data}"]
+    if right:
+        assert policy["summary"] == {"total-successful-session-count": 1, "total-failure-session-count": 0}
+    else:
+        (failing,) = policy["failure-details"]
+        assert policy["summary"]["total-successful-session-count"] == 0
+        assert failing["receiving-mx-hostname"] == "mx.b.test"
+        assert (failing["sending-mta-ip"], failing["receiving-ip"]) == ("127.0.0.1", "127.0.0.1")
+    assert sent["states"] == {"queued": 1}
+    assert received.report.failures == policy["summary"]["total-failure-session-count"]
+    assert len(both.sink.messages) == (1 if right else 0)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from relay.mail.codec import demand_json
-from relay.mail.published import StsFetched, StsFound, StsMode, StsPolicy, StsTrouble, StsUnknown, Use
+from relay.mail.plan import PolicyApplied
+from relay.mail.published import PolicyKind, StsFetched, StsFound, StsMode, StsPolicy, StsTrouble, StsUnknown, Use
 from relay.mail.tls import TlsFailure
 from relay.policy.mtasts import sts_says, unfetched
 from relay.policy.published import Says
@@ -66,10 +67,14 @@ def test_row(use: str, policy: str, trouble: str, host: str, mail: str, applied:
     assert delivery(says) == mail
     assert says.reason
     assert "\n" not in says.reason
+    told = unfetched(Use(use), known, NOW)
+    assert report == ("-" if told is None else told.failure.value)
+    if told is not None:  # nothing applies, and its owner hears why
+        assert applied == "-"
+        assert says.applied == PolicyApplied(PolicyKind.STS, "contoso.com", enforced=False, failure=told.failure)
+        return
     assert applied == ("-" if says.applied is None else "enforced" if says.applied.enforced else "testing")
     if says.applied is not None:
         assert (says.applied.domain, says.applied.mx, says.applied.strings) == ("contoso.com", MX, ("version: STSv1",))
         assert says.applied.demands, "a report judges them, enforced or not"
         assert not says.demands or says.demands == says.applied.demands
-    told = unfetched(Use(use), known, NOW)
-    assert report == ("-" if told is None else told.failure.value)
