@@ -1,6 +1,7 @@
 """The certificates folder: which certificates and keys it holds, and what is wrong with it.
 
-`NAME.pem` holds a leaf and then its chain, with the key in `NAME.key` or in the same PEM. Files that hold only CA certificates
+`NAME.pem` holds a leaf and then its chain, with the key in `NAME.key` or in the same PEM. `NAME.next.pem` (with `NAME.next.key`) is what
+will take its place: it is published before (`relay publish`) and shown to nobody until it is renamed. Files that hold only CA certificates
 are somebody else's and are passed over; so are sub-folders. Nothing here raises for what a file holds: each trouble is a
 Problem that names file and remedy. Choosing by SNI and reloading are `relay.tls.keyring`'s.
 
@@ -27,6 +28,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 
 MAX_FILE = 2**20  # bytes; a leaf with its chain and key has a few thousand
 MIN_RSA_BITS = 2048
+NEXT = ".next"
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")  # RFC 8446 section 4.2.3: the ones TLS 1.3 can sign with
 _BEGIN = b"-----BEGIN "
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?\n(.*?)-----END \1-----", re.DOTALL)
@@ -113,16 +115,27 @@ class CertificateFiles:
     def leaf(self) -> bytes:
         return self.chain[0]
 
+    @property
+    def is_next(self) -> bool:
+        """True for one that waits to take another's place."""
+        return self.name.endswith(NEXT)
+
+    @property
+    def replaces(self) -> str:
+        """The name that it will have once it is renamed; its own where it is in use."""
+        return self.name.removesuffix(NEXT)
+
     def valid_at(self, moment: datetime) -> bool:
         return self.not_before <= moment <= self.not_after
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a certificates folder holds, in the order of the file names."""
+    """What a certificates folder holds, in the order of the file names. `next` are not in use: nobody is shown one, nothing finds one."""
 
     certificates: tuple[CertificateFiles, ...] = ()
     problems: tuple[Problem, ...] = ()
+    next: tuple[CertificateFiles, ...] = ()
 
     def by_name(self, name: str) -> CertificateFiles | None:
         """As `find_certificate`."""
@@ -175,7 +188,8 @@ def read_folder(path: Path, now: datetime) -> Folder:
         elif file.suffix in (".crt", ".cer"):
             remedy = f"certificates here are PEM files called NAME.pem: rename it to {file.stem}.pem"
             problems.append(Problem(Severity.WARNING, file, "is not looked at", remedy))
-    return Folder(tuple(certificates), tuple(problems))
+    in_use = tuple(each for each in certificates if not each.is_next)
+    return Folder(in_use, tuple(problems), tuple(each for each in certificates if each.is_next))
 
 
 def _read_one(file: Path, now: datetime) -> Folder:

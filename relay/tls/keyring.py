@@ -67,13 +67,17 @@ class Keys:
 
 
 class Keyring:
-    """The certificates of one folder. `hostname` (lower case) says which is shown where SNI says nothing known."""
+    """The certificates of one folder. `hostname` (lower case) says which is shown where SNI says nothing known.
+
+    `next` wait to take another's place: for `relay publish` only, no peer is ever shown one.
+    """
 
     def __init__(self, folder: Path, *, hostname: str, clock: Callable[[], datetime]) -> None:
         self._folder = folder
         self._hostname = hostname
         self._clock = clock
         self.keys = Keys.of((), hostname)
+        self.next: tuple[CertificateFiles, ...] = ()
         self.problems: tuple[Problem, ...] = ()
         self.generation = 0
         self.reload()
@@ -111,6 +115,17 @@ class Keyring:
             best.setdefault(type(files.key), files)
         return tuple(best.values())
 
+    def to_publish(self, host: str) -> tuple[CertificateFiles, ...]:
+        """What a peer who asks for `host` may be shown from now on: those in use or about to begin, then the next ones.
+
+        One that has ended counts only where there is no other.
+        """
+        now, candidates = self._clock(), self.keys.candidates(host)
+        lasting = tuple(files for files in candidates if now <= files.not_after) or candidates
+        replaced = {files.name for files in candidates}
+        coming = (files for files in self.next if files.replaces in replaced or covers(files.names, host))
+        return (*lasting, *coming)
+
     def expiring(self, within: timedelta) -> tuple[CertificateFiles, ...]:
         """Those that end within that time or have ended, the most urgent first."""
         limit = self._clock() + within
@@ -126,6 +141,7 @@ class Keyring:
         after = {files.name: files for files in folder.certificates}
         if any(problem.file == self._folder for problem in folder.problems):
             return Changes(kept=folder.problems if before else ())
+        self.next = folder.next
         # In trouble, not gone: what was loaded stays.
         troubled = {problem.file.stem for problem in folder.problems}
         staying = [name for name in before if name not in after and name in troubled]
@@ -144,16 +160,14 @@ class Keyring:
 
 def _checked(path: Path, folder: Folder) -> Folder:
     """Without the certificates that OpenSSL will not show, which no other check may have found."""
-    certificates: list[CertificateFiles] = []
-    problems = list(folder.problems)
-    for files in folder.certificates:
-        text = _refused(files)
-        if text:
-            remedy = "have it issued again, with keys of EC P-256 or RSA 2048 and SHA-256 all along the chain"
-            problems.append(Problem(Severity.ERROR, path / f"{files.name}.pem", text, remedy))
-        else:
-            certificates.append(files)
-    return Folder(tuple(certificates), tuple(problems))
+    refused = {files.name: text for files in (*folder.certificates, *folder.next) if (text := _refused(files))}
+    remedy = "have it issued again, with keys of EC P-256 or RSA 2048 and SHA-256 all along the chain"
+    problems = (Problem(Severity.ERROR, path / f"{name}.pem", text, remedy) for name, text in refused.items())
+    return Folder(
+        tuple(files for files in folder.certificates if files.name not in refused),
+        (*folder.problems, *problems),
+        tuple(files for files in folder.next if files.name not in refused),
+    )
 
 
 def _refused(files: CertificateFiles) -> str:

@@ -247,3 +247,16 @@ def test_find_by_file_then_name_then_wildcard() -> None:
 )
 def test_wildcard_stands_for_one_label(host: str, covered: bool) -> None:
     assert covers(["a.example", "*.w.example"], host) is covered
+
+
+def test_the_next_certificate_is_not_in_use(tmp_path: Path) -> None:
+    LEAF.write(tmp_path, "mail")
+    following = self_signed(Wish(names=["a.example", "new.example"]))
+    following.write(tmp_path, "mail.next")
+    put(tmp_path, "other.next.pem", b"junk")
+    folder = read_folder(tmp_path, NOW)
+    assert [(each.name, each.replaces, each.is_next) for each in folder.certificates] == [("mail", "mail", False)]
+    assert [(each.name, each.replaces, each.is_next) for each in folder.next] == [("mail.next", "mail", True)]
+    assert [each.file.name for each in folder.problems] == ["other.next.pem"]
+    for name in ("mail.next", "new.example"):
+        assert folder.by_name(name) is None

@@ -138,6 +138,61 @@ def test_expiring_most_urgent_first(tmp_path: Path) -> None:
     assert [files.name for files in ring.keyring.expiring(timedelta(0))] == ["b"]
 
 
+# the next certificate
+
+
+def test_no_peer_is_shown_the_next_one_before_it_is_renamed(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, mail=of("host.example", after=NOW + 10 * DAY))
+    following = of("host.example", "new.example", after=NOW + 400 * DAY)
+    following.write(tmp_path, "mail.next")
+    assert ring.keyring.reload() == Changes()
+    assert [files.name for files in ring.keyring.next] == ["mail.next"]
+    for asked in ("host.example", "new.example", "mail.next", ""):
+        assert ring.picked(asked) == "mail"
+        assert ring.keyring.by_name("mail.next") is None
+    assert not ring.keyring.expiring(1000 * DAY)[1:]
+    # As docs/operations.md says: key first, so that no moment has a pair in use that does not match.
+    (tmp_path / "mail.next.key").rename(tmp_path / "mail.key")
+    changes = ring.keyring.reload()
+    assert not changes.any
+    assert [problem.file.name for problem in changes.kept] == ["mail.key"]
+    (tmp_path / "mail.next.pem").rename(tmp_path / "mail.pem")
+    assert ring.keyring.reload() == Changes(replaced=("mail",))
+    assert ring.keyring.next == ()
+    assert [files.leaf for files in ring.keyring.pick("new.example")] == [following.der]
+
+
+def test_a_next_one_alone_is_nothing_to_show(tmp_path: Path) -> None:
+    assert not Ring(tmp_path, **{"mail.next": of("host.example")}).keyring.usable
+
+
+def test_a_next_one_that_openssl_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_refused", lambda files: "no" if files.is_next else "")
+    ring = Ring(tmp_path, mail=of("host.example"), **{"mail.next": of("host.example")})
+    assert ring.keyring.next == ()
+    assert [problem.file.name for problem in ring.keyring.problems] == ["mail.next.pem"]
+
+
+def test_what_to_publish_for_a_host(tmp_path: Path) -> None:
+    ring = Ring(
+        tmp_path,
+        ended=of("mx.example", after=NOW - timedelta(hours=1)),
+        mail=of("mx.example"),
+        begins=of("mx.example", before=NOW + DAY, after=NOW + 400 * DAY),
+        default=of("host.example"),
+        **{"mail.next": of("renamed.example"), "new.next": of("*.example"), "other.next": of("other.test")},
+    )
+
+    def published(host: str) -> list[str]:
+        return [files.name for files in ring.keyring.to_publish(host)]
+
+    assert published("mx.example") == ["begins", "mail", "mail.next", "new.next"]
+    assert published("elsewhere.test") == ["default"]
+    assert published("host.example") == ["default", "new.next"]
+    ring.now = NOW + 1000 * DAY
+    assert published("mx.example") == ["begins", "ended", "mail", "mail.next", "new.next"]
+
+
 # reload
 
 
