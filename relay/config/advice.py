@@ -5,7 +5,7 @@ Contradictions are `relay.config.rules`' business. Reads no file but the mode bi
 
 import ipaddress
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -19,14 +19,17 @@ from relay.config.connectors import (
 )
 from relay.config.files import Secret, SecretOrigin
 from relay.config.models import Config, ListenerKind, Switch, TlsRequiredNo
+from relay.config.publication import DomainWords
 from relay.config.rules import Place
 from relay.config.tlsrpt import Unsigned
 from relay.config.values import HostPort, Network
 from relay.mail.plan import Level, Plaintext
+from relay.mail.published import StsMode
 from relay.mail.tls import SYSTEM_TRUST
 
 SOON = timedelta(days=14)
 _FAR = timedelta(days=366)
+_SHORT_POLICY = timedelta(weeks=1)
 _OLD_TLS = ("TLSv1", "TLSv1.1")
 # Networks shorter than these hold more than one organisation's machines, mostly.
 _WIDE_V4 = 16
@@ -50,6 +53,7 @@ def advice(config: Config, folder: Folder, now: datetime) -> tuple[Advice, ...]:
         *_accept(config),
         *_tls_required_no(config),
         *_tlsrpt(config),
+        *dict.fromkeys(_publication(config, folder)),
         *_outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound),
         *_connectors(config),
         *_exceptions(config, today),
@@ -78,6 +82,12 @@ def _certificates(config: Config, folder: Folder, now: datetime) -> Iterator[Adv
         left = each.not_after - now
         if timedelta(0) <= left <= SOON:
             yield Advice(("certificates",), f"the certificate {each.name} ends in {_days(left.days)}: renew it")
+    for each in folder.next:
+        present = next((one for one in folder.certificates if one.name == each.replaces), None)
+        lost = [name for name in present.names if name not in each.names] if present is not None else []
+        if lost:
+            text = f"the next certificate {each.name} lacks {', '.join(lost)}, which {each.replaces} has"
+            yield Advice(("certificates",), text)
     if folder.certificates and not any(covers(each.names, config.hostname) for each in folder.certificates):
         yield Advice(
             ("hostname",), f"no certificate is for {config.hostname}: partners that verify ours will refuse it"
@@ -126,6 +136,45 @@ def _tlsrpt(config: Config) -> Iterator[Advice]:
         yield from _secret(place, reports.dkim.key)
     if reports.mailbox is not None and reports.unsigned is Unsigned.ACCEPT:
         yield Advice(("tlsrpt", "unsigned"), "anyone can write reports in anyone's name")
+def _publication(config: Config, folder: Folder) -> Iterator[Advice]:
+    """Of `publish`, where somebody wrote it. What DNS and HTTPS really say: `relay publish --verify`."""
+    publish = config.publish
+    if "publish" not in config.model_fields_set:
+        return
+    for domain in config.published_domains:
+        words = config.publication_for(domain)
+        own = publish.domains.get(domain)
+        keys = own.model_fields_set if own is not None else frozenset[str]()
+
+        def place(key: str, domain: str = domain, keys: Collection[str] = keys) -> Place:
+            return ("publish", "domains", domain, key) if key in keys else ("publish", key)
+
+        if publish.https is not None and not _shown_for(folder, f"mta-sts.{domain}"):
+            text = f"no certificate is for mta-sts.{domain}: senders cannot fetch the policy of {domain} here"
+            yield Advice(("publish", "https"), text)
+        if words.mode is StsMode.ENFORCE:
+            yield from _enforced(config, folder, words, place)
+        elif words.mode is StsMode.TESTING and not words.reports:
+            text = "mode testing without `reports`: nobody tells you who could not reach you safely"
+            yield Advice(place("mode"), text)
+
+
+def _enforced(config: Config, folder: Folder, words: DomainWords, place: Callable[[str], Place]) -> Iterator[Advice]:
+    """What keeps mail away from us once senders hold to the policy (RFC 8461 section 4.1)."""
+    for host in words.mx:
+        if not _shown_for(folder, host):
+            text = f"no certificate is for {host}: senders who hold to the policy will not deliver there"
+            yield Advice(place("mx"), text)
+    if words.max_age < _SHORT_POLICY:
+        text = "below a week, a sender who writes seldom has forgotten the policy each time, and can be led astray"
+        yield Advice(place("max_age"), text)
+    if not any(each.kind is ListenerKind.MX and each.starttls is Switch.ON for each in config.listeners):
+        text = "no listener of kind mx offers TLS: senders who hold to the policy will not deliver here"
+        yield Advice(place("mode"), text)
+
+
+def _shown_for(folder: Folder, host: str) -> bool:
+    return any(covers(each.names, host) for each in folder.certificates)
 
 
 def _by_pattern(config: Config) -> dict[str, OutboundConnector]:

@@ -1,7 +1,7 @@
 """Which keys belong where: the models of connectors.yaml walked along a path of keys, and unknown keys explained."""
 
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from relay.config.connectors import InboundConnector, Model, OutboundConnector
 from relay.config.document import Node
@@ -27,17 +27,28 @@ def _inner(annotation: Any) -> type[Model] | None:
 def model_at(root: Node, place: Place) -> type[Model] | None:
     """The model of the mapping at `place`; None where there is none, or where a connector does not say its direction."""
     model: type[Model] | None = Config
-    node = root
+    node, by_name = (
+        root,
+        False,
+    )  # by_name: a mapping of names that the admin chose (domains), each to a mapping of this model
     for depth, part in enumerate(place):
         child = node.child(part)
         if child is None or model is None:
             return None
         node = child
-        if isinstance(part, str):
+        if by_name:
+            by_name = False
+        elif isinstance(part, str):
+            by_name = _is_by_name(model, part)
             model = fields(model).get(part)
         elif depth == 1 and place[0] == "connectors":
             model = _BY_DIRECTION.get(_direction(node))
-    return model if isinstance(node.content, dict) else None
+    return model if isinstance(node.content, dict) and not by_name else None
+
+
+def _is_by_name(model: type[Model], key: str) -> bool:
+    info = model.model_fields.get(key)
+    return info is not None and get_origin(info.annotation) is dict
 
 
 def _direction(node: Node) -> object:
@@ -58,7 +69,11 @@ def elsewhere(root: Node, parent: Place, key: str) -> str:
     if model is None:
         return ""
     for name, inner in fields(model).items():
-        if inner is not None and key in fields(inner) and name not in ("connectors", "listeners", "exceptions"):
+        if (
+            inner is not None
+            and key in fields(inner)
+            and name not in ("connectors", "listeners", "exceptions", "domains")
+        ):
             return f"it belongs under `{name}`"
     above = model_at(root, parent[:-1]) if parent and isinstance(parent[-1], str) else None
     if above is not None and key in fields(above):

@@ -38,7 +38,9 @@ from relay.config.connectors import (
 )
 from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
 from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
+from relay.config.publication import DomainPublication, DomainWords, Publication, words_for
 from relay.config.values import (
+    Bind,
     Count,
     Domain,
     Duration,
@@ -50,6 +52,7 @@ from relay.config.values import (
     Pattern,
     Size,
     Switch,
+    refuse_twins,
     parse_domain,
 )
 from relay.mail.address import AddressError, parse_mailbox
@@ -67,6 +70,7 @@ __all__ = [
     "Defaults",
     "Dkim",
     "Dns",
+    "DomainPublication",
     "Grant",
     "InboundConnector",
     "InboundMatch",
@@ -80,6 +84,7 @@ __all__ = [
     "OutboundSettings",
     "PrivateAddresses",
     "ProxyProtocol",
+    "Publication",
     "Require",
     "Retry",
     "Route",
@@ -93,17 +98,6 @@ __all__ = [
     "Tlsrpt",
     "Unsigned",
     "with_defaults",
-]
-
-
-def _bind(value: Any) -> HostPort:
-    return value if isinstance(value, HostPort) else HostPort.parse(value, name=False)
-
-
-Bind = Annotated[
-    HostPort,
-    BeforeValidator(_bind),
-    WithJsonSchema({"type": "string", "examples": ["0.0.0.0:25", "[::]:25"]}),
 ]
 
 
@@ -239,14 +233,7 @@ class Accept(Model):
     @field_validator("recipients", mode="before")
     @classmethod
     def _one_list_each(cls, lists: Any) -> Any:
-        """`Example.com` and `example.com` are one domain; the second list would silently take the place of the first."""
-        if isinstance(lists, dict):
-            seen: dict[str, str] = {}
-            for domain in lists:
-                same = str(domain).lower().rstrip(".")
-                if seen.setdefault(same, domain) != domain:
-                    raise ValueError(f"{domain!r} and {seen[same]!r} are one domain")
-        return lists
+        return refuse_twins(lists)
 
     @field_validator("recipients", mode="after")
     @classmethod
@@ -307,6 +294,8 @@ class Config(Model):
     """Whom we ask about MX records and addresses."""
     accept: Accept = Accept()
     """Whose mail is taken; all else gets 550 5.7.1 relaying denied."""
+    publish: Publication = Publication()
+    """What `relay publish` prints and checks, and the policies that are served: how others reach us safely."""
     submission: Submission | None = None
     """Users of the submission listeners."""
     bare_lf: BareLf | None = None
@@ -339,3 +328,13 @@ class Config(Model):
             name=DEFAULT, direction="outbound", match=OutboundMatch(recipient_domains=("*",))
         )
         return with_defaults(everything, self.defaults.outbound, replace_all=True)
+
+    @cached_property
+    def published_domains(self) -> tuple[str, ...]:
+        """Those that we publish something about: the accepted ones, wildcards apart, and those named under `publish`."""
+        accepted = (each for each in self.accept.domains if not each.startswith("*"))
+        return tuple(dict.fromkeys((*accepted, *self.publish.domains)))
+
+    def publication_for(self, domain: str) -> DomainWords:
+        """What `publish` says about one domain."""
+        return words_for(self.publish, domain, self.hostname)

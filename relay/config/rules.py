@@ -38,6 +38,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     yield from _listeners(config)
     yield from _accepted(config)
     yield from _tlsrpt(config)
+    yield from _publication(config)
     yield from _outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound)
     yield from _connectors(config)
     yield from _exceptions(config)
@@ -104,6 +105,28 @@ def _accepted(config: Config) -> Iterator[Contradiction]:
                 ("accept", "recipients", domain), f"{domain} is not in `accept.domains`, so this list is never used"
             )
     yield from _everyone(("accept", "networks"), config.accept.networks, "this makes an open relay")
+
+
+def _publication(config: Config) -> Iterator[Contradiction]:
+    https = config.publish.https
+    for domain in config.publish.domains:
+        if not _covered(domain, set(config.accept.domains)):
+            yield Contradiction(
+                ("publish", "domains", domain),
+                f"{domain} is not in `accept.domains`: its mail would be refused here",
+                ("accept",),
+            )
+    if https is not None and config.certificates is None:
+        text = "policies are served by HTTPS, and there are no `certificates`: name the folder"
+        yield Contradiction(("publish", "https"), text, ("certificates",))
+    taken = {str(each.address): f"listeners[{index}]" for index, each in enumerate(config.listeners)}
+    if config.observe is not None:
+        taken.setdefault(str(config.observe), "`observe`")
+    for index, address in enumerate(https or ()):
+        first = taken.setdefault(str(address), f"https[{index}]")
+        if address.port and first != f"https[{index}]":
+            text = f"{address} is already the address of {first}"
+            yield Contradiction(("publish", "https", index), text, ("listeners", "observe"))
 
 
 def _covered(domain: str, patterns: set[str]) -> bool:

@@ -326,6 +326,24 @@ Mailbox = Annotated[Address, BeforeValidator(parse_address), WithJsonSchema(_TEX
 Net = Annotated[Network, BeforeValidator(parse_network), WithJsonSchema(_TEXT | {"examples": ["203.0.113.0/24"]})]
 
 
+def _bind(value: Any) -> HostPort:
+    return value if isinstance(value, HostPort) else HostPort.parse(value, name=False)
+
+
+Bind = Annotated[HostPort, BeforeValidator(_bind), WithJsonSchema(_TEXT | {"examples": ["0.0.0.0:25", "[::]:25"]})]
+
+
+def refuse_twins(by_domain: Any) -> Any:
+    """For keys that are domains: `Example.com` and `example.com` are one, and the second would silently take the place of the first."""
+    if isinstance(by_domain, dict):
+        seen: dict[str, str] = {}
+        for domain in by_domain:
+            same = str(domain).lower().rstrip(".")
+            if seen.setdefault(same, domain) != domain:
+                raise ValueError(f"{domain!r} and {seen[same]!r} are one domain")
+    return by_domain
+
+
 class _AtLeastOne:
     """Refuses an empty list: a rule that says nothing is a slip, and which way it would fall nobody can tell from reading it."""
 

@@ -2,7 +2,7 @@
 
 A change on disk is taken by itself only where `weakened` finds nothing (design section 4, "Reload"). Connectors are compared as they
 act, with the defaults in them, domain by domain: who governed contoso.com before, who does now. `relay.policy.partners` compares
-inbound connectors.
+inbound connectors, `relay.policy.publish` what we publish.
 
 Threat: a change that weakens and slips through. So every key has a rule here or counts as weakening when it differs at all; a key
 that enters the models later does so by itself. What never counts is listed in HARMLESS, each with its reason.
@@ -29,6 +29,7 @@ from relay.mail.tls import TLS_VERSIONS
 from relay.policy.book import RuleBook
 from relay.policy.difference import changes, few, from_to, more_names, more_networks, unknown
 from relay.policy.partners import weakened_partners
+from relay.policy.publish import weakened_publication
 
 AT_RESTART = ("hostname", "certificates", "queue", "admin", "observe")
 """Keys that are read only when the relay starts: who we are, and where things are."""
@@ -368,6 +369,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "limits": _limits,
     "dns": _dns,
     "accept": _accept,
+    "publish": weakened_publication,
     "bare_lf": _bare_lf,
     "tls_required_no": _tls_required_no,
     "tlsrpt": _tlsrpt,

@@ -193,6 +193,68 @@ def test_certificates_that_end_soon_or_are_for_another_name(folder: Folder, tmp_
     ]
 
 
+INNER = out("route: {smart_hosts: [inner.example]}, dane: auto", "example.com")
+TLS = "publish: no listener of kind mx offers TLS: senders who hold to the policy will not deliver here"
+PUBLISHED: tuple[tuple[str, list[str]], ...] = (
+    ("", []),
+    (
+        "mode: testing",
+        ["publish.mode: mode testing without `reports`: nobody tells you who could not reach you safely"],
+    ),
+    ('mode: testing, reports: ["mailto:r@example.com"]', []),
+    ("mode: none", []),
+    ("mode: enforce, max_age: 2w", [TLS.replace("publish", "publish.mode", 1)]),
+    (
+        "mode: enforce, max_age: 6d, mx: [mx.example.com, relay.example.com]",
+        [
+            "publish.mx: no certificate is for mx.example.com: senders who hold to the policy will not deliver there",
+            "publish.max_age: below a week, a sender who writes seldom has forgotten the policy each time, and can be led astray",
+            TLS.replace("publish", "publish.mode", 1),
+        ],
+    ),
+    (
+        "max_age: 1h, domains: {example.com: {mode: enforce}}",
+        [
+            "publish.max_age: below a week, a sender who writes seldom has forgotten the policy each time, and can be led astray",
+            TLS.replace("publish", "publish.domains.example.com.mode", 1),
+        ],
+    ),
+    (
+        'mode: none, https: ["127.0.0.1:443"]',
+        [
+            "publish.https: no certificate is for mta-sts.example.com: senders cannot fetch the policy of example.com here"
+        ],
+    ),
+)
+
+
+@pytest.mark.parametrize(("publish", "expected"), PUBLISHED, ids=[each for each, _ in PUBLISHED])
+def test_what_we_publish(publish: str, expected: list[str], folder: Folder, tmp_path: Path) -> None:
+    text = f"accept: {{domains: [example.com]}}\ncertificates: certs\n{INNER}"
+    text += f"publish: {{{publish}}}\n" if publish else ""
+    assert told(text, tmp_path, folder) == expected
+
+
+def test_one_word_about_many_domains_is_said_once(folder: Folder, tmp_path: Path) -> None:
+    text = "accept: {domains: [a.example, b.example]}\npublish: {mode: testing}\n"
+    connector = out("route: {smart_hosts: [inner.example]}", "a.example, b.example")
+    assert len(told(text + connector, tmp_path, folder)) == 1
+
+
+def test_a_next_certificate_that_is_for_less(folder: Folder, tmp_path: Path) -> None:
+    (ours,) = folder.certificates
+
+    def coming(name: str, *names: str) -> Folder:
+        following = CertificateFiles(name, names, ours.not_before, ours.not_after, ours.chain, ours.key)
+        return Folder(folder.certificates, (), (following,))
+
+    assert told("", tmp_path, coming("relay.example.com.next", "other.example")) == [
+        "certificates: the next certificate relay.example.com.next lacks relay.example.com, which relay.example.com has"
+    ]
+    assert told("", tmp_path, coming("relay.example.com.next", "relay.example.com", "other.example")) == []
+    assert told("", tmp_path, coming("new.next", "other.example")) == []
+
+
 def test_the_sample_has_nothing_unwise(folder: Folder) -> None:
     found = load_with_places(ROOT / "connectors.yaml", environment={})
     assert advice(found.config, folder, NOW) == ()

@@ -3,13 +3,14 @@
 from relay.config.connectors import InboundConnector, OutboundConnector, Require, Route
 from relay.config.document import Node, read
 from relay.config.keys import elsewhere, fields, likely_key, model_at
-from relay.config.models import Config, Limits, Listener
+from relay.config.models import Config, DomainPublication, Limits, Listener
 from relay.config.rules import Place
 
 TEXT = """
 limits: {recipients: 100}
 listeners: [{address: x}]
 accept: {recipients: {a.example: x}}
+publish: {domains: {mode: {max_age: 1w}}}
 defaults: {outbound: {retry: {expire: 1d}}}
 connectors:
   - {direction: inbound, require: {tls: true}, match: {a: b}}
@@ -39,6 +40,9 @@ def test_the_model_of_each_mapping() -> None:
         (("connectors", 9), None),
         (("limits", "recipients"), None),
         (("accept", "recipients"), None),
+        (("publish", "domains"), None),
+        (("publish", "domains", "mode"), DomainPublication),  # "mode" is a domain's name here
+        (("publish", "domains", "mode", "max_age"), None),
         (("none", "at all"), None),
     )
     assert [model_at(tree(), place) for place, _ in expected] == [model for _, model in expected]
