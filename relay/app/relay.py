@@ -31,6 +31,7 @@ from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
 from relay.inbound.listener import ListenError, Listeners
 from relay.inbound.passwords import PasswordFileError
+from relay.inbound.policies import PolicyServer
 from relay.inbound.services import Services
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
@@ -124,6 +125,11 @@ class Relay:
         return self._observed
 
     @property
+    def policies(self) -> tuple[HostPort, ...]:
+        """Where our MTA-STS policies are really served, in the order of `publish.https`; empty where that is not configured."""
+        return self._policies.addresses
+
+    @property
     def operator(self) -> Operator:
         """What the admin socket offers, as calls."""
         return self._operator
@@ -180,6 +186,7 @@ class Relay:
         )
         scheduler = self._scheduler = self._make_scheduler(store, reports.over(outbound.deliver))
         intake = Intake(store, emit=self._emit, clock=utc_now, accepted=scheduler.submit)
+        self._policies = PolicyServer(book, keyring, self._emit)
         self._listeners = Listeners(Services(book, intake, trust, keyring, self._emit, utc_now))
         operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now)
         self._operator = Operator(
@@ -235,6 +242,8 @@ class Relay:
                 self._observed = await stack.enter_async_context(
                     observe_listener(config.observe, self.metrics, self._operator)
                 )
+            stack.push_async_callback(self._policies.close)
+            await self._policies.take(await self._policies.prepare())
             stack.push_async_callback(self._listeners.close, self._times.grace)
             await self._listeners.start()
         except (ListenError, PasswordFileError, SocketUnusableError, OSError) as error:
@@ -252,9 +261,15 @@ class Relay:
     async def _apply(self, old: Config, new: Config) -> None:
         """Everything that does not ask for the rule book each time it decides."""
         try:
-            await self._listeners.reload()
+            policies = await self._policies.prepare()
+            try:
+                await self._listeners.reload()
+            except BaseException:
+                self._policies.drop(policies)
+                raise
         except (ListenError, PasswordFileError) as error:
             raise NotAppliedError(str(error)) from error
+        await self._policies.take(policies)
         self._store.free_space = new.limits.free_space
         if self._resolver is None and new.dns != old.dns:
             self._switch.to(DnsResolver.of(new.dns, self._emit))

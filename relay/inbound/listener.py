@@ -142,7 +142,7 @@ class Listeners:
     async def _open_one(self, listener: Listener) -> Bound:
         # Where only the rules of an address change, its socket goes on, and no connection is turned away in between.
         same = [each for each in self._bound if each.listener.address == listener.address and listener.address.port]
-        listening = same[0].listening.dup() if same else _socket(listener)
+        listening = same[0].listening.dup() if same else listening_socket(listener.address, "listeners")
         port = Port(self._floor, listener)
         server = await self._floor.loop.create_server(
             lambda: Session(port), sock=listening, backlog=BACKLOG, start_serving=False
@@ -166,8 +166,9 @@ class Listeners:
                 )
 
 
-def _socket(listener: Listener) -> socket.socket:
-    host, port = listener.address.host, listener.address.port
+def listening_socket(address: HostPort, key: str) -> socket.socket:
+    """Raises ListenError; `key` is where the configuration says the address."""
+    host, port = address.host, address.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -176,5 +177,5 @@ def _socket(listener: Listener) -> socket.socket:
             errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
             errno.EADDRINUSE: "another program listens there; `ss -ltnp` shows which",
             errno.EADDRNOTAVAIL: "this machine has no such address",
-        }.get(error.errno or 0, "see `listeners` in the configuration")
-        raise ListenError(f"cannot listen on {listener.address}: {error.strerror or error}: {advice}") from error
+        }.get(error.errno or 0, f"see `{key}` in the configuration")
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}: {advice}") from error
