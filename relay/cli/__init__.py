@@ -28,6 +28,12 @@ COMMANDS = (
     Command("demo", "relay.cli.demo", "Watch two relays hold each other to TLS, and refuse a wrong certificate."),
     Command("check", "relay.cli.check", "Check connectors.yaml: every error with its line, and what is unwise."),
     Command("explain", "relay.cli.explain", "Say what would happen to a message, and why, without sending one."),
+    Command(
+        "probe", "relay.cli.probe", "Say EHLO and STARTTLS to a partner's hosts, and what each level would say of them."
+    ),
+    Command(
+        "publish", "relay.cli.publish", "Print what lets others reach us safely (MTA-STS, DANE, reports), or check it."
+    ),
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
     Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
     Command("trace", "relay.cli.trace", "Show the life of messages, with the TLS evidence of every attempt."),
