@@ -23,9 +23,13 @@ def running_exception(book: RuleBook, domain: str, today: date) -> TlsException 
 def choose_plan(book: RuleBook, connector: OutboundConnector, domain: str, host: str, now: datetime) -> TlsPlan:
     """The plan for mail to `domain` at `host` (a smart host or MX host, normalised, or an IP address). `now` in UTC."""
     exception = running_exception(book, domain, now.astimezone(UTC).date())
-    client_certificate = connector.client_certificate or ""
     if exception is not None:
-        return _excepted(exception, client_certificate)
+        return _excepted(exception, connector.client_certificate or "")
+    return connector_plan(book, connector, host)
+
+
+def connector_plan(book: RuleBook, connector: OutboundConnector, host: str) -> TlsPlan:
+    """What the connector itself asks at `host`, whatever exceptions there are."""
     level, source = connector.tls, connector.source_of("tls")
     plaintext = connector.plaintext or Plaintext.IF_NOT_OFFERED
     demands: set[Demand] = {TlsVersion(connector.source_of("tls_version"), connector.tls_version)}
@@ -39,7 +43,7 @@ def choose_plan(book: RuleBook, connector: OutboundConnector, domain: str, host:
         demands.add(Pkix(source, connector.ca or book.config.trust, names))
     if connector.pins and level is not Level.OPPORTUNISTIC:
         demands.add(Pins(connector.source_of("pins"), connector.pins))
-    return TlsPlan(level, plaintext, frozenset(demands), client_certificate)
+    return TlsPlan(level, plaintext, frozenset(demands), connector.client_certificate or "")
 
 
 def _excepted(exception: TlsException, client_certificate: str) -> TlsPlan:

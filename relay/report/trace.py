@@ -56,8 +56,8 @@ def render_message(message: Json) -> RenderableType:
     """`relay queue show`: where each recipient stands, what was said last, and the remedy where TLS withholds it."""
     parts: list[RenderableType] = [_title(message, message.get("accepted_at"))]
     for each in message["recipients"]:
-        parts.append(_heading(each["address"], ""))
-        parts.append(_rows(_recipient(each)))
+        parts.append(heading(each["address"], ""))
+        parts.append(rows_of(_recipient(each)))
     return Group(*parts)
 
 
@@ -66,14 +66,14 @@ def render_trace(trace: Json) -> RenderableType:
     accepted = trace["accepted"]
     parts: list[RenderableType] = [_title(trace, None)]
     states = [(each["address"], each["state"]) for each in trace.get("recipients") or ()]
-    parts.append(_rows((("To", f"{address}  {state}", STYLES.get(state, "")) for address, state in states), indent=0))
-    parts.append(_heading("Accepted", accepted["at"]))
-    parts.append(_rows(_accepted(accepted)))
+    parts.append(rows_of((("To", f"{address}  {state}", STYLES.get(state, "")) for address, state in states), indent=0))
+    parts.append(heading("Accepted", accepted["at"]))
+    parts.append(rows_of(_accepted(accepted)))
     for number, each in enumerate(trace["attempts"], start=1):
-        parts.append(_heading(f"Attempt {number}", each["at"], each.get("seconds")))
-        parts.append(_rows(_attempt(each)))
+        parts.append(heading(f"Attempt {number}", each["at"], each.get("seconds")))
+        parts.append(rows_of(_attempt(each)))
     if not trace["attempts"]:
-        parts.append(_heading("No attempt yet", ""))
+        parts.append(heading("No attempt yet", ""))
     return Group(*parts)
 
 
@@ -90,15 +90,18 @@ def _title(message: Json, at: str | None) -> RenderableType:
         rows.append(("TLS-Required", "No: the sender asks that DANE and MTA-STS be left out"))
     if at:
         rows.append(("Accepted", at))
-    return _rows(rows, indent=0)
+    return rows_of(rows, indent=0)
 
 
-def _heading(name: str, at: str, seconds: float | None = None) -> Text:
+# What `relay.report.probe` is made of too.
+
+
+def heading(name: str, at: str, seconds: float | None = None) -> Text:
     took = f" ({seconds:.3f} s)" if seconds is not None else ""
     return Text.assemble("\n", (one_line(name), "bold"), f"  {at}{took}" if at else "")
 
 
-def _rows(rows: Iterable[Row], indent: int = 2) -> RenderableType:
+def rows_of(rows: Iterable[Row], indent: int = 2) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     table.add_column(width=_LABEL, no_wrap=True, style="dim")
     table.add_column(overflow="fold")
@@ -140,7 +143,7 @@ def _accepted(accepted: Json) -> Iterator[Row]:
         yield "user", accepted["auth"]
     if accepted.get("may_relay"):
         yield "may relay", "to anywhere"
-    yield from _evidence(accepted.get("tls"), "none: in clear", "none was shown")
+    yield from evidence_rows(accepted.get("tls"), "none: in clear", "none was shown")
 
 
 def _attempt(attempt: Json) -> Iterator[Row]:
@@ -148,9 +151,9 @@ def _attempt(attempt: Json) -> Iterator[Row]:
         address = f", address {attempt['address']}" if attempt.get("address") else ""
         yield "hop", attempt["hop"] + address
     yield "connector", attempt["connector"]
-    yield from _plan(attempt.get("plan"))
+    yield from plan_rows(attempt.get("plan"))
     delivered = any(each["state"] == "delivered" for each in attempt["outcomes"])
-    yield from _evidence(
+    yield from evidence_rows(
         attempt.get("evidence"),
         "none: in clear" if delivered else "none: no handshake was completed, or the hop offers no TLS",
         "the hop showed none",
@@ -161,7 +164,7 @@ def _attempt(attempt: Json) -> Iterator[Row]:
         yield each["state"], text, STYLES.get(each["state"], "")
 
 
-def _plan(plan: Json | None) -> Iterator[Row]:
+def plan_rows(plan: Json | None) -> Iterator[Row]:
     if plan is None:
         yield "plan", "none could be made"
         return
@@ -199,7 +202,7 @@ def _demand(demand: Json) -> str:
     return f"{demand['demand']} {rest}"
 
 
-def _evidence(evidence: Json | None, without: str, bare: str) -> Iterator[Row]:
+def evidence_rows(evidence: Json | None, without: str, bare: str) -> Iterator[Row]:
     if evidence is None:
         yield "TLS", without, "yellow"
         return
