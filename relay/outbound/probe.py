@@ -195,7 +195,8 @@ class _Prober:
             look = await self._look(target, known.measures)
             seconds = time.monotonic() - begun
         evidence = look.seen if isinstance(look.seen, TlsEvidence) else None
-        judged = verdicts(known.measures, look.seen) if look.seen is not None else ()
+        offered = look.offer is not None and look.offer.requiretls
+        judged = verdicts(known.measures, look.seen, requiretls_offered=offered) if look.seen is not None else ()
         return ProbedAddress(address, seconds, look.trouble, evidence, look.offer, judged)
 
     async def _look(self, target: Target, measured: tuple[Measure, ...]) -> _Look:

@@ -16,6 +16,7 @@ from relay.mail.tls import TlsEvidence, TlsFailure
 from relay.policy.book import RuleBook
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, choose_plan, connector_plan
 from relay.policy.published import Published, Says, join
+from relay.policy.requiretls import require_tls
 from relay.policy.verdict import Failed, judge
 
 IN_FORCE = "in force"
@@ -79,15 +80,21 @@ class Subject:
 
 
 def measures(book: RuleBook, subject: Subject, now: datetime) -> tuple[Measure, ...]:
-    """What the host is held against: first what is in force, then each level, and each policy that is published, by itself."""
+    """What the host is held against: first what is in force, then each level, each policy that is published, by itself, and what is in force
+    for a message that asks for REQUIRETLS."""
     connector, domain, host, published = subject.connector, subject.domain, subject.hop.host, subject.published
     in_force = join(choose_plan(book, connector, domain, host, now), published)
+    all_the_way = in_force
+    if isinstance(in_force, TlsPlan):
+        trust = book.config.trust
+        all_the_way = require_tls(in_force, connector=connector, host=host, published=published, trust=trust)
     levels = (Measure(each.value, _at(book, connector, each, host), _remark(subject, each)) for each in _LEVELS)
     return (
         Measure(IN_FORCE, in_force),
         *levels,
         Measure("dane", _published(published.dane)),
         Measure("mta-sts", _published(published.sts)),
+        Measure("requiretls", all_the_way),
     )
 
 
@@ -134,12 +141,12 @@ def probe_plan(measured: Iterable[Measure]) -> TlsPlan:
     return TlsPlan(Level.OPPORTUNISTIC, Plaintext.IF_NOT_OFFERED, versions, certificate)
 
 
-def verdicts(measured: Iterable[Measure], seen: Seen) -> tuple[LevelVerdict, ...]:
+def verdicts(measured: Iterable[Measure], seen: Seen, *, requiretls_offered: bool = False) -> tuple[LevelVerdict, ...]:
     """What each level says of what was seen, in their order."""
-    return tuple(_verdict(each, seen) for each in measured)
+    return tuple(_verdict(each, seen, requiretls_offered=requiretls_offered) for each in measured)
 
 
-def _verdict(measure: Measure, seen: Seen) -> LevelVerdict:
+def _verdict(measure: Measure, seen: Seen, *, requiretls_offered: bool) -> LevelVerdict:
     level, plan = measure.level, measure.plan
     if isinstance(plan, Absent):
         return LevelVerdict(level, Standing.ABSENT, plan.why)
@@ -150,7 +157,7 @@ def _verdict(measure: Measure, seen: Seen) -> LevelVerdict:
         if step is Step.SEND_IN_CLEAR:
             return LevelVerdict(level, Standing.PASSES, f"the mail would go in clear: {seen.text}", seen.failure)
         return LevelVerdict(level, Standing.FAILS, seen.text, seen.failure)
-    verdict = judge(plan, seen)
+    verdict = judge(plan, seen, requiretls_offered=requiretls_offered)
     if isinstance(verdict, Failed):
         return LevelVerdict(level, Standing.FAILS, f"{verdict.text} (asked by {verdict.source})", verdict.failure)
     return LevelVerdict(level, Standing.PASSES, measure.remark)

@@ -60,28 +60,28 @@ def one(found: Probe) -> ProbedAddress:
 
 
 def letters(address: ProbedAddress) -> str:
-    """P, F or - for: in force, encryption, certificate, domain, dane, mta-sts."""
+    """P, F or - for: in force, encryption, certificate, domain, dane, mta-sts, requiretls."""
     return "".join(LETTERS[each.standing.value] for each in address.verdicts)
 
 
 CASES: dict[str, tuple[Callable[[Pki], Behaviour], str, str]] = {
-    "good": (lambda pki: Behaviour(tls=pki.good), "PPPP--", ""),
-    "drip": (lambda pki: Behaviour(tls=pki.good, drip=True), "PPPP--", ""),
-    "wrong name": (lambda pki: Behaviour(tls=pki.wrong_name), "FPPF--", ""),
-    "self-signed": (lambda pki: Behaviour(tls=pki.self_signed), "FPFF--", ""),
-    "expired": (lambda pki: Behaviour(tls=pki.expired), "FPFF--", ""),
-    "no STARTTLS": (lambda _pki: Behaviour(), "FFFF--", ""),
-    "no EHLO": (lambda pki: Behaviour(tls=pki.good, reactions={Step.EHLO: b"502 5.5.1 no\r\n"}), "FFFF--", ""),
-    "454": (lambda pki: Behaviour(tls=pki.good, reactions={Step.STARTTLS: b"454 4.7.0 no\r\n"}), "FFFF--", ""),
-    "garbage": (lambda pki: Behaviour(tls=pki.good, handshake=Handshake.GARBAGE), "FFFF--", ""),
-    "closes": (lambda pki: Behaviour(tls=pki.good, handshake=Handshake.CLOSE), "FFFF--", ""),
-    "injects": (lambda pki: Behaviour(tls=pki.good, handshake=Handshake.INJECTED_REPLY), "FFFF--", ""),
-    "TLS 1.0": (lambda pki: Behaviour(tls=pki.old), "FFFF--", ""),
+    "good": (lambda pki: Behaviour(tls=pki.good), "PPPP--F", ""),
+    "drip": (lambda pki: Behaviour(tls=pki.good, drip=True), "PPPP--F", ""),
+    "wrong name": (lambda pki: Behaviour(tls=pki.wrong_name), "FPPF--F", ""),
+    "self-signed": (lambda pki: Behaviour(tls=pki.self_signed), "FPFF--F", ""),
+    "expired": (lambda pki: Behaviour(tls=pki.expired), "FPFF--F", ""),
+    "no STARTTLS": (lambda _pki: Behaviour(), "FFFF--F", ""),
+    "no EHLO": (lambda pki: Behaviour(tls=pki.good, reactions={Step.EHLO: b"502 5.5.1 no\r\n"}), "FFFF--F", ""),
+    "454": (lambda pki: Behaviour(tls=pki.good, reactions={Step.STARTTLS: b"454 4.7.0 no\r\n"}), "FFFF--F", ""),
+    "garbage": (lambda pki: Behaviour(tls=pki.good, handshake=Handshake.GARBAGE), "FFFF--F", ""),
+    "closes": (lambda pki: Behaviour(tls=pki.good, handshake=Handshake.CLOSE), "FFFF--F", ""),
+    "injects": (lambda pki: Behaviour(tls=pki.good, handshake=Handshake.INJECTED_REPLY), "FFFF--F", ""),
+    "TLS 1.0": (lambda pki: Behaviour(tls=pki.old), "FFFF--F", ""),
     "554 greeting": (lambda _pki: Behaviour(reactions={Step.GREETING: b"554 5.7.1 \x1b[2J no\r\n"}), "", "the greeting: 554"),
     "hangs up": (lambda _pki: Behaviour(reactions={Step.GREETING: Then.CLOSE}), "", "after the greeting"),
     "550 in TLS": (
         lambda pki: Behaviour(tls=pki.good, reactions={Step.EHLO_TLS: b"550 5.7.1 go away\r\n"}),
-        "PPPP--",
+        "PPPP--F",
         "EHLO inside TLS: 550",
     ),
 }  # fmt: skip
@@ -165,8 +165,8 @@ async def test_every_host_and_address_by_mx(pki: Pki) -> None:
         "gone.b.example",
     ]
     assert [[letters(address) for address in hop.addresses] for hop in found.hops] == [
-        ["PPPP--", "FPPF--"],
-        ["FFFF--"],
+        ["PPPP--F", "FPPF--F"],
+        ["FFFF--F"],
         [""],
         [],
     ]
@@ -195,7 +195,7 @@ async def test_published_policy_is_asked_for_and_held_to(pki: Pki) -> None:
     ((way, uses),) = publications.asked
     assert (way.domain, way.hop, way.secure) == (DOMAIN, HostPort(HOST, server.port), True)
     assert uses.sts.value == "require"
-    assert one(found).verdicts[-1].text == "no policy"
+    assert one(found).verdicts[-2].text == "no policy"
     assert probe_json(found)["hops"][0]["mta_sts"]["reason"] == "no policy"
 
 
@@ -207,12 +207,22 @@ async def test_one_host_that_an_admin_names(pki: Pki) -> None:
         wanted = replace(means(pki), ourselves=us)
         found = await probe_hop(wanted, wanted.book.outbound_for(DOMAIN), DOMAIN, hop)
         address = await probe_hop(wanted, wanted.book.outbound_for(DOMAIN), DOMAIN, HostPort("127.0.0.1", server.port))
-    assert letters(one(found)) == "PPPP--"
+    assert letters(one(found)) == "PPPP--F"
     assert one(found).verdicts[3].text == ""
     by_address = one(address)
     assert by_address.evidence is not None
     assert by_address.evidence.sni == ""
-    assert letters(by_address) == "PPPF--"
+    assert letters(by_address) == "PPPF--F"
+
+
+async def test_requiretls_counts_inside_tls_only(pki: Pki) -> None:
+    inside = Behaviour(tls=pki.good, extensions=(), extensions_tls=("REQUIRETLS",))
+    outside = Behaviour(tls=pki.good, extensions=("REQUIRETLS",), extensions_tls=())
+    for behaviour, expected in ((inside, "PPPP--P"), (outside, "PPPP--F")):
+        async with HostileServer(behaviour) as server:
+            found = await probe_domain(means(pki, smart_host(server.port)), DOMAIN)
+        assert letters(one(found)) == expected
+        assert (probe_json(found)["hops"][0]["addresses"][0]["offers"] == ["REQUIRETLS"]) is expected.endswith("P")
 
 
 async def test_a_client_certificate_of_ours_that_is_not_there(pki: Pki) -> None:

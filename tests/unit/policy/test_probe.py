@@ -47,11 +47,13 @@ def subject(published: Published = UNPUBLISHED, **connector: Any) -> tuple[Any, 
     return rules, Subject(chosen, "partner.example", HostPort(HOST, 25), published)
 
 
-def said(seen: Seen, published: Published = UNPUBLISHED, **connector: Any) -> str:
-    """P, F or - (absent) for each level: in force, encryption, certificate, domain, DANE, MTA-STS."""
+def said(seen: Seen, published: Published = UNPUBLISHED, *, offered: bool = False, **connector: Any) -> str:
+    """P, F or - (absent) for each level: in force, encryption, certificate, domain, DANE, MTA-STS, REQUIRETLS."""
     rules, about = subject(published, **connector)
     letters = {Standing.PASSES: "P", Standing.FAILS: "F", Standing.ABSENT: "-"}
-    return "".join(letters[each.standing] for each in verdicts(measures(rules, about, NOW), seen))
+    return "".join(
+        letters[each.standing] for each in verdicts(measures(rules, about, NOW), seen, requiretls_offered=offered)
+    )
 
 
 STS_ONLY = Published(sts=Says(demands=frozenset({STS}), applied=APPLIED))
@@ -61,25 +63,25 @@ BOTH = Published(dane=DANE.dane, sts=STS_ONLY.sts, mx_secure=True)
 BOGUS = Published(dane=Says(withheld=Deferred(451, "4.7.5", "signatures do not verify", TlsFailure.DNSSEC_INVALID)))
 
 TABLE: tuple[tuple[str, Mapping[str, Any], Published, Seen, str], ...] = (
-    ("the defaults, a good host", {}, UNPUBLISHED, SOUND, "PPPP--"),
-    ("the defaults, another name", {}, UNPUBLISHED, OTHER_NAME, "PPPF--"),
-    ("the defaults, self-signed", {}, UNPUBLISHED, SELF_SIGNED, "PPFF--"),
-    ("the defaults, no STARTTLS", {}, UNPUBLISHED, NOT_OFFERED, "PFFF--"),
-    ("the defaults, broken TLS", {}, UNPUBLISHED, BROKEN, "FFFF--"),
-    ("clear text after broken TLS", {"plaintext": "if-tls-fails"}, UNPUBLISHED, BROKEN, "PFFF--"),
-    ("clear text never", {"plaintext": "never"}, UNPUBLISHED, NOT_OFFERED, "FFFF--"),
-    ("encryption, self-signed", {"tls": "encryption"}, UNPUBLISHED, SELF_SIGNED, "PPFF--"),
-    ("domain, another name", {"tls": "domain", "names": [HOST]}, UNPUBLISHED, OTHER_NAME, "FPPF--"),
-    ("its own names", {"tls": "domain", "names": ["elsewhere.example"]}, UNPUBLISHED, OTHER_NAME, "PPPP--"),
-    ("a pin beside every level", {"tls": "encryption", "pins": [OTHER_PIN]}, UNPUBLISHED, SOUND, "FFFF--"),
-    ("its version", {"tls": "encryption", "tls_version": "TLSv1.3"}, UNPUBLISHED, OLD, "FFFF--"),
-    ("MTA-STS, a good host", {}, STS_ONLY, SOUND, "PPPP-P"),
-    ("MTA-STS, self-signed", {}, STS_ONLY, SELF_SIGNED, "FPFF-F"),
-    ("MTA-STS, no STARTTLS", {}, STS_ONLY, NOT_OFFERED, "FFFF-F"),
-    ("MTA-STS in testing binds nobody", {}, TESTING, SELF_SIGNED, "PPFF-F"),
-    ("DANE fails", {}, DANE, SOUND, "FPPPF-"),
-    ("DANE fails, MTA-STS does not excuse it", {}, BOTH, SOUND, "FPPPFP"),
-    ("DNSSEC is bogus", {}, BOGUS, SOUND, "FPPPF-"),
+    ("the defaults, a good host", {}, UNPUBLISHED, SOUND, "PPPP--F"),
+    ("the defaults, another name", {}, UNPUBLISHED, OTHER_NAME, "PPPF--F"),
+    ("the defaults, self-signed", {}, UNPUBLISHED, SELF_SIGNED, "PPFF--F"),
+    ("the defaults, no STARTTLS", {}, UNPUBLISHED, NOT_OFFERED, "PFFF--F"),
+    ("the defaults, broken TLS", {}, UNPUBLISHED, BROKEN, "FFFF--F"),
+    ("clear text after broken TLS", {"plaintext": "if-tls-fails"}, UNPUBLISHED, BROKEN, "PFFF--F"),
+    ("clear text never", {"plaintext": "never"}, UNPUBLISHED, NOT_OFFERED, "FFFF--F"),
+    ("encryption, self-signed", {"tls": "encryption"}, UNPUBLISHED, SELF_SIGNED, "PPFF--F"),
+    ("domain, another name", {"tls": "domain", "names": [HOST]}, UNPUBLISHED, OTHER_NAME, "FPPF--F"),
+    ("its own names", {"tls": "domain", "names": ["elsewhere.example"]}, UNPUBLISHED, OTHER_NAME, "PPPP--F"),
+    ("a pin beside every level", {"tls": "encryption", "pins": [OTHER_PIN]}, UNPUBLISHED, SOUND, "FFFF--F"),
+    ("its version", {"tls": "encryption", "tls_version": "TLSv1.3"}, UNPUBLISHED, OLD, "FFFF--F"),
+    ("MTA-STS, a good host", {}, STS_ONLY, SOUND, "PPPP-PF"),
+    ("MTA-STS, self-signed", {}, STS_ONLY, SELF_SIGNED, "FPFF-FF"),
+    ("MTA-STS, no STARTTLS", {}, STS_ONLY, NOT_OFFERED, "FFFF-FF"),
+    ("MTA-STS in testing binds nobody", {}, TESTING, SELF_SIGNED, "PPFF-FF"),
+    ("DANE fails", {}, DANE, SOUND, "FPPPF-F"),
+    ("DANE fails, MTA-STS does not excuse it", {}, BOTH, SOUND, "FPPPFPF"),
+    ("DNSSEC is bogus", {}, BOGUS, SOUND, "FPPPF-F"),
 )  # fmt: skip
 
 
@@ -90,10 +92,29 @@ def test_every_level(connector: Mapping[str, Any], published: Published, seen: S
     assert said(seen, published, **connector) == expected
 
 
+REQUIRETLS: tuple[tuple[str, Mapping[str, Any], Published, Seen, str], ...] = (
+    ("offered, by MX that nobody vouches for", {}, UNPUBLISHED, SOUND, "F"),
+    ("offered, DNSSEC vouches", {}, Published(mx_secure=True), SOUND, "P"),
+    ("offered, DNSSEC vouches, wrong name", {}, Published(mx_secure=True), OTHER_NAME, "F"),
+    ("offered, a smart host", {"route": {"smart_hosts": [HOST]}}, UNPUBLISHED, SOUND, "P"),
+    ("offered, names", {"tls": "domain", "names": [HOST]}, UNPUBLISHED, SOUND, "P"),
+    ("offered in clear", {"route": {"smart_hosts": [HOST]}}, UNPUBLISHED, NOT_OFFERED, "F"),
+    ("offered, no mail goes there", {"tls": "domain", "names": [HOST]}, BOGUS, SOUND, "F"),
+)
+
+
+@pytest.mark.parametrize(
+    ("connector", "published", "seen", "expected"), [row[1:] for row in REQUIRETLS], ids=[row[0] for row in REQUIRETLS]
+)
+def test_requiretls(connector: Mapping[str, Any], published: Published, seen: Seen, expected: str) -> None:
+    assert said(seen, published, offered=True, **connector)[-1] == expected
+    assert said(seen, published, **connector)[-1] == "F"
+
+
 def test_each_verdict_says_why() -> None:
     rules, about = subject(BOGUS)
     found = {each.level: each for each in verdicts(measures(rules, about, NOW), OTHER_NAME)}
-    assert list(found) == [IN_FORCE, "encryption", "certificate", "domain", "dane", "mta-sts"]
+    assert list(found) == [IN_FORCE, "encryption", "certificate", "domain", "dane", "mta-sts", "requiretls"]
     assert (found[IN_FORCE].text, found[IN_FORCE].failure) == ("signatures do not verify", TlsFailure.DNSSEC_INVALID)
     assert found["dane"] == type(found["dane"])(
         "dane", Standing.FAILS, "signatures do not verify", TlsFailure.DNSSEC_INVALID
