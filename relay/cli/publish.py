@@ -26,6 +26,7 @@ Fetch = Callable[[str], Awaitable["FileFound | FetchFailed"]]
 """A domain's policy file, fetched as senders do."""
 
 AT_ONCE = 20  # domains and hosts that are looked up at the same time
+PATIENCE = 20.0  # seconds for a policy
 
 DomainArgument = Annotated[str | None, typer.Argument(metavar="[DOMAIN]", help="Default: every accepted domain.")]
 VerifyOption = Annotated[bool, typer.Option("--verify", help="Compare with what DNS and HTTPS say.")]
@@ -105,12 +106,22 @@ async def _verify(config: "Config", ours: "OurRecords") -> "tuple[Finding, ...]"
         await resolver.close()
 
 
-def fetcher(_resolver: "Resolver") -> Fetch:
-    """Fetches policies as senders do, certificate check and all."""
-    from relay.policy.publish_check import FetchFailed
+def fetcher(resolver: "Resolver", port: int = 443) -> Fetch:
+    """Fetches policies as senders do, certificate check and all; but from a private address too: seen from inside, our own may have one."""
+    from relay.config.models import PrivateAddresses
+    from relay.dns.stsfetch import FetchSettings, PolicyFetcher
+    from relay.outbound.handshake import TlsClient
+    from relay.policy.publish_check import FetchFailed, FileFound
+    from relay.tls.trust import TrustStores
 
-    async def fetch(_domain: str) -> "FileFound | FetchFailed":
-        return FetchFailed("not yet")
+    tls = TlsClient(lambda _name: None, TrustStores(), lambda: datetime.now(UTC))
+    ask = PolicyFetcher(resolver, tls, FetchSettings(port, PATIENCE, PrivateAddresses.ALLOW))
+
+    async def fetch(domain: str) -> "FileFound | FetchFailed":
+        found = await ask(domain)
+        if isinstance(found, bytes):
+            return FileFound(tuple(found.decode("utf-8", "replace").splitlines()))
+        return FetchFailed(found.text)
 
     return fetch
 

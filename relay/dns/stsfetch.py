@@ -24,10 +24,9 @@ from relay.mail.published import StsTrouble
 from relay.mail.tls import SYSTEM_TRUST, TlsEvidence, TlsFailure
 from relay.policy.mtasts import MINIMUM, SOURCE
 from relay.policy.route import LookupFailed, public_addresses
-from relay.policy.stsfile import MAX_FILE
+from relay.policy.stsfile import HOST, MAX_FILE, PATH
 from relay.policy.verdict import Failed, judge
 
-_PATH = "/.well-known/mta-sts.txt"
 _ADDRESSES = 4  # tried at most
 _STEP = 10.0  # seconds for one connection or one read
 
@@ -69,7 +68,7 @@ class PolicyFetcher:
 
     async def __call__(self, domain: str) -> bytes | StsTrouble:
         """The file as it is, of at most MAX_FILE bytes, or why there is none."""
-        host = f"mta-sts.{domain}"
+        host = f"{HOST}{domain}"
         try:
             async with asyncio.timeout(self._settings.seconds):
                 return await self._fetch(host)
@@ -112,7 +111,7 @@ class PolicyFetcher:
                 verify=self._tls.context(plan), trust_env=False, follow_redirects=False, timeout=_STEP, headers=headers
             ) as client,
             client.stream(
-                "GET", f"https://{authority}:{self._settings.port}{_PATH}", extensions={"sni_hostname": host}
+                "GET", f"https://{authority}:{self._settings.port}{PATH}", extensions={"sni_hostname": host}
             ) as response,
         ):
             stream = response.extensions["network_stream"]

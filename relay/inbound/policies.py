@@ -29,7 +29,8 @@ from relay.inbound.listener import ListenError, listening_socket
 from relay.inbound.tlsstream import TlsStream
 from relay.mail.events import Emit, ListenerReady, Unexpected
 from relay.policy.book import RuleBook
-from relay.policy.publish import POLICY_PATH, policy_served_at
+from relay.policy.publish import policy_served_at
+from relay.policy.stsfile import PATH
 from relay.tls.context import Context, server_context
 from relay.tls.keyring import Keyring
 
@@ -64,7 +65,7 @@ def answer(config: Config, method: str, target: str, host: str) -> Answer:
         host, _slash, path = target.partition("://")[2].partition("/")
         target = f"/{path}"
     name = host.partition(":")[0].rstrip(".").lower()
-    policy = policy_served_at(config, name) if target.partition("?")[0] == POLICY_PATH else None
+    policy = policy_served_at(config, name) if target.partition("?")[0] == PATH else None
     if policy is None:
         return _NOT_FOUND
     return Answer(HTTPStatus.OK, policy) if method in ("GET", "HEAD") else _NOT_ALLOWED

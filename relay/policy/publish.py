@@ -18,9 +18,8 @@ from relay.config.values import duration_text
 from relay.mail.published import StsMode, StsPolicy, TlsaRecord
 from relay.mail.tls import Certificate
 from relay.policy.difference import unknown
+from relay.policy.stsfile import HOST, PATH
 
-POLICY_HOST = "mta-sts."
-POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 section 3.3
 SMTP_PORT = 25
 _ID_LENGTH = 20  # RFC 8461 section 3.1: at most 32 letters and digits
 _STRING = 255  # octets in one string of a TXT record (RFC 1035 section 3.3)
@@ -66,7 +65,7 @@ class DomainRecords:
 
     @property
     def url(self) -> str:
-        return f"https://{POLICY_HOST}{self.domain}{POLICY_PATH}"
+        return f"https://{HOST}{self.domain}{PATH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def _domain(config: Config, domain: str) -> DomainRecords:
         sts=Record(f"_mta-sts.{domain}", "TXT", f"v=STSv1; id={policy.id};"),
         # RFC 8460 section 3
         tlsrpt=Record(f"_smtp._tls.{domain}", "TXT", f"v=TLSRPTv1; rua={','.join(reports)}") if reports else None,
-        alias=Record(f"{POLICY_HOST}{domain}", "CNAME", f"{config.hostname}.") if served else None,
+        alias=Record(f"{HOST}{domain}", "CNAME", f"{config.hostname}.") if served else None,
     )
 
 
@@ -163,7 +162,7 @@ def policy_file(policy: StsPolicy) -> bytes:
 
 def policy_served_at(config: Config, host: str) -> bytes | None:
     """What https://HOST/.well-known/mta-sts.txt answers; None where it is no policy host of ours. `host` in lower case."""
-    domain = host.removeprefix(POLICY_HOST)
+    domain = host.removeprefix(HOST)
     if domain == host or domain not in config.published_domains:
         return None
     return policy_file(our_policy(config, domain))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from relay.config.certificates import covers
 from relay.mail.published import StsMode, TlsaRecord
+from relay.policy.names import is_listed
 from relay.policy.publish import DomainRecords, HostRecords, OurRecords, Record, tlsa_of
 from relay.policy.route import LookupFailed, MxAnswer, MxRecords
 
@@ -126,7 +126,7 @@ def _mx(domain: DomainRecords, view: PublicView) -> Iterator[Finding]:
         yield Finding(domain.domain, "MX", State.UNKNOWN, listed, text=f"the look-up failed: {why}")
         return
     hosts = tuple(dict.fromkeys(record.host for record in answer.records))
-    astray = [host for host in hosts if not covers(domain.policy.mx, host)]
+    astray = [host for host in hosts if not is_listed(host, domain.policy.mx)]
     shown = ", ".join(hosts)
     if not hosts:
         yield Finding(domain.domain, "MX", State.MISSING, listed)

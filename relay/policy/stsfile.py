@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from relay.mail.address import AddressError, normalise_domain
 from relay.mail.published import StsMode, StsPolicy
 
+HOST = "mta-sts."  # before the domain; RFC 8461 section 3.3
+PATH = "/.well-known/mta-sts.txt"
 MAX_FILE = 64 * 1024  # bytes. RFC 8461 section 3.3
 MAX_AGE = 31557600  # seconds, a year. RFC 8461 section 3.2
 VERSION = "STSv1"

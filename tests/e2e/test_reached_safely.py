@@ -5,17 +5,27 @@ import json
 import socket
 import ssl
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiosmtplib
 import pytest
 
 from relay.app import Relay, StartError
 from relay.app.relay import Times
-from relay.mail.events import ConfigurationTaken, ConfigurationWaiting, SessionClosed
+from relay.cli.publish import fetcher, gather, look_up
+from relay.cli.publish_text import records_json
+from relay.dns.resolver import DnsResolver
+from relay.mail.events import CertificatesLoaded, ConfigurationTaken, ConfigurationWaiting, SessionClosed
+from relay.policy.publish import OurRecords
+from relay.policy.publish_check import State, compare
 from relay.testing import Pki, RelayPair, relay_pair, write_config
 from tests.e2e.heard import Heard
 from tests.e2e.process import free_port
+from tests.unit.dns.server import DnsServer, Zone
 
 POLICY = b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.%b\r\n\r\n"
 
@@ -129,6 +139,105 @@ async def test_policies_are_served_beside_mail_and_follow_the_file(tmp_path: Pat
     assert len(heard.of(ConfigurationTaken)) == 3
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", taken)
+
+
+class World:
+    """A relay that takes mail and serves policies, the name server that the world asks, and what `relay publish --verify` says of both."""
+
+    def __init__(self, pki: Pki, relay: Relay, names: DnsServer) -> None:
+        self.pki, self.relay, self.names = pki, relay, names
+
+    def ours(self) -> OurRecords:
+        return gather(self.relay.config, self.relay.config.published_domains, datetime.now(UTC))
+
+    def publish(self) -> None:
+        """Puts into DNS what `relay publish --json` prints."""
+        printed, records = records_json(self.ours()), self.names.zone.records
+        for record in (each for part in ("domains", "hosts") for some in printed[part] for each in some["records"]):
+            key = f"{record['name']} {record['type']}"
+            if record["type"] == "TLSA":
+                records[key] = (1, tuple(dict.fromkeys((*records.get(key, (0, ()))[1], record["value"]))))
+            elif record["type"] == "TXT":
+                records[key] = (1, (record["line"].partition(" TXT ")[2],))
+
+    async def verify(self) -> dict[str, list[str]]:
+        """What is not as it should be: the names of records by state."""
+        ours, resolver = self.ours(), DnsResolver(self.names.address)
+        try:
+            view = await look_up(ours, resolver, fetcher(resolver, self.relay.policies[0].port))
+        finally:
+            await resolver.close()
+        found: dict[str, list[str]] = {}
+        for each in compare(ours, view):
+            if each.state is not State.PUBLISHED:
+                found.setdefault(each.state.value, []).append(each.name)
+        return found
+
+    async def shown(self) -> bytes:
+        """The certificate that a sender is shown, as DER."""
+        address = self.relay.address()
+        context = ssl.create_default_context(cafile=str(self.pki.ca))
+        async with aiosmtplib.SMTP(hostname=address.host, port=address.port, start_tls=False) as client:
+            await client.starttls(tls_context=context, server_hostname="relay.test")
+            assert client.transport is not None
+            leaf: bytes = client.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return leaf
+
+
+@asynccontextmanager
+async def world(folder: Path, heard: Heard) -> AsyncIterator[World]:
+    pki = Pki(folder / "pki")
+    pki.issue(folder / "certs", "relay.test")
+    pki.issue(folder / "certs", "mta-sts.one.test", "mta-sts.two.test")
+    file = config(folder, publish={"https": ["127.0.0.1:0"], "reports": ["mailto:r@one.test"]})
+    zone = Zone({f"mta-sts.{domain} A": (1, ("127.0.0.1",)) for domain in ("one.test", "two.test")})
+    zone.records |= {f"{domain} MX": (1, ("10 relay.test.",)) for domain in ("one.test", "two.test")}
+    async with DnsServer(zone) as names, Relay(file, observers=[heard], times=Times(watch=0.05, grace=5)) as relay:
+        yield World(pki, relay, names)
+
+
+async def test_a_rollover_as_the_guide_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over real DNS and HTTPS: at no moment is a certificate shown whose TLSA record is not out there."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "pki" / "ca.pem"))
+    heard = Heard()
+    async with world(tmp_path, heard) as here:
+        assert sorted(await here.verify()) == ["missing"]
+        here.publish()
+        assert await here.verify() == {}
+        first, name = await here.shown(), "_25._tcp.relay.test"
+
+        # 1. The next one is there, and nobody is shown it.
+        certs = tmp_path / "certs"
+        here.pki.issue(tmp_path / "staged", "relay.test")
+        for kind in ("key", "pem"):
+            (tmp_path / "staged" / f"relay.test.{kind}").rename(certs / f"relay.test.next.{kind}")
+        assert await here.verify() == {"missing": [name]}
+        assert await here.shown() == first
+
+        # 2. and 3. Published beside the old one.
+        here.publish()
+        assert await here.verify() == {}
+        assert await here.shown() == first
+
+        # 4. In use, key first.
+        loaded = len(heard.of(CertificatesLoaded))
+        for kind in ("key", "pem"):
+            (certs / f"relay.test.next.{kind}").rename(certs / f"relay.test.{kind}")
+        await heard.wait(CertificatesLoaded, loaded + 1)
+        assert await here.shown() != first
+        assert await here.verify() == {"extra": [name]}
+
+        # 5. The old record goes.
+        key = f"{name} TLSA"
+        here.names.zone.records[key] = (1, here.names.zone.records[key][1][1:])
+        assert await here.verify() == {}
+
+        # Another policy is served at once; the record in DNS is its owner's to change.
+        config(tmp_path, publish={"https": ["127.0.0.1:0"], "reports": ["mailto:r@one.test"], "max_age": "4w"})
+        await heard.wait(ConfigurationTaken)
+        assert await here.verify() == {"differs": ["_mta-sts.one.test", "_mta-sts.two.test"]}
+        here.publish()
+        assert await here.verify() == {}
 
 
 async def test_a_port_that_is_taken_leaves_all_as_it_was(tmp_path: Path) -> None:

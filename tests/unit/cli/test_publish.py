@@ -250,3 +250,8 @@ async def test_few_questions_at_a_time(file: Path, monkeypatch: pytest.MonkeyPat
     view = await publish.look_up(ours, FakeResolver(), fetch)
     assert list(view.files) == list(config.published_domains)
     assert not view.validates
+
+
+async def test_a_policy_that_cannot_be_fetched() -> None:
+    found = await publish.fetcher(FakeResolver())("example.com")
+    assert found == FetchFailed("mta-sts.example.com has no address")

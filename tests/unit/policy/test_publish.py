@@ -8,6 +8,7 @@ import pytest
 from relay.config.models import Config
 from relay.mail.published import StsMode, TlsaRecord
 from relay.policy.publish import OurKey, our_hosts, our_policy, our_records, policy_file, policy_served_at, tlsa_of
+from relay.policy.stsfile import read_policy, read_record
 from tests.unit.policy.builders import OTHER_PIN, PIN, certificate, config
 
 HEX = base64.b64decode("A" * 43 + "=").hex()
@@ -155,6 +156,22 @@ def test_the_id_stays_where_the_policy_does(change: dict[str, Any]) -> None:
 def test_a_policy_is_served_for_our_domains_only(host: str, served: bool) -> None:
     found = policy_served_at(ours(), host)
     assert found == (policy_file(our_policy(ours(), "example.com")) if served else None)
+
+
+@pytest.mark.parametrize("mode", list(StsMode))
+def test_those_who_look_read_what_is_meant(mode: StsMode) -> None:
+    """Our own reader of others' policies is a strict one."""
+    words = {"mode": mode.value, "mx": ["mx1.example.com"], "other_mx": ["*.backup.example"], "max_age": "4w"}
+    ((domain,), policy) = (
+        our_records(ours(words), ["example.com"], {}, []).domains,
+        our_policy(ours(words), "example.com"),
+    )
+    record = read_record([domain.sts.value])
+    assert record is not None
+    assert record.id == policy.id
+    read = read_policy(policy_file(policy), record.id)
+    assert (read.mode, read.max_age, read.text) == (mode, policy.max_age, policy.text)
+    assert read.mx == (() if mode is StsMode.NONE else policy.mx)
 
 
 def test_pins_are_as_partners_write_them() -> None:
