@@ -127,7 +127,7 @@ class Relay:
     @property
     def policies(self) -> tuple[HostPort, ...]:
         """Where our MTA-STS policies are really served, in the order of `publish.https`; empty where that is not configured."""
-        return self._policies.addresses
+        return self._policy_server.addresses
 
     @property
     def operator(self) -> Operator:
@@ -186,7 +186,7 @@ class Relay:
         )
         scheduler = self._scheduler = self._make_scheduler(store, reports.over(outbound.deliver))
         intake = Intake(store, emit=self._emit, clock=utc_now, accepted=scheduler.submit)
-        self._policies = PolicyServer(book, keyring, self._emit)
+        self._policy_server = PolicyServer(book, keyring, self._emit)
         self._listeners = Listeners(Services(book, intake, trust, keyring, self._emit, utc_now))
         operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now)
         self._operator = Operator(
@@ -242,8 +242,8 @@ class Relay:
                 self._observed = await stack.enter_async_context(
                     observe_listener(config.observe, self.metrics, self._operator)
                 )
-            stack.push_async_callback(self._policies.close)
-            await self._policies.take(await self._policies.prepare())
+            stack.push_async_callback(self._policy_server.close)
+            await self._policy_server.take(await self._policy_server.prepare())
             stack.push_async_callback(self._listeners.close, self._times.grace)
             await self._listeners.start()
         except (ListenError, PasswordFileError, SocketUnusableError, OSError) as error:
@@ -261,15 +261,15 @@ class Relay:
     async def _apply(self, old: Config, new: Config) -> None:
         """Everything that does not ask for the rule book each time it decides."""
         try:
-            policies = await self._policies.prepare()
+            policies = await self._policy_server.prepare()
             try:
                 await self._listeners.reload()
             except BaseException:
-                self._policies.drop(policies)
+                self._policy_server.drop(policies)
                 raise
         except (ListenError, PasswordFileError) as error:
             raise NotAppliedError(str(error)) from error
-        await self._policies.take(policies)
+        await self._policy_server.take(policies)
         self._store.free_space = new.limits.free_space
         if self._resolver is None and new.dns != old.dns:
             self._switch.to(DnsResolver.of(new.dns, self._emit))
