@@ -54,6 +54,7 @@ from relay.config.values import (
     Switch,
     refuse_twins,
     parse_domain,
+    refuse_twins,
 )
 from relay.mail.address import AddressError, parse_mailbox
 from relay.mail.tls import SYSTEM_TRUST
