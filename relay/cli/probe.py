@@ -1,7 +1,6 @@
 """`relay probe`: what a partner's hosts really do, and what our policy and each level would say of it. Sends no mail."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,28 +68,12 @@ def _target(target: str, about: str | None) -> "tuple[str, HostPort | None]":
 
 
 async def _probe(book: "RuleBook", domain: str, hop: "HostPort | None") -> "Probe":
-    from relay.dns.resolver import DnsResolver
-    from relay.outbound.handshake import TlsClient
-    from relay.outbound.ourselves import Ourselves, interface_addresses
+    from relay.cli.outside import outside
     from relay.outbound.probe import Means
-    from relay.outbound.publications import NothingPublished
-    from relay.tls.keyring import Keyring
-    from relay.tls.trust import TrustStores
 
-    config = book.config
-
-    def now() -> datetime:
-        return datetime.now(UTC)
-
-    keyring = Keyring(config.certificates, hostname=config.hostname, clock=now) if config.certificates else None
-    tls = TlsClient(keyring.by_name if keyring else lambda _name: None, TrustStores(), now)
-    listening = frozenset(each.address for each in config.listeners)
-    ourselves = Ourselves(frozenset({config.hostname}), interface_addresses(), listening)
-    resolver = DnsResolver(config.dns.resolver)
-    try:
-        return await probe(Means(book, resolver, tls, NothingPublished(), now, ourselves), domain, hop)
-    finally:
-        await resolver.close()
+    async with outside(book.config) as world:
+        means = Means(book, world.resolver, world.tls, world.publications, world.now, world.ourselves)
+        return await probe(means, domain, hop)
 
 
 async def probe(means: "Means", domain: str, hop: "HostPort | None") -> "Probe":

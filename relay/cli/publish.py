@@ -14,6 +14,7 @@ import typer
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 if TYPE_CHECKING:
+    from relay.cli.outside import Outside
     from relay.config.certificates import CertificateFiles
     from relay.config.models import Config
     from relay.dns.answers import Resolver
@@ -96,26 +97,20 @@ def _key(files: "CertificateFiles") -> "OurKey":
 
 
 async def _verify(config: "Config", ours: "OurRecords") -> "tuple[Finding, ...]":
-    from relay.dns.resolver import DnsResolver
+    from relay.cli.outside import outside
     from relay.policy.publish_check import compare
 
-    resolver = DnsResolver(config.dns.resolver)
-    try:
-        return compare(ours, await look_up(ours, resolver, fetcher(resolver)))
-    finally:
-        await resolver.close()
+    async with outside(config) as world:
+        return compare(ours, await look_up(ours, world.resolver, fetcher(world)))
 
 
-def fetcher(resolver: "Resolver", port: int = 443) -> Fetch:
+def fetcher(world: "Outside", port: int = 443) -> Fetch:
     """Fetches policies as senders do, certificate check and all; but from a private address too: seen from inside, our own may have one."""
     from relay.config.models import PrivateAddresses
     from relay.dns.stsfetch import FetchSettings, PolicyFetcher
-    from relay.outbound.handshake import TlsClient
     from relay.policy.publish_check import FetchFailed, FileFound
-    from relay.tls.trust import TrustStores
 
-    tls = TlsClient(lambda _name: None, TrustStores(), lambda: datetime.now(UTC))
-    ask = PolicyFetcher(resolver, tls, FetchSettings(port, PATIENCE, PrivateAddresses.ALLOW))
+    ask = PolicyFetcher(world.resolver, world.tls, FetchSettings(port, PATIENCE, PrivateAddresses.ALLOW))
 
     async def fetch(domain: str) -> "FileFound | FetchFailed":
         found = await ask(domain)

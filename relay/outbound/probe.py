@@ -17,7 +17,7 @@ from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import TlsPlan
-from relay.mail.tls import TlsEvidence
+from relay.mail.tls import TlsEvidence, TlsFailure
 from relay.outbound.client import Timeouts
 from relay.outbound.connection import ClientTls, NoCertificateError, Target, Trouble, open_connection
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, fit_addresses
@@ -211,6 +211,8 @@ class _Prober:
             await opened.gone()
             return _Look(opened.evidence or NOT_OFFERED, offer=opened.offer)
         failure = opened.outcome.failure
+        if failure is TlsFailure.STARTTLS_NOT_SUPPORTED:
+            return _Look(NOT_OFFERED)
         if failure is not None and opened.evidence is None:
             return _Look(NoTls(True, failure, opened.outcome.text))
         return _Look(opened.evidence, opened.outcome.text)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from relay.config.models import OutboundConnector
 from relay.config.values import HostPort
 from relay.mail.outcome import Deferred
-from relay.mail.plan import Demand, Encryption, Level, Plaintext, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Level, Plaintext, Tlsa, TlsPlan, TlsVersion
 from relay.mail.tls import TlsEvidence, TlsFailure
 from relay.policy.book import RuleBook
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, choose_plan, connector_plan
@@ -118,7 +118,7 @@ def _published(says: Says) -> TlsPlan | Deferred | Absent:
     demands = says.demands or (applied.demands if applied is not None else frozenset())
     if not demands:
         return Absent(says.reason or "nothing is published")
-    return TlsPlan(Level.ENCRYPTION, Plaintext.NEVER, demands | {Encryption("published")})
+    return TlsPlan(Level.ENCRYPTION, Plaintext.NEVER, demands)
 
 
 def everything(measured: Iterable[Measure]) -> frozenset[Demand]:
@@ -132,13 +132,16 @@ def everything(measured: Iterable[Measure]) -> frozenset[Demand]:
 
 
 def probe_plan(measured: Iterable[Measure]) -> TlsPlan:
-    """What the probe itself goes by: TLS where it is offered, of any version that is allowed us, and then whatever comes is looked at."""
-    plan = next((each.plan for each in measured if isinstance(each.plan, TlsPlan)), None)
-    versions = (
-        frozenset(each for each in plan.demands if isinstance(each, TlsVersion)) if plan is not None else frozenset()
-    )
-    certificate = plan.client_certificate if plan is not None else ""
-    return TlsPlan(Level.OPPORTUNISTIC, Plaintext.IF_NOT_OFFERED, versions, certificate)
+    """What the probe itself goes by: TLS where it is offered, of any version that is allowed us, and then whatever comes is looked at.
+
+    TLSA records are in it since they say which name is asked for (RFC 7672 section 8.1).
+    """
+    plans = [each.plan for each in measured if isinstance(each.plan, TlsPlan)]
+    first = next(iter(plans), TlsPlan(Level.OPPORTUNISTIC, Plaintext.IF_NOT_OFFERED))
+    versions = (each for each in first.demands if isinstance(each, TlsVersion))
+    tlsa = (each for plan in plans for each in plan.demands if isinstance(each, Tlsa))
+    certificate = first.client_certificate
+    return TlsPlan(Level.OPPORTUNISTIC, Plaintext.IF_NOT_OFFERED, frozenset((*versions, *tlsa)), certificate)
 
 
 def verdicts(measured: Iterable[Measure], seen: Seen, *, requiretls_offered: bool = False) -> tuple[LevelVerdict, ...]:

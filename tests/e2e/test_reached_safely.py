@@ -16,6 +16,7 @@ import pytest
 
 from relay.app import Relay, StartError
 from relay.app.relay import Times
+from relay.cli.outside import outside
 from relay.cli.publish import fetcher, gather, look_up
 from relay.cli.publish_text import records_json
 from relay.dns.resolver import DnsResolver
@@ -164,7 +165,8 @@ class World:
         """What is not as it should be: the names of records by state."""
         ours, resolver = self.ours(), DnsResolver(self.names.address)
         try:
-            view = await look_up(ours, resolver, fetcher(resolver, self.relay.policies[0].port))
+            async with outside(self.relay.config, resolver) as world:
+                view = await look_up(ours, resolver, fetcher(world, self.relay.policies[0].port))
         finally:
             await resolver.close()
         found: dict[str, list[str]] = {}

@@ -40,6 +40,9 @@ def in_a_thread(behaviour: Behaviour) -> Iterator[HostileServer]:
 
 
 class Dns(FakeResolver):
+    async def test(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
@@ -78,7 +81,7 @@ connectors:
         encoding="utf-8",
     )
     dns = Dns(hosts={"mx.partner.test": ["127.0.0.1"]})
-    monkeypatch.setattr("relay.dns.resolver.DnsResolver", lambda *_arguments, **_options: dns)
+    monkeypatch.setattr("relay.dns.resolver.DnsResolver.of", lambda _dns: dns)
     monkeypatch.setenv("RELAY_CONFIG", str(path))
     return path
 

@@ -10,6 +10,7 @@ import trustme
 from typer.testing import CliRunner, Result
 
 from relay.cli import build, publish
+from relay.cli.outside import outside
 from relay.config.load import load
 from relay.policy.publish_check import FetchFailed, FileFound
 from tests.fakes import FakeResolver
@@ -31,6 +32,9 @@ publish:
 
 
 class Dns(FakeResolver):
+    async def test(self) -> None:
+        self.asked["tested"] += 1
+
     async def close(self) -> None:
         self.asked["closed"] += 1
 
@@ -38,7 +42,7 @@ class Dns(FakeResolver):
 @pytest.fixture
 def dns(monkeypatch: pytest.MonkeyPatch) -> Dns:
     found = Dns(dane="")
-    monkeypatch.setattr("relay.dns.resolver.DnsResolver", lambda *_arguments, **_options: found)
+    monkeypatch.setattr("relay.dns.resolver.DnsResolver.of", lambda _dns: found)
     return found
 
 
@@ -194,7 +198,7 @@ def test_all_is_published(file: Path, dns: Dns, files: dict[str, str]) -> None:
     # TXT twice, file and MX for each domain; three TLSA.
     assert lines[-1] == "all 15 are as they should be"
     assert {line.split()[0] for line in lines[:-1]} == {"published"}
-    assert dns.asked["closed"] == 1
+    assert dns.asked["tested"] == dns.asked["closed"] == 1
 
 
 def test_what_differs_is_said(file: Path, dns: Dns, files: dict[str, str]) -> None:
@@ -252,6 +256,7 @@ async def test_few_questions_at_a_time(file: Path, monkeypatch: pytest.MonkeyPat
     assert not view.validates
 
 
-async def test_a_policy_that_cannot_be_fetched() -> None:
-    found = await publish.fetcher(FakeResolver())("example.com")
+async def test_a_policy_that_cannot_be_fetched(file: Path) -> None:
+    async with outside(load(file), FakeResolver()) as world:
+        found = await publish.fetcher(world)("example.com")
     assert found == FetchFailed("mta-sts.example.com has no address")

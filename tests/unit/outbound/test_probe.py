@@ -9,6 +9,8 @@ import pytest
 
 from relay.config.values import HostPort
 from relay.mail.outcome import Bounced
+from relay.mail.plan import Encryption, Tlsa
+from relay.mail.published import TlsaRecord
 from relay.outbound.handshake import TlsClient
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.probe import Means, Probe, ProbedAddress, ProbeSettings, probe_domain, probe_hop
@@ -213,6 +215,19 @@ async def test_one_host_that_an_admin_names(pki: Pki) -> None:
     assert by_address.evidence is not None
     assert by_address.evidence.sni == ""
     assert letters(by_address) == "PPPF--F"
+
+
+async def test_tlsa_records_are_held_against_the_host(pki: Pki) -> None:
+    """Real DNSSEC is in tests/e2e/test_probe_dane.py."""
+    for behaviour, expected in ((Behaviour(tls=pki.good), "FPPPF-F"), (Behaviour(), "FFFFF-F")):
+        demand = Tlsa("dane", "end.hostile.test", (TlsaRecord(3, 1, 1, "00" * 32),), ("end.hostile.test",))
+        published = Published(dane=Says(frozenset({Encryption("dane"), demand})), mx_secure=True)
+        async with HostileServer(behaviour) as server:
+            wanted = replace(means(pki, smart_host(server.port)), publications=Publisher(published))
+            address = one(await probe_domain(wanted, DOMAIN))
+        assert letters(address) == expected
+        assert address.evidence is None or address.evidence.sni == "end.hostile.test"
+        assert not address.trouble
 
 
 async def test_requiretls_counts_inside_tls_only(pki: Pki) -> None:
