@@ -93,7 +93,7 @@ def _key(files: "CertificateFiles") -> "OurKey":
     from relay.policy.publish import OurKey
     from relay.tls.evidence import parse_certificate
 
-    return OurKey(files.name, parse_certificate(files.leaf), files.is_next)
+    return OurKey(files.name, parse_certificate(files.leaf), files.is_next, files.chain)
 
 
 async def _verify(config: "Config", ours: "OurRecords") -> "tuple[Finding, ...]":
@@ -101,7 +101,7 @@ async def _verify(config: "Config", ours: "OurRecords") -> "tuple[Finding, ...]"
     from relay.policy.publish_check import compare
 
     async with outside(config) as world:
-        return compare(ours, await look_up(ours, world.resolver, fetcher(world)))
+        return compare(ours, await look_up(ours, world.resolver, fetcher(world), world.now()))
 
 
 def fetcher(world: "Outside", port: int = 443) -> Fetch:
@@ -121,11 +121,13 @@ def fetcher(world: "Outside", port: int = 443) -> Fetch:
     return fetch
 
 
-async def look_up(ours: "OurRecords", resolver: "Resolver", fetch: Fetch) -> "PublicView":
+async def look_up(ours: "OurRecords", resolver: "Resolver", fetch: Fetch, now: datetime) -> "PublicView":
     """Everything that is out there about these domains and hosts, a bounded number at a time."""
     from relay.dns.answers import TlsaRecords, TxtRecords
+    from relay.mail.tls import Trusted
     from relay.policy.publish import SMTP_PORT
     from relay.policy.publish_check import PublicView, TlsaFound
+    from relay.tls.tlsa import match_chain
 
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -143,7 +145,13 @@ async def look_up(ours: "OurRecords", resolver: "Resolver", fetch: Fetch) -> "Pu
 
     async def tlsa(host: str) -> "TlsaFound | LookupFailed":
         answer = await resolver.tlsa(host, SMTP_PORT)
-        return TlsaFound(answer.records, answer.secure) if isinstance(answer, TlsaRecords) else answer
+        if not isinstance(answer, TlsaRecords):
+            return answer
+        keys = [key for each in ours.hosts if each.host == host for key in each.keys]
+        pairs = [(record, key) for record in answer.records for key in keys]
+        good = [(record, key) for record, key in pairs if isinstance(match_chain(key.chain, [record], now), Trusted)]
+        matching = frozenset(record for record, _key in good)
+        return TlsaFound(answer.records, answer.secure, matching, frozenset(r for r, key in good if not key.is_next))
 
     records = [record for domain in ours.domains for record in (domain.sts, domain.tlsrpt) if record is not None]
     domains = [domain.domain for domain in ours.domains]

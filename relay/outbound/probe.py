@@ -219,7 +219,7 @@ class _Prober:
 
 
 class _ForAll:
-    """Takes evidence for every level at once."""
+    """Takes evidence for every level at once, and always of a full handshake: what is shown now is what counts."""
 
     def __init__(self, tls: ClientTls, plan: TlsPlan) -> None:
         self._tls, self._plan = tls, plan
@@ -229,3 +229,9 @@ class _ForAll:
 
     def evidence(self, ssl_object: object, _plan: TlsPlan) -> TlsEvidence:
         return self._tls.evidence(ssl_object, self._plan)
+
+    def resuming(self, _target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
+        return context
+
+    def keep(self, _target: Target, _context: ssl.SSLContext, _ssl_object: object) -> None:
+        """There is no next time."""

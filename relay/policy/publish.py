@@ -11,7 +11,7 @@ before it is used.
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.config.models import Config, DomainPublication
 from relay.config.values import duration_text
@@ -46,11 +46,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class OurKey:
-    """A certificate of ours. `name` is its file's; `is_next` where it is shown to nobody yet."""
+    """A certificate of ours. `name` is its file's; `is_next` where it is shown to nobody yet. `chain` as shown, DER, leaf first."""
 
     name: str
     certificate: Certificate
     is_next: bool = False
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

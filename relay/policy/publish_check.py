@@ -37,10 +37,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TlsaFound:
-    """`secure`: DNSSEC vouches for the answer."""
+    """`secure`: DNSSEC vouches for the answer. `matching` are those that a certificate of ours satisfies, `in_use` those of them that one
+    in use does."""
 
     records: tuple[TlsaRecord, ...]
     secure: bool
+    matching: frozenset[TlsaRecord] = frozenset()
+    in_use: frozenset[TlsaRecord] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,32 +149,30 @@ def _tlsa(host: HostRecords, view: PublicView) -> Iterator[Finding]:
     in_use = {tlsa_of(key) for key in host.keys if not key.is_next}
     every = tuple(dict.fromkeys(tlsa_of(key) for key in host.keys))
     for record in every:
-        yield _one_tlsa(host.name, record, answer.records, is_next=record not in in_use)
-    for stranger in answer.records:
-        if stranger not in every:
-            text = _STALE if _is_3_1_1(stranger) else _OTHER_KIND
-            yield Finding(host.name, "TLSA", State.EXTRA, found=str(stranger), text=text)
+        yield _one_tlsa(host.name, record, answer, is_next=record not in in_use)
+    for other in answer.records:
+        if other in every:
+            continue
+        if other in answer.matching:
+            yield Finding(host.name, "TLSA", State.PUBLISHED, found=str(other))
+        else:
+            yield Finding(host.name, "TLSA", State.EXTRA, found=str(other), text=_STALE)
     if answer.records and view.validates and not answer.secure:
         text = "DNSSEC does not vouch for this zone, so no sender uses these records: sign it"
         yield Finding(host.name, "TLSA", State.DIFFERS, "DNSSEC-secure", "insecure", text)
 
 
-_STALE = "no certificate of ours, present or next, has this key: take it out once no server shows it"
-_OTHER_KIND = "it is of another kind than `3 1 1`: whether it matches is not looked into"
+_STALE = "no certificate of ours, present or next, satisfies it: take it out once no server shows what does"
 
 
-def _one_tlsa(name: str, record: TlsaRecord, published: tuple[TlsaRecord, ...], *, is_next: bool) -> Finding:
+def _one_tlsa(name: str, record: TlsaRecord, found: TlsaFound, *, is_next: bool) -> Finding:
     value = str(record)
-    if record in published:
+    if record in found.records:
         return Finding(name, "TLSA", State.PUBLISHED, value, value)
     if is_next:
         text = "publish it, and wait for twice the record's TTL, before the next certificate is used"
-    elif published and all(map(_is_3_1_1, published)):
+    elif found.records and not found.in_use:
         text = "senders who hold to DANE refuse the certificate in use: publish it at once"
     else:
         text = ""
     return Finding(name, "TLSA", State.MISSING, value, text=text)
-
-
-def _is_3_1_1(record: TlsaRecord) -> bool:
-    return (record.usage, record.selector, record.matching) == (3, 1, 1)

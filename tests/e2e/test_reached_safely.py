@@ -166,7 +166,7 @@ class World:
         ours, resolver = self.ours(), DnsResolver(self.names.address)
         try:
             async with outside(self.relay.config, resolver) as world:
-                view = await look_up(ours, resolver, fetcher(world, self.relay.policies[0].port))
+                view = await look_up(ours, resolver, fetcher(world, self.relay.policies[0].port), world.now())
         finally:
             await resolver.close()
         found: dict[str, list[str]] = {}

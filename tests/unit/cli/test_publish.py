@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 from relay.cli import build, publish
 from relay.cli.outside import outside
 from relay.config.load import load
-from relay.policy.publish_check import FetchFailed, FileFound
+from relay.policy.publish_check import FetchFailed, FileFound, TlsaFound
 from tests.fakes import FakeResolver
+from tests.unit.tls.pki import Issued, Wish, root, tlsa_record
 
 FILE = """\
 hostname: relay.example.com
@@ -251,7 +252,7 @@ async def test_few_questions_at_a_time(file: Path, monkeypatch: pytest.MonkeyPat
 
     config = load(file)
     ours = publish.gather(config, config.published_domains, datetime.now(UTC))
-    view = await publish.look_up(ours, FakeResolver(), fetch)
+    view = await publish.look_up(ours, FakeResolver(), fetch, datetime.now(UTC))
     assert list(view.files) == list(config.published_domains)
     assert not view.validates
 
@@ -260,3 +261,28 @@ async def test_a_policy_that_cannot_be_fetched(file: Path) -> None:
     async with outside(load(file), FakeResolver()) as world:
         found = await publish.fetcher(world)("example.com")
     assert found == FetchFailed("mta-sts.example.com has no address")
+
+
+async def test_records_of_other_kinds_are_held_against_our_certificates(file: Path) -> None:
+    """The CA's key in a record (DANE-TA) is right as long as it is in the chain that we show."""
+    config = load(file)
+    ca, leaf = issued_by_a_ca(file.parent / "certs")
+    ours = publish.gather(config, ["example.com"], datetime.now(UTC))
+    good, wrong = str(tlsa_record(2, 0, 1, ca)), str(tlsa_record(2, 1, 1, leaf))
+    dns = FakeResolver(tlsa_records={"relay.example.com:25": [good, wrong, str(tlsa_record(3, 0, 2, leaf))]})
+    async with outside(config, dns) as world:
+        view = await publish.look_up(ours, dns, publish.fetcher(world), world.now())
+    found = view.tlsa["relay.example.com"]
+    assert isinstance(found, TlsaFound)
+    assert sorted(map(str, found.matching)) == sorted([good, str(tlsa_record(3, 0, 2, leaf))])
+    assert found.in_use == found.matching
+
+
+def issued_by_a_ca(certs: Path) -> tuple[Issued, Issued]:
+    """A CA, and a certificate of it in the place of the one in use, with the CA's in its chain; no next one."""
+    ca = root("our CA")
+    leaf = ca.issue(Wish("relay", names=["relay.example.com"]))
+    leaf.write(certs, "relay")
+    (certs / "relay.pem").write_bytes(leaf.pem + ca.pem)
+    (certs / "relay.next.pem").unlink()
+    return ca, leaf

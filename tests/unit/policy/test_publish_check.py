@@ -108,26 +108,32 @@ def test_mx_hosts_must_be_in_the_policy() -> None:
     assert [each for each in compare(taken_back, GOOD) if each.type == "MX"] == []
 
 
-STALE = "no certificate of ours, present or next, has this key: take it out once no server shows it"
-OTHER_KIND = "it is of another kind than `3 1 1`: whether it matches is not looked into"
+STALE = "no certificate of ours, present or next, satisfies it: take it out once no server shows what does"
 AT_ONCE = "senders who hold to DANE refuse the certificate in use: publish it at once"
 BEFORE = "publish it, and wait for twice the record's TTL, before the next certificate is used"
+WELL = (State.PUBLISHED, "")
 
 
 @pytest.mark.parametrize(
-    ("published", "expected"),
+    ("published", "matching", "expected"),
     [
-        ((), [(State.MISSING, ""), (State.MISSING, BEFORE)]),
-        ((IN_USE,), [(State.PUBLISHED, ""), (State.MISSING, BEFORE)]),
-        ((COMING,), [(State.MISSING, AT_ONCE), (State.PUBLISHED, "")]),
-        ((OLD,), [(State.MISSING, AT_ONCE), (State.MISSING, BEFORE), (State.EXTRA, STALE)]),
-        ((IN_USE, COMING, OLD), [(State.PUBLISHED, ""), (State.PUBLISHED, ""), (State.EXTRA, STALE)]),
-        ((AUTHORITY,), [(State.MISSING, ""), (State.MISSING, BEFORE), (State.EXTRA, OTHER_KIND)]),
+        ((), (), [(State.MISSING, ""), (State.MISSING, BEFORE)]),
+        ((IN_USE,), (IN_USE,), [WELL, (State.MISSING, BEFORE)]),
+        ((COMING,), (COMING,), [(State.MISSING, AT_ONCE), WELL]),
+        ((OLD,), (), [(State.MISSING, AT_ONCE), (State.MISSING, BEFORE), (State.EXTRA, STALE)]),
+        ((IN_USE, COMING, OLD), (IN_USE, COMING), [WELL, WELL, (State.EXTRA, STALE)]),
+        ((AUTHORITY,), (AUTHORITY,), [(State.MISSING, ""), (State.MISSING, BEFORE), WELL]),
+        ((IN_USE, COMING, AUTHORITY), (IN_USE, COMING, AUTHORITY), [WELL, WELL, WELL]),
+        ((IN_USE, COMING, AUTHORITY), (IN_USE, COMING), [WELL, WELL, (State.EXTRA, STALE)]),
     ],
-    ids=["none", "current only", "next only", "old only", "all and old", "of a CA"],
+    ids=["none", "current", "next", "old", "all and old", "of a CA", "all and of a CA", "all and of another CA"],
 )
-def test_tlsa(published: tuple[TlsaRecord, ...], expected: list[tuple[State, str]]) -> None:
-    assert about("TLSA", tlsa={"relay.example.com": TlsaFound(published, secure=True)}) == expected
+def test_tlsa(
+    published: tuple[TlsaRecord, ...], matching: tuple[TlsaRecord, ...], expected: list[tuple[State, str]]
+) -> None:
+    matches = frozenset(matching)
+    answer = TlsaFound(published, secure=True, matching=matches, in_use=matches - {COMING})
+    assert about("TLSA", tlsa={"relay.example.com": answer}) == expected
 
 
 def test_tlsa_that_nobody_will_use() -> None:
