@@ -136,6 +136,8 @@ def _tlsrpt(config: Config) -> Iterator[Advice]:
         yield from _secret(place, reports.dkim.key)
     if reports.mailbox is not None and reports.unsigned is Unsigned.ACCEPT:
         yield Advice(("tlsrpt", "unsigned"), "anyone can write reports in anyone's name")
+
+
 def _publication(config: Config, folder: Folder) -> Iterator[Advice]:
     """Of `publish`, where somebody wrote it. What DNS and HTTPS really say: `relay publish --verify`."""
     publish = config.publish

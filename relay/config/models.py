@@ -37,8 +37,8 @@ from relay.config.connectors import (
     with_defaults,
 )
 from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
-from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
 from relay.config.publication import DomainPublication, DomainWords, Publication, words_for
+from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
 from relay.config.values import (
     Bind,
     Count,
@@ -52,7 +52,6 @@ from relay.config.values import (
     Pattern,
     Size,
     Switch,
-    refuse_twins,
     parse_domain,
     refuse_twins,
 )

@@ -8,11 +8,12 @@ from relay.mail.published import Use
 from relay.outbound.handshake import TlsClient
 from relay.outbound.probe import Means, Probe, ProbeSettings, probe_domain
 from relay.outbound.probe_json import probe_json
+from relay.outbound.publications import LookedUp
 from relay.policy.probe import Standing
 from relay.report.probe import render_probe
 from relay.tls.trust import TrustStores
 from tests.e2e import dane
-from tests.e2e.test_dane import ANY, BOGUS, CLEAR, EE, OUTCOMES, TA, DaneOnly, World, world
+from tests.e2e.test_dane import ANY, BOGUS, CLEAR, EE, OUTCOMES, TA, NoPolicies, World, world
 from tests.unit.outbound.builders import PATIENT
 from tests.unit.policy.builders import book
 from tests.unit.report.test_trace import text
@@ -32,7 +33,7 @@ async def look(world: World, name: str, use: Use) -> Probe:
         rules,
         world.resolver,
         TlsClient(lambda _name: None, TrustStores(), lambda: datetime.now(UTC)),
-        DaneOnly(world.resolver),
+        LookedUp(world.resolver, NoPolicies(), lambda: datetime.now(UTC)),
         lambda: datetime.now(UTC),
         settings=ProbeSettings(timeouts=PATIENT, port=dane.PORT),
     )
