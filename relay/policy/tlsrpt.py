@@ -11,10 +11,11 @@ Where TCP or the greeting failed nothing is counted (section 4.3.4), and nothing
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from relay.config.connectors import OutboundConnector
 from relay.mail.attempt import Attempt, Session, SessionEnd
-from relay.mail.plan import Level, Pkix, Plaintext, PolicyApplied, Tlsa, TlsPlan
+from relay.mail.plan import Demand, Level, Pkix, Plaintext, PolicyApplied, Tlsa, TlsPlan
 from relay.mail.published import PolicyKind
 from relay.mail.tls import TlsEvidence, TlsFailure, Undecided, Untrusted
 from relay.mail.tlsreport import Failing, Judged, Policy
@@ -76,8 +77,7 @@ def _session(attempt: Attempt, session: Session, published: Iterable[PolicyAppli
         elif evidence is None or _is_undecided(policy, evidence):
             continue
         else:
-            # The policy alone, without what the connector asks.
-            verdict = judge(TlsPlan(Level.OPPORTUNISTIC, Plaintext.NEVER, policy.demands), evidence)
+            verdict = judge(_alone(policy.demands), evidence)
             if isinstance(verdict, Failed):
                 yield _judged(attempt, session, policy, verdict.failure, _reason(policy, evidence, verdict))
             else:
@@ -86,10 +86,9 @@ def _session(attempt: Attempt, session: Session, published: Iterable[PolicyAppli
 
 def _against(domain: str, session: Session) -> Iterable[tuple[PolicyApplied, TlsFailure, str]]:
     """The policies that stood against a host nobody connected to."""
-    useless = [each for each in session.published if each.failure is not None]
-    for policy in useless:
-        if policy.failure is not None:
-            yield policy, policy.failure, ""
+    useless = [(each, each.failure) for each in session.published if each.failure is not None]
+    for policy, why in useless:
+        yield policy, why, ""
     failure = session.failure
     if useless or failure is None or failure in _OF_REQUIRE:
         return  # an admin's `require` that nothing published satisfies is ours, as is a look-up that failed without a word for it
@@ -107,6 +106,13 @@ def _judged(attempt: Attempt, session: Session, policy: PolicyApplied, failure: 
     return Judged(_named(policy), failing)
 
 
+@lru_cache(maxsize=256)
+def _alone(demands: frozenset[Demand]) -> TlsPlan:
+    """The policy by itself, without what the connector asks."""
+    return TlsPlan(Level.OPPORTUNISTIC, Plaintext.NEVER, demands)
+
+
+@lru_cache(maxsize=256)
 def _named(policy: PolicyApplied) -> Policy:
     return Policy(policy.kind, policy.domain, policy.strings, policy.mx)
 
