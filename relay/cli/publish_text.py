@@ -61,7 +61,13 @@ def _print_domain(out: _Lines, domain: DomainRecords, config: Config) -> None:
         if record is not None:
             _print_record(out, record)
     if domain.tlsrpt is None:
-        out.say(2, ("No record says where reports about us go: name somebody as `publish.reports`.", "yellow"))
+        out.say(
+            2,
+            (
+                "No record says where reports about us go: name a `tlsrpt.mailbox`, or somebody as `publish.reports`.",
+                "yellow",
+            ),
+        )
     served = config.publish.https
     where = "to be served there" if served is None else f"served by this relay on {', '.join(map(str, served))}"
     out.say(2, domain.url, (f"  ({where})", "dim"))

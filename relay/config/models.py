@@ -37,7 +37,7 @@ from relay.config.connectors import (
     with_defaults,
 )
 from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
-from relay.config.publication import DomainPublication, DomainWords, Publication, words_for
+from relay.config.publication import DomainPublication, DomainWords, Ourselves, Publication, words_for
 from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
 from relay.config.values import (
     Bind,
@@ -337,4 +337,5 @@ class Config(Model):
 
     def publication_for(self, domain: str) -> DomainWords:
         """What `publish` says about one domain."""
-        return words_for(self.publish, domain, self.hostname)
+        mailbox = self.tlsrpt.mailbox if self.tlsrpt is not None else None
+        return words_for(self.publish, domain, Ourselves(self.hostname, mailbox or ()))

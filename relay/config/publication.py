@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
 from relay.config.connectors import Model
 from relay.config.values import Bind, Domain, Duration, Flag, NonEmpty, parse_pattern, refuse_twins
-from relay.mail.address import AddressError, parse_mailbox
+from relay.mail.address import Address, AddressError, parse_mailbox
 from relay.mail.published import StsMode
 
 _WHAT = "write mailto:ADDRESS or https://HOST/PATH"
@@ -91,7 +91,8 @@ class Publication(Model):
     max_age: MaxAge = timedelta(weeks=1)
     """How long senders keep the policy."""
     reports: Annotated[tuple[ReportUri, ...], NonEmpty] | None = None
-    """Where senders report who could not reach us safely (TLSRPT): `mailto:` or `https:`. Without it, no such record."""
+    """Where senders report who could not reach us safely (TLSRPT): `mailto:` or `https:`. Default: `tlsrpt.mailbox`; without
+    either, no such record."""
     tlsa: Flag = True
     """TLSA records for the hosts in `mx`. They count only where DNSSEC signs the hosts' zone."""
     domains: dict[Domain, DomainPublication] = Field(default_factory=dict)
@@ -116,13 +117,26 @@ class DomainWords:
     reports: tuple[str, ...]
 
 
-def words_for(publication: Publication, domain: str, hostname: str) -> DomainWords:
-    """A domain's own words, then those for all domains, then `hostname`."""
+@dataclass(frozen=True, slots=True)
+class Ourselves:
+    """What stands elsewhere in the file and acts where `publish` does not say: `hostname`, and `tlsrpt.mailbox`."""
+
+    hostname: str
+    mailbox: tuple[Address, ...] = ()
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """RFC 6068 section 2: what is no plain letter in an address is percent-encoded in its URI."""
+        return tuple(f"mailto:{quote(str(address), safe='@')}" for address in self.mailbox)
+
+
+def words_for(publication: Publication, domain: str, ourselves: Ourselves) -> DomainWords:
+    """A domain's own words, then those for all domains, then what stands elsewhere in the file."""
     own = publication.domains.get(domain, DomainPublication())
     return DomainWords(
         mode=own.mode or publication.mode,
-        mx=own.mx or publication.mx or (hostname,),
+        mx=own.mx or publication.mx or (ourselves.hostname,),
         other_mx=own.other_mx or publication.other_mx or (),
         max_age=own.max_age or publication.max_age,
-        reports=own.reports or publication.reports or (),
+        reports=own.reports or publication.reports or ourselves.reports,
     )

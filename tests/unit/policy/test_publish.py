@@ -74,6 +74,17 @@ def test_all_that_can_be_said() -> None:
     assert records.keys == (USED, NEXT)
 
 
+def test_reports_come_to_our_own_mailbox_unless_said_otherwise() -> None:
+    def tlsrpt(publish: dict[str, Any]) -> str:
+        domain, mailbox = "example.com", {"mailbox": ["tls@example.com", '"a;b"@example.com']}
+        both = config(accept={"domains": [domain]}, publish=publish, tlsrpt=mailbox)
+        record = our_records(both, [domain], {}, []).domains[0].tlsrpt
+        return record.value if record is not None else ""
+
+    assert tlsrpt({}) == "v=TLSRPTv1; rua=mailto:tls@example.com,mailto:%22a%3Bb%22@example.com"
+    assert tlsrpt({"reports": ["https://reports.example/"]}) == "v=TLSRPTv1; rua=https://reports.example/"
+
+
 def test_a_renewal_that_keeps_the_key_needs_no_new_record() -> None:
     (host,) = our_records(ours(), ["example.com"], {"relay.example.com": (USED, RENEWED)}, []).hosts
     assert [(each.value, each.note) for each in host.tlsa] == [
