@@ -24,13 +24,17 @@ from relay.config.models import PrivateAddresses
 from relay.dns.resolver import DnsResolver
 from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
+from relay.inbound.policies import PolicyServer
 from relay.mail.published import StsFound
 from relay.outbound.handshake import TlsClient
+from relay.policy.publish import our_records
 from relay.testing import Pki
+from relay.tls.keyring import Keyring
 from relay.tls.trust import TrustStores
 from tests.policyhost import PolicyHost, answer, policy
 from tests.unit.dns.server import DnsServer, Zone
 from tests.unit.dns.test_sts import Keeper, Time
+from tests.unit.policy.builders import book
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:postfix_mta_sts_resolver")
 
@@ -77,16 +81,16 @@ class Here(AbstractResolver):
 
 
 class Bench:
-    """A name server and a policy host for one domain, and both programs."""
+    """A name server and a policy host (`port`) for one domain, and both programs."""
 
-    def __init__(self, names: DnsServer, web: PolicyHost, pki: Pki, patch: pytest.MonkeyPatch) -> None:
-        self._names, self._web, self._pki, self._patch = names, web, pki, patch
+    def __init__(self, names: DnsServer, port: int, pki: Pki, patch: pytest.MonkeyPatch) -> None:
+        self._names, self._port, self._pki, self._patch = names, port, pki, patch
 
     async def ours(self) -> Answer:
         self._patch.setenv("SSL_CERT_FILE", str(self._pki.ca))
         resolver, time = DnsResolver(self._names.address), Time()
         tls = TlsClient(lambda _name: None, TrustStores(), lambda: datetime.now(UTC))
-        fetch = PolicyFetcher(resolver, tls, FetchSettings(self._web.port, 30, PrivateAddresses.ALLOW))
+        fetch = PolicyFetcher(resolver, tls, FetchSettings(self._port, 30, PrivateAddresses.ALLOW))
         clocks = Clocks(time.now, time.monotonic)
         policies = StsPolicies(
             resolver, fetch, Keeper(), clocks=clocks, chance=random.Random(1), emit=lambda _event: None
@@ -108,7 +112,7 @@ class Bench:
         port, context = self._names.address.port, ssl.create_default_context(cafile=self._pki.ca)
 
         def session(*, timeout: aiohttp.ClientTimeout, **_: Any) -> aiohttp.ClientSession:
-            return real(timeout=timeout, connector=aiohttp.TCPConnector(resolver=Here(self._web.port), ssl=context))
+            return real(timeout=timeout, connector=aiohttp.TCPConnector(resolver=Here(self._port), ssl=context))
 
         real = aiohttp.ClientSession
         with self._patch.context() as patch:
@@ -134,7 +138,7 @@ async def bench(
         zone.records["txt.elsewhere.example TXT"] = (60, tuple(strings))
         zone.cnames[f"_mta-sts.{DOMAIN}"] = "txt.elsewhere.example"
     async with DnsServer(zone) as names, PolicyHost(certificate, reply) as web:
-        yield Bench(names, web, pki, patch)
+        yield Bench(names, web.port, pki, patch)
 
 
 SAME: dict[str, tuple[list[str], bytes]] = {
@@ -235,3 +239,22 @@ async def test_the_same_certificates(case: str, pki: Pki, folder: Path, monkeypa
         ours = await both.ours()
         assert ours == await both.theirs()
         assert (ours == ERROR) is (case != "wildcard")
+
+
+@pytest.mark.parametrize("mode", ["enforce", "testing", "none"])
+async def test_both_find_what_we_publish_ourselves(
+    mode: str, pki: Pki, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record that `relay publish` prints leads to the file that the relay serves."""
+    words = {"mode": mode, "mx": ["mx.b.example"], "other_mx": ["*.mail.example"], "https": ["127.0.0.1:0"]}
+    rules = book(accept={"domains": [DOMAIN]}, publish=words)
+    (domain,) = our_records(rules.config, [DOMAIN], {}, []).domains
+    keyring = Keyring(certificate.parent, hostname="relay.example", clock=lambda: datetime.now(UTC))
+    server = PolicyServer(lambda: rules, keyring, lambda _event: None)
+    await server.take(await server.prepare())
+    zone = Zone({f"{HOST} A": (60, ("127.0.0.1",)), f"{domain.sts.name} TXT": (60, (f'"{domain.sts.value}"',))})
+    async with DnsServer(zone) as names:
+        both = Bench(names, server.addresses[0].port, pki, monkeypatch)
+        mx = () if mode == "none" else ("mx.b.example", "*.mail.example")
+        assert await both.theirs() == await both.ours() == (domain.policy.id, mode, mx, 604800)
+    await server.close()
