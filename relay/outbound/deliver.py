@@ -138,7 +138,7 @@ class Outbound:
             walk.is_at(way, published)
             plan = ways.plan(way, self._clock(), published, requiretls=envelope.requiretls)
             if isinstance(plan, Deferred):
-                walk.withheld(self._clock(), hop, plan)
+                walk.withheld(self._clock(), hop, plan, published)
                 continue
             answer = await ask_addresses(self._resolver, connector, hop)
             targets = ways.targets(connector, hop, plan, answer, ourselves)
@@ -215,10 +215,10 @@ class _Walk:
         if published.sts.demands or published.sts.withheld is not None:
             self.by_sts = way
 
-    def withheld(self, at: datetime, hop: HostPort, why: Deferred) -> None:
+    def withheld(self, at: datetime, hop: HostPort, why: Deferred, published: Published) -> None:
         """A host that published policy keeps mail from: nobody connects to it."""
         self._dead_ends.append(why)
-        self.attempts.append(self.job.record(at, str(hop), "", None, dict.fromkeys(self.waiting, why)))
+        self.attempts.append(self.job.withheld(at, str(hop), why, self.waiting, published))
 
     def dead_end(self, at: datetime, hop: HostPort, plan: TlsPlan, why: Unroutable) -> None:
         """A host without an address to try. As long as others are left it only defers."""

@@ -14,7 +14,7 @@ from relay.config.connectors import OutboundConnector
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.dns.dane import Dane
-from relay.mail.published import StsFound, StsUnknown, Use
+from relay.mail.published import StsFound, StsPolicy, StsUnknown, Use
 from relay.policy.mtasts import policy_domain, sts_says
 from relay.policy.published import UNPUBLISHED, Published, Says, Uses
 
@@ -104,4 +104,9 @@ class LookedUp:
             return False
         before = self._policies.held(domain)
         after = await self._policies.recheck(domain)
-        return isinstance(after, StsFound) and before is not None and after.fetched != before.fetched
+        return isinstance(after, StsFound) and before is not None and _policy(after) != _policy(before)
+
+
+def _policy(found: StsFound) -> StsPolicy | None:
+    """Fetched anew and the same is no other policy."""
+    return None if found.fetched is None else found.fetched.policy

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from relay.mail.attempt import SessionEnd
 from relay.mail.events import TlsWithheld
 from relay.mail.outcome import Deferred, Delivered
 from relay.mail.plan import Encryption, PolicyApplied
@@ -45,7 +46,9 @@ async def test_a_host_that_policy_withholds_is_not_connected_to() -> None:
         published = Fake({one.port: Published(dane=WITHHELD)})
         async with world(one.port, two.port, publications=published) as mail:
             first, second = await mail.deliver("bob@b.example")
-        assert (first.address, first.plan, first.outcomes[0][1]) == ("", None, WITHHELD.withheld)
+            assert (first.address, first.plan, first.outcomes[0][1]) == ("", None, WITHHELD.withheld)
+        assert first.session is not None
+        assert (first.session.end, first.session.failure) == (SessionEnd.WITHHELD, TlsFailure.DNSSEC_INVALID)
         assert isinstance(second.outcomes[0][1], Delivered)
         assert not one.sessions
         assert not mail.events
