@@ -1,5 +1,5 @@
 # make run    serve on 127.0.0.1:2525        make demo   watch two relays hold a partner to TLS
-# make check  format, lint, types, imports   make test   the whole suite       make bench  messages a second
+# make check  format, lint, types, imports   make test   the whole suite       make bench  beside Postfix (BENCH=--quick)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -52,7 +52,8 @@ test: $(VENV)/.dev
 	$(BIN)/coverage report --fail-under=90
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m bench
+	@tests/install-peers
+	$(BIN)/python -m bench $(BENCH)
 
 # Writes the two locked files anew. Needs uv; no index address is recorded, only names, versions and hashes.
 lock:

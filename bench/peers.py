@@ -1,16 +1,18 @@
-"""What sends, takes and stands beside the relay in a benchmark: a generator, a counting sink, private Postfix instances."""
+"""What sends to the relay and stands beside it in a benchmark: Postfix's generator, a sender of lone messages, private Postfix instances."""
 
 import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 from relay.config.values import HostPort
 from tests.postfix import find, postfix_running
 
-SIZE = 4096
+SENDER, RECIPIENT = "bench@example.test", "bob@example.com"
+_SHORTEST = 128
+_AT_ONCE = 20  # generator processes, where each serves one destination
+_USUAL = {"message_size_limit": "104857600", "mailbox_size_limit": "0"}
 _TUNED = {
     "smtp_tls_connection_reuse": "yes",
     "smtp_connection_cache_time_limit": "30s",
@@ -24,77 +26,11 @@ _TUNED = {
 }
 
 
-class CountingSink(asyncio.Protocol):
-    """The cheapest SMTP server that a relay will deliver to: answers line by line, counts final dots, notes when each came."""
-
-    def __init__(self, counts: "Counts") -> None:
-        self._counts = counts
-        self._transport: asyncio.Transport | None = None
-        self._buffer = b""
-        self._in_data = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(b"220 sink ESMTP\r\n")
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        replies: list[bytes] = []
-        while self._step(replies):
-            pass
-        if replies and self._transport is not None:
-            self._transport.write(b"".join(replies))
-
-    def _step(self, replies: list[bytes]) -> bool:
-        if self._in_data:
-            end = self._buffer.find(b"\r\n.\r\n")
-            if end < 0:
-                return False
-            self._buffer, self._in_data = self._buffer[end + 5 :], False
-            self._counts.one()
-            replies.append(b"250 2.0.0 kept\r\n")
-            return True
-        line, newline, rest = self._buffer.partition(b"\r\n")
-        if not newline:
-            return False
-        self._buffer = rest
-        verb = line[:4].upper()
-        if verb == b"EHLO":
-            replies.append(b"250-sink\r\n250-PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n")
-        elif verb == b"DATA":
-            self._in_data = True
-            replies.append(b"354 go\r\n")
-        elif verb == b"QUIT":
-            replies.append(b"221 2.0.0 bye\r\n")
-        else:
-            replies.append(b"250 2.0.0 ok\r\n")
-        return True
-
-
-class Counts:
-    """Arrivals at a sink, on the clock of time.perf_counter."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self._more = asyncio.Event()
-
-    def one(self) -> None:
-        self.times.append(time.perf_counter())
-        self._more.set()
-
-    async def reach(self, count: int, seconds: float) -> None:
-        """TimeoutError where fewer came in time."""
-        async with asyncio.timeout(seconds):
-            while len(self.times) < count:
-                self._more.clear()
-                await self._more.wait()
-
-
-def message() -> bytes:
-    """4 KiB in lines of 72."""
+def message(size: int = 4096) -> bytes:
+    """About `size` bytes in lines of 72."""
     head = b"From: <bench@example.test>\r\nTo: <bob@example.com>\r\nSubject: bench\r\n\r\n"
     line = b"x" * 70 + b"\r\n"
-    return head + line * ((SIZE - len(head)) // len(line))
+    return head + line * ((max(size, _SHORTEST) - len(head)) // len(line))
 
 
 async def send_lone(address: HostPort, content: bytes) -> float:
@@ -111,14 +47,10 @@ async def send_lone(address: HostPort, content: bytes) -> float:
                 return
 
     await ask(b"")
-    for line in (
-        b"EHLO bench\r\n",
-        b"MAIL FROM:<bench@example.test>\r\n",
-        b"RCPT TO:<bob@example.com>\r\n",
-        b"DATA\r\n",
-    ):
-        await ask(line)
+    for line in (b"EHLO bench", b"MAIL FROM:<%s>" % SENDER.encode(), b"RCPT TO:<%s>" % RECIPIENT.encode(), b"DATA"):
+        await ask(line + b"\r\n")
     writer.write(content)
+    await writer.drain()
     sent = time.perf_counter()
     await ask(b".\r\n")
     writer.write(b"QUIT\r\n")
@@ -127,11 +59,35 @@ async def send_lone(address: HostPort, content: bytes) -> float:
     return sent
 
 
-async def generate(address: HostPort, messages: int, sessions: int) -> None:
-    """`messages` by `sessions` at a time, a new connection for each: smtp-source where it is installed, else a slower one of our own."""
+def domain(number: int) -> str:
+    """The domain whose mail goes to destination `number`."""
+    return f"d{number}.example"
+
+
+async def generate(
+    address: HostPort, messages: int, *, sessions: int = 20, size: int = 4096, destinations: int = 1
+) -> None:
+    """`messages` by `sessions` at a time, a new connection for each, spread evenly over the destinations."""
+    if destinations == 1:
+        await _source(address, messages, sessions, size, RECIPIENT)
+        return
+    numbers = iter(range(destinations))
+    share, more = divmod(messages, destinations)
+
+    async def client() -> None:
+        for number in numbers:
+            count = share + (number < more)
+            if count:
+                await _source(address, count, 1, size, f"bob@{domain(number)}")
+
+    await asyncio.gather(*(client() for _ in range(min(sessions, _AT_ONCE))))
+
+
+async def _source(address: HostPort, messages: int, sessions: int, size: int, recipient: str) -> None:
+    """smtp-source where it is installed, else a slower one of our own."""
     source = find("smtp-source")
     if source is None:
-        content, left = message(), iter(range(messages))
+        content, left = message(size), iter(range(messages))
 
         async def client() -> None:
             for _ in left:
@@ -141,28 +97,45 @@ async def generate(address: HostPort, messages: int, sessions: int) -> None:
         return
     process = await asyncio.create_subprocess_exec(
         source,
-        *("-s", str(sessions), "-m", str(messages), "-l", str(SIZE)),
-        *("-f", "bench@example.test", "-t", "bob@example.com", f"{address.host}:{address.port}"),
+        *("-s", str(sessions), "-m", str(messages), "-l", str(size)),
+        *("-f", SENDER, "-t", recipient, f"{address.host}:{address.port}"),
         stdout=asyncio.subprocess.DEVNULL,
     )
-    if await process.wait() != 0:
-        raise RuntimeError("smtp-source gave up")
+    try:
+        if await process.wait() != 0:
+            raise RuntimeError("smtp-source gave up")
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
 
 
 @contextmanager
-def postfix(folder: Path, port: int, next_hop: HostPort, *, tuned: bool) -> Iterator[None]:
-    """A Postfix on 127.0.0.1:`port` that relays to `next_hop`, as it comes or tuned to keep connections.
+def postfix(
+    folder: Path, port: int, hops: list[HostPort], *, tuned: bool, reuse: bool = True, processes: int = 100
+) -> Iterator[int]:
+    """A Postfix on 127.0.0.1:`port` that relays to the hop, or each `domain(number)` to its own; gives the master's process id.
 
-    `folder` holds cert.pem, key.pem and ca.pem.
+    As it comes, or tuned; `reuse` False: tuned, but for connection reuse. `folder` holds cert.pem, key.pem and ca.pem.
     """
-    settings = {
+    settings = _USUAL | {
         "smtpd_tls_security_level": "may",
         "smtpd_tls_cert_file": str(folder / "cert.pem"),
         "smtpd_tls_key_file": str(folder / "key.pem"),
         "smtp_tls_security_level": "may",
         "smtp_tls_CAfile": str(folder / "ca.pem"),
+        "default_process_limit": str(processes),
     }
     if tuned:
-        settings |= {**_TUNED, "smtp_connection_cache_destinations": f"[{next_hop.host}]:{next_hop.port}"}
-    with postfix_running(folder, port, next_hop, settings):
-        yield
+        settings |= _TUNED
+    if tuned and reuse:
+        settings["smtp_connection_cache_destinations"] = "static:all"
+    if not reuse:
+        settings |= {"smtp_tls_connection_reuse": "no", "smtp_connection_cache_on_demand": "no"}
+    if len(hops) > 1:
+        table = folder / "transport"
+        table.write_text("".join(f"{domain(number)} smtp:[{hop.host}]:{hop.port}\n" for number, hop in enumerate(hops)))
+        settings["transport_maps"] = f"texthash:{table}"
+    with postfix_running(folder, port, hops[0], settings):
+        yield int((folder / "spool" / "pid" / "master.pid").read_text())
