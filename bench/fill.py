@@ -59,12 +59,12 @@ def fill(
             made = [
                 _message(ids.new(), f"waiting{(start + each) % domains}.example", came, body) for each in range(count)
             ]
-            for each in made:
-                batch.entry(Entry(each, (body,)))
+            for message in made:
+                batch.entry(Entry(message, (body,)))
             batch.flush()
-            for each, message in enumerate(made, start):
-                when = now + due + spread * (each / messages)
-                batch.record(_deferred(message, came, when), range(first + each, first + each + 1), 0)
+            for number, message in enumerate(made, start):
+                when = now + due + spread * (number / messages)
+                batch.record(_deferred(message, came, when), range(first + number, first + number + 1), 0)
             batch.flush()
             db.execute("COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -78,8 +78,8 @@ async def record(shape: Shape, messages: int, root: Path, folder: Path) -> float
     """Writes one profile for each relay into `folder`; CPU microseconds per message, of all relays."""
     contender = contenders(ours_alone=True)[OURS]
     async with arrivals(shape.destinations) as (port, arrived):
-        with scratch(root) as place:
-            async with contender(Path(place), shape, port) as chain:
+        with scratch(root) as queues:
+            async with contender(Path(queues), shape, port) as chain:
                 await generate(chain.entry, 200, size=shape.size)
                 await arrived.reach(200, 60)
                 spies = [
@@ -105,8 +105,8 @@ async def record(shape: Shape, messages: int, root: Path, folder: Path) -> float
 def show(name: str, profiles: list[Path], micros: float, lines: int) -> None:
     rooms: Counter[str] = Counter()
     owners: Counter[tuple[str, str]] = Counter()
-    for each in profiles:
-        found = read(each)
+    for profile in profiles:
+        found = read(profile)
         rooms.update(found[0])
         owners.update(found[1])
     total = rooms.total()
@@ -128,7 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.case or ("hop", "pair"):
         with tempfile.TemporaryDirectory() as temporary:
-            folder = options.raw or Path(temporary)
+            folder: Path = options.raw or Path(temporary)
             folder.mkdir(exist_ok=True)
             micros = uvloop.run(record(SHAPES[name], options.messages, options.folder, folder))
             show(name, sorted(folder.glob("*.raw")), micros, options.lines)

@@ -36,6 +36,7 @@ COMMANDS = (
     ),
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
     Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
+    Command("store", "relay.cli.store", "Check the queue's file, and copy it."),
     Command("trace", "relay.cli.trace", "Show the life of messages, with the TLS evidence of every attempt."),
     Command(
         "reports", "relay.cli.reports", "TLS reports: what is counted, what was sent, what others report about us."

@@ -258,6 +258,13 @@ class DaneUsable(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StoreDamaged(Event):
+    """The start found rows of the queue that do not go together. What is sound is delivered; `problems` say what is not."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AdminActed(Event):
     """Somebody changed something through the admin socket. `uid` is the user at its other end (SO_PEERCRED), -1 if not known.
 

@@ -273,6 +273,7 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.StoreRecovered: _plain(INFO, "store-recovered"),
     e.DaneUnusable: _plain(ERROR, "dane-unusable", "trouble"),
     e.DaneUsable: _plain(INFO, "dane-usable", "resolver"),
+    e.StoreDamaged: _plain(ERROR, "store-damaged", "problems"),
     e.AdminActed: _plain(INFO, "admin-acted", "uid", "action", "selection", "count"),
     e.Unexpected: _plain(ERROR, "unexpected", "id", "where", "trace"),
 }

@@ -18,9 +18,10 @@ from typing import TypeVar
 
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
-from relay.mail.events import Emit, Unexpected
+from relay.mail.events import Emit, StoreDamaged, Unexpected
 from relay.mail.published import StsKept, StsUnknown
 from relay.queue import chores, loading, policies, questions
+from relay.queue.check import Problem, glance
 from relay.queue.disk import Disk, Lock, beside, create, room
 from relay.queue.ids import Clock, Ids, begun, milliseconds, moment, number, spell
 from relay.queue.loading import Loaded, Loader
@@ -53,6 +54,7 @@ KEEP = timedelta(days=30)
 
 _LOOK = 0.2
 _PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
+_REMEDY = "`relay store check` says more, docs/operations.md what to do about it"
 _COUNTS_FOR = timedelta(seconds=5)  # how long counted figures are good enough
 
 T = TypeVar("T")
@@ -65,6 +67,7 @@ class _Opened:
     db: sqlite3.Connection
     newest: str
     attempt: int
+    problems: tuple[Problem, ...]
 
 
 def _open(path: Path) -> _Opened:
@@ -76,9 +79,10 @@ def _open(path: Path) -> _Opened:
             "SELECT max(n) FROM (SELECT max(n) AS n FROM message UNION ALL SELECT max(n) FROM loose)"
         ).fetchone()
         attempts = db.execute("SELECT max(k) FROM attempt").fetchone()
+        problems = glance(db)
     except sqlite3.Error as error:
-        raise StoreUnusable(f"cannot open the queue {path}: {error}") from error
-    return _Opened(db, spell(newest[0]) if newest[0] else "", (attempts[0] or 0) + 1)
+        raise StoreUnusable(f"cannot open the queue {path}: {error}; {_REMEDY}") from error
+    return _Opened(db, spell(newest[0]) if newest[0] else "", (attempts[0] or 0) + 1, problems)
 
 
 class SqliteStore:
@@ -128,6 +132,8 @@ class SqliteStore:
             raise
         disk = Disk(path, free_space, probe, pause)
         disk.note()
+        if opened.problems:
+            emit(StoreDamaged(tuple(map(str, opened.problems))))
         return cls(opened, lock, disk, emit=emit, clock=clock, keep=keep)
 
     async def close(self) -> None:
