@@ -80,14 +80,15 @@ class Content:
             return
         if b"\0" in wire or not self._line_ends_sound(wire):
             self.fault = Fault.LINE_ENDS
-        elif self.fault is Fault.NONE and not self._lines_fit(wire):
-            self.fault = Fault.LONG_LINE
 
     def enter(self, content: bytes) -> bytes:
-        """Count what would be handed on; returns it, or b"" where the message is lost."""
+        """Count what would be handed on; returns it, or b"" where the message is lost. A CR and its LF must be in one piece."""
         self.size += len(content)
         if self.size > self._limit and self.fault < Fault.TOO_LARGE:
             self.fault = Fault.TOO_LARGE  # RFC 1870 section 6.3
+        # RFC 5321 section 4.5.3.1.6: a line is as long as it is without the dot that DATA put before it.
+        elif self.fault is Fault.NONE and not self._lines_fit(content):
+            self.fault = Fault.LONG_LINE
         if self.fault is not Fault.NONE:
             return b""
         if not self.eight_bit and not content.isascii():
@@ -106,15 +107,15 @@ class Content:
         # RFC 5321 section 2.3.8: CR and LF occur only together. A bare LF may be normalised, a bare CR never is.
         return self._normalise and "\r" not in ((kinds,) if isinstance(kinds, str) else kinds)
 
-    def _lines_fit(self, wire: bytes) -> bool:
+    def _lines_fit(self, content: bytes) -> bool:
         """True while no line, its end included, is longer than the limit. Looks only at one line end per limit's length."""
-        start, end = -self._line, len(wire)
+        start, end = -self._line, len(content)
         while end - start > self._line_limit:
-            newline = wire.rfind(b"\n", max(start, 0), start + self._line_limit)
+            newline = content.rfind(b"\n", max(start, 0), start + self._line_limit)
             if newline < 0:
                 return False
             start = newline + 1
-        newline = wire.rfind(b"\n", max(start, 0))
+        newline = content.rfind(b"\n", max(start, 0))
         self._line = end - start if newline < 0 else end - newline - 1
         return True
 
