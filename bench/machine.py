@@ -36,6 +36,11 @@ def tree(roots: Iterable[int]) -> set[int]:
     return found
 
 
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those of the processes that run; a zombie, which nobody has waited for, does not."""
+    return [pid for pid in pids if (fields := _stat(pid)) and fields[0] != "Z"]
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time of the processes, those of their children included that have ended."""
     ticks = sum(int(each) for pid in pids if (fields := _stat(pid)) for each in fields[11:15])
