@@ -265,6 +265,13 @@ class StoreDamaged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSetBack(Event):
+    """The clock is at least `seconds` behind what it was: all mail that waits is tried at once."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class AdminActed(Event):
     """Somebody changed something through the admin socket. `uid` is the user at its other end (SO_PEERCRED), -1 if not known.
 

@@ -274,6 +274,7 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.DaneUnusable: _plain(ERROR, "dane-unusable", "trouble"),
     e.DaneUsable: _plain(INFO, "dane-usable", "resolver"),
     e.StoreDamaged: _plain(ERROR, "store-damaged", "problems"),
+    e.ClockSetBack: _plain(WARNING, "clock-set-back", "seconds"),
     e.AdminActed: _plain(INFO, "admin-acted", "uid", "action", "selection", "count"),
     e.Unexpected: _plain(ERROR, "unexpected", "id", "where", "trace"),
 }

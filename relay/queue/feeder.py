@@ -10,6 +10,9 @@ Three reads, one at a time, in turn:
 - **The look at age**: a backlog may wait for long (a destination that is down, or slow). Once a minute its domains are looked through for
   mail that has to be given up, or whose sender should be told. That touches the index only, about 0.15 s for a million.
 
+**A clock that is set back** would keep mail waiting until the old time has come again. So when it is seen to go back, or the store to be
+ahead of it at the start, everything that waits is due at once, and every lane is tried.
+
 At most 50,000 domains are remembered as backlogged; the sweep waits beyond that. A domain is forgotten as soon as nothing of it is due.
 """
 
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 
+from relay.mail.events import ClockSetBack, Emit
 from relay.queue.claims import Claims
 from relay.queue.ids import Clock, milliseconds, moment, whole
 from relay.queue.lanes import Candidate, LaneState, Stage
@@ -32,18 +36,20 @@ _DOMAINS = 50_000
 _LOOK = 60_000  # milliseconds between two looks at the age of a backlog
 _LOOKS = 1000  # domains in one look
 _OVERDUE = 100  # rows of a look's page
+_SET_BACK = 5000  # milliseconds; a smaller step of the clock only makes mail wait for that much longer
 _SWEEP_PAUSE = 50  # milliseconds at least between two sweeps
 _RETRY = timedelta(seconds=1)  # after the store could not be read
 _LAST = "\U0010ffff"  # behind every domain
 
 LaneOf = Callable[[str], LaneState]
+Lanes = Callable[[], Iterable[LaneState]]
 Fed = Callable[[LaneState, tuple[Waiting, ...]], bool]
 
 
 class Feeder:
     """`lane_of` gives the lane of a domain by the configuration in force.
 
-    `fed` takes what was read for a lane; False: there was no room for all of it.
+    `fed` takes what was read for a lane; False: there was no room for all of it. `lanes` gives all there are.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Feeder:
         *,
         lane_of: LaneOf,
         fed: Fed,
+        lanes: Lanes,
+        emit: Emit,
         clock: Clock,
         timers: Timers,
     ) -> None:
@@ -62,8 +70,12 @@ class Feeder:
         self._recorder = recorder
         self._lane_of = lane_of
         self._fed = fed
+        self._lanes = lanes
+        self._emit = emit
         self._clock = clock
         self._timers = timers
+        self._latest = 0  # the latest time that the clock, or the store, was seen to have
+        self._hurry = False
         self._mark = Mark()
         self._sweeping = True
         self._swept = 0
@@ -109,10 +121,10 @@ class Feeder:
         self._hungry.pop(lane, None)
         return domains
 
-    def look(self, lanes: Iterable[LaneState]) -> None:
+    def look(self) -> None:
         """The minute is over: backlogs that wait longer than that are looked through for mail that grew too old."""
         now = self._now()
-        for lane in lanes:
+        for lane in self._lanes():
             for domain, looked in lane.backlog.items():
                 if len(self._looks) < _LOOKS and now - looked >= _LOOK:
                     lane.backlog[domain] = now
@@ -131,6 +143,8 @@ class Feeder:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        self._latest = milliseconds(self._store.latest) if self._store.latest else 0
+        self._now()
         while True:
             self._busy = False
             await self._wake.wait()
@@ -146,13 +160,28 @@ class Feeder:
                 self._later()
 
     def _now(self) -> int:
-        return whole(self._clock())
+        now = whole(self._clock())
+        if now < self._latest - _SET_BACK:
+            self._set_back(now)
+        self._latest = now
+        return now
+
+    def _set_back(self, now: int) -> None:
+        self._emit(ClockSetBack((self._latest - now) / 1000))
+        self._hurry = True
+        self._swept, self._due = 0, None
+        for lane in self._lanes():
+            lane.set_back(now)
+        self._wake.set()
 
     def _later(self) -> None:
         self._timers.call_at(self._clock() + _RETRY, self._wake.set)
 
     async def _step(self) -> bool:
         """One read or two, so that neither refills nor the sweep keep the other waiting. False when there is nothing to do."""
+        if self._hurry:
+            await self._store.hasten(self._clock())
+            self._hurry, self._mark, self._sweeping = False, Mark(), True
         fed = bool(self._hungry)
         if fed:
             await self._refill(next(iter(self._hungry)))

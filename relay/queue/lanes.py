@@ -180,6 +180,11 @@ class LaneState:
         self._failures = self._closed = self._opens = 0
         self.trouble = None
 
+    def set_back(self, now: int) -> None:
+        """The clock was set back to `now`: no time that was noted before means anything."""
+        self.open()
+        self.backlog = dict.fromkeys(self.backlog, now)
+
     def is_idle(self, now: int) -> bool:
         """True where forgetting it loses nothing."""
         quiet = not (self.window or self.backlog or self.running or self.claimed)

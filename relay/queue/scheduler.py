@@ -83,7 +83,15 @@ class Scheduler:
         self._memory = 0
         self._open = False
         self._feeder = Feeder(
-            store, self.claims, self.recorder, lane_of=self._lane, fed=self._fed, clock=clock, timers=self._timers
+            store,
+            self.claims,
+            self.recorder,
+            lane_of=self._lane,
+            fed=self._fed,
+            lanes=lambda: self._lanes.values(),
+            emit=emit,
+            clock=clock,
+            timers=self._timers,
         )
         self._feeding: asyncio.Task[None] | None = None
         self._minute: Timer | None = None
@@ -408,5 +416,5 @@ class Scheduler:
         """Lanes that nothing waits for are forgotten; backlogs are looked through for mail that grew too old."""
         now = self._now()
         self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_idle(now)}
-        self._feeder.look(self._lanes.values())
+        self._feeder.look()
         self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute) if self._lanes else None

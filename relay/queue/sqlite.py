@@ -62,11 +62,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The database, the newest id in it ("" for none), and the first key for a row of `attempt` that was never used."""
+    """The database, the newest id in it ("" for none), the first key for a row of `attempt` that was never used, and the latest time
+    in it (milliseconds since 1970, 0 for none)."""
 
     db: sqlite3.Connection
     newest: str
     attempt: int
+    latest: int
     problems: tuple[Problem, ...]
 
 
@@ -78,11 +80,12 @@ def _open(path: Path) -> _Opened:
         newest = db.execute(
             "SELECT max(n) FROM (SELECT max(n) AS n FROM message UNION ALL SELECT max(n) FROM loose)"
         ).fetchone()
-        attempts = db.execute("SELECT max(k) FROM attempt").fetchone()
+        attempts = db.execute("SELECT k, at FROM attempt ORDER BY k DESC LIMIT 1").fetchone() or (0, 0)
         problems = glance(db)
     except sqlite3.Error as error:
         raise StoreUnusable(f"cannot open the queue {path}: {error}; {_REMEDY}") from error
-    return _Opened(db, spell(newest[0]) if newest[0] else "", (attempts[0] or 0) + 1, problems)
+    began = milliseconds(begun(newest[0])) if newest[0] else 0
+    return _Opened(db, spell(newest[0]) if newest[0] else "", attempts[0] + 1, max(began, attempts[1]), problems)
 
 
 class SqliteStore:
@@ -99,6 +102,7 @@ class SqliteStore:
         self._asked = asyncio.Event()
         self._tidying = asyncio.Lock()
         self._next_attempt = opened.attempt
+        self._latest = opened.latest
         self._statistics: tuple[datetime, Statistics] | None = None
         self._loader = Loader()
         self._scheduling = Reader(disk.path, "scheduling")
@@ -215,6 +219,14 @@ class SqliteStore:
 
     async def due_domains(self, mark: Mark, now: datetime, limit: int) -> DuePage:
         return await self._scheduling.run(loading.due_domains, mark, milliseconds(now), limit)
+
+    @property
+    def latest(self) -> datetime | None:
+        return moment(self._latest) if self._latest else None
+
+    async def hasten(self, now: datetime) -> None:
+        while await self.work(partial(chores.hasten, now=milliseconds(now))) == chores.HASTENED:
+            pass
 
     async def next_due(self, mark: Mark) -> datetime | None:
         found = await self._scheduling.run(loading.next_due, mark)

@@ -296,6 +296,15 @@ class Store(Protocol):
         """Reads on from `mark` through at most `limit` due recipients."""
         ...
 
+    @property
+    def latest(self) -> datetime | None:
+        """The latest time that anything in the store was written by, as it was opened; None for an empty one."""
+        ...
+
+    async def hasten(self, now: datetime) -> None:
+        """Every recipient that waits is due at once."""
+        ...
+
     async def next_due(self, mark: Mark) -> datetime | None:
         """When the first recipient after `mark` is due; None if none waits."""
         ...

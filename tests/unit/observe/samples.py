@@ -90,6 +90,7 @@ ALL: tuple[e.Event, ...] = (
     e.StoreRecovered(),
     e.DaneUnusable("it does not validate"),
     e.DaneUsable("127.0.0.1:53"),
+    e.ClockSetBack(21600.0),
     e.StoreDamaged(("1 messages whose bytes are not all there (such as 01J)",)),
     e.AdminActed(1000, "retry", "all", 3),
     e.Unexpected("abc123", "session", "Traceback (most recent call last):\n  boom"),

@@ -29,6 +29,7 @@ recipients = st.lists(
 steps = st.one_of(
     st.tuples(st.just("put"), recipients),
     st.tuples(st.just("pass"), st.sampled_from([timedelta(seconds=1), timedelta(minutes=3), timedelta(hours=2)])),
+    st.tuples(st.just("clock"), st.sampled_from([timedelta(hours=hours) for hours in (-30, -2, 1, 3)])),
     st.tuples(st.just("says"), st.tuples(st.sampled_from("abc"), st.lists(outcomes, min_size=1, max_size=4))),
     st.tuples(
         st.just("order"),
@@ -63,6 +64,8 @@ class Life:
                 self.put[message.id] = [str(each.address) for each in message.envelope.recipients]
             case "pass", timedelta() as span:
                 await queue.pass_(span)
+            case "clock", timedelta() as step:
+                queue.set_clock(step)
             case "says", (str(domain), list(said)):
                 queue.hops.says[f"{domain}.example"] = list[Outcome | Exception](said)
             case "order", (str(order), str(domain)):

@@ -76,6 +76,15 @@ class FakeTimers:
         heapq.heappush(self._alarms, (when, next(self._count), alarm))
         return alarm
 
+    def clock_set(self, before: datetime) -> None:
+        """As with the loop's timers: the time that is left is what it was before the clock was set, and a minute at most."""
+        now = self._clock.now
+        self._alarms = [
+            (now + min(max(when - before, timedelta(0)), timedelta(minutes=1)), count, alarm)
+            for when, count, alarm in self._alarms
+        ]
+        heapq.heapify(self._alarms)
+
     @property
     def next(self) -> datetime | None:
         while self._alarms and self._alarms[0][2].cancelled:
@@ -287,6 +296,12 @@ class World:
         self.clock.now = end
         self.timers.ring()
         await self.settle()
+
+    def set_clock(self, step: timedelta) -> None:
+        """Somebody sets the wall clock; no time passes by that."""
+        before = self.clock.now
+        self.clock.now += step
+        self.timers.clock_set(before)
 
     async def states(self, message: Message | str) -> list[str]:
         found = await self.operations.show(message if isinstance(message, str) else message.id)
