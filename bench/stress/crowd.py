@@ -61,8 +61,9 @@ class Guest(asyncio.Protocol):
         self.transport.write(line)
         return await self.answer()
 
-    async def send(self, content: bytes) -> bool:
-        for line in (b"EHLO guest.test\r\n", b"MAIL FROM:<a@example.test>\r\n", b"RCPT TO:<b@example.com>\r\n"):
+    async def send(self, content: bytes, recipient: str = "b@example.com") -> bool:
+        to = f"RCPT TO:<{recipient}>\r\n".encode()
+        for line in (b"EHLO guest.test\r\n", b"MAIL FROM:<a@example.test>\r\n", to):
             if await self.ask(line) != 250:
                 return False
         return await self.ask(b"DATA\r\n") == 354 and await self.ask(content + b".\r\n") == 250

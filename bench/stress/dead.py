@@ -28,8 +28,8 @@ from relay.config.values import HostPort
 from tests.e2e.process import free_port
 
 _EACH = 5  # messages that wait for each dead destination
-_RETRY = {"initial": "5s", "maximum": "30s"}  # far more eager than anybody sets it
-_SETTLES = 2.0  # seconds in which the dead get their first attempts
+_RETRY = {"initial": "30s", "maximum": "1m"}  # more eager than anybody sets it
+_SETTLES = 0.02  # seconds for each of the dead, until its first attempts are over
 _KEPT = 0.9
 
 
@@ -81,7 +81,7 @@ async def _rate(folder: Path, count: int, alive: int, messages: int, *, dead: bo
         async with Served(file) as relay:
             await generate(relay.address, alive, destinations=alive)
             await arrived.reach(alive, 120)
-            await asyncio.sleep(_SETTLES)
+            await asyncio.sleep(_SETTLES * (count - alive))
             begun = time.perf_counter()
             sending = asyncio.create_task(generate(relay.address, messages, destinations=alive))
             try:

@@ -87,6 +87,7 @@ class LaneState:
         "_opens",
         "_stamp",
         "_tokens",
+        "answers",
         "backlog",
         "claimed",
         "lane",
@@ -101,6 +102,7 @@ class LaneState:
         self.backlog: dict[str, int] = {}
         self.running = 0
         self.claimed = 0  # recipients in memory, under way and settling ones too
+        self.answers = False  # a delivery got through to it, and it is not down
         self.trouble: Outcome | None = None  # what the last delivery that did not get through said
         self._failures = 0
         self._closed = 0  # how often in a row it was closed
@@ -160,6 +162,7 @@ class LaneState:
         for outcome in outcomes:
             if not concerns_destination(outcome):
                 self.open()
+                self.answers = True
                 return False
             failed = outcome
         if failed is None:
@@ -172,6 +175,7 @@ class LaneState:
         retry = self.lane.retry
         wait = min(retry.initial * 2 ** min(self._closed, 32), retry.maximum)
         self._closed += 1
+        self.answers = False
         self._opens = now + max(int(wait.total_seconds() * _SECOND), 1)
         return True
 

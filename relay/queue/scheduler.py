@@ -47,6 +47,16 @@ class Limits:
     candidates: int = 5000
     memory: int = 64 * 2**20
 
+    def share(self, lane: LaneState) -> int:
+        """How many deliveries may run in all for the lane to start one more.
+
+        Threat: hundreds of destinations that accept connections and never answer hold what they have for minutes. So half of all is for
+        the first delivery of each destination, and one that has not shown yet that it answers gets few more.
+        """
+        if not lane.running:
+            return self.deliveries
+        return self.deliveries // (2 if lane.answers else 16)
+
 
 class Scheduler:
     """`lane_of` is asked at every selection. `deliver` and `compose` may raise; nothing is lost by it."""
@@ -274,9 +284,11 @@ class Scheduler:
         """Starts what may start."""
         while self._open and lane.running < lane.slots:
             if len(self._workers) >= self._limits.deliveries:
-                if lane.window:
+                if lane.window or lane.backlog:
                     self._starved[lane] = None
                 return
+            if len(self._workers) >= self._limits.share(lane):
+                return  # the end of one of its own calls again
             candidate = self._take(lane)
             if candidate is None:
                 return
@@ -304,7 +316,7 @@ class Scheduler:
             lane.start()
             candidate.stage = Stage.RUNNING
             self._dismiss(candidate)
-        if lane.backlog:
+        if lane.backlog and lane not in self._crowded:  # that one is fed when there is room
             self._feeder.feed(lane)
         return candidate
 
@@ -317,10 +329,12 @@ class Scheduler:
                 self._workers[task] = following
             await self._attempt(lane, following)
             if self._starved:
-                if lane.window:
+                if lane.window or lane.backlog:
                     self._starved[lane] = None
                 return
             following = self._take(lane) if lane.running < lane.slots else None
+            if following is not None and lane.window:
+                self._pump(lane)
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         del self._workers[task]

@@ -255,6 +255,46 @@ async def test_all_destinations_together_have_a_limit_and_take_turns(tmp_path: P
     await made.close()
 
 
+async def test_destinations_that_never_answer_leave_room_for_the_others(tmp_path: Path) -> None:
+    made = World(tmp_path / "queue.db")
+    made.limits = Limits(deliveries=64)
+    await made.start()
+    made.hops.says["alive.example"] = [OK]
+    for number in range(10):
+        await made.put(f"u{number}@alive.example")
+    await made.settle()
+    made.hops.gate.clear()
+    for number in range(200):
+        await made.put(f"u{number}@d{number % 40}.example")
+    await made.settle()
+    assert made.hops.running == 40  # one for each: they have not shown that they answer
+    for number in range(50):
+        await made.put(f"u{number}@alive.example")
+    await made.settle()
+    assert made.hops.running == 41  # there is room, though not for more than one while half of all is taken
+    made.hops.gate.set()
+    await made.settle()
+    assert len({each for each, _to in made.hops.delivered}) == 260
+    await made.close()
+
+
+async def test_one_destination_that_answers_has_all_its_places(tmp_path: Path) -> None:
+    made = World(tmp_path / "queue.db")
+    made.limits, made.concurrency = Limits(deliveries=64), 20
+    await made.start()
+    await made.put()
+    await made.settle()
+    made.hops.gate.clear()
+    for _ in range(50):
+        await made.put()
+    await made.settle()
+    assert made.hops.running == 20
+    made.hops.gate.set()
+    await made.settle()
+    assert len(made.hops.delivered) == 51
+    await made.close()
+
+
 async def test_memory_for_bodies_is_bounded(tmp_path: Path) -> None:
     made = World(tmp_path / "queue.db")
     made.limits = Limits(memory=100_000, candidates=8)
