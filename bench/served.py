@@ -125,10 +125,11 @@ class Served:
     def tail(self, lines: int = 8) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
-    def kill(self) -> None:
-        """kill -9."""
+    async def kill(self) -> None:
+        """kill -9; returns when it is gone."""
         assert self._process is not None
         self._process.kill()
+        await self.ended()
 
     async def ended(self) -> int:
         assert self._process is not None

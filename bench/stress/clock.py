@@ -64,7 +64,13 @@ async def run(rounds: int, seed: int, folder: Path) -> dict[str, Any]:
         raise Lost(f"{failed} messages came back")
     if found := twice(recipient for message in sink.messages if message.sender for recipient in message.recipients):
         raise Lost(f"came more than once: {found}")
-    return {"kept": len(book.kept), "deferred once": len(seen), "set back": back, "delay warnings": len(reports), "slowest round, s": round(slowest, 1)}
+    return {
+        "kept": len(book.kept),
+        "deferred once": len(seen),
+        "set back": back,
+        "delay warnings": len(reports),
+        "slowest round, s": round(slowest, 1),
+    }
 
 
 async def _all_arrived(book: Book, sink: Sink, relay: Served) -> None:

@@ -25,7 +25,9 @@ from bench.sinks import counting
 from bench.stress.load import Lost
 from relay.config.values import HostPort
 
-_ANSWERS = 60.0  # seconds at most until everybody has had an answer; a SYN that was dropped comes again after 1, 3, 7, ... s
+_ANSWERS = (
+    60.0  # seconds at most until everybody has had an answer; a SYN that was dropped comes again after 1, 3, 7, ... s
+)
 _TURNED_AWAY = 5.0  # and until one who comes later hears that it is full
 _EACH = 64.0  # KiB of memory at most for one who is in and idle
 _BASE = 64.0  # MiB beside that, for what is under way
@@ -88,9 +90,7 @@ class Crowd:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(self._one(number) for number in range(count)))
         except TimeoutError:
-            raise Lost(
-                f"after {seconds:.0f} s not everybody has an answer: {dict(self.answers)} of {count}"
-            ) from None
+            raise Lost(f"after {seconds:.0f} s not everybody has an answer: {dict(self.answers)} of {count}") from None
 
     async def _one(self, number: int) -> None:
         begun = time.perf_counter()

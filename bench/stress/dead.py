@@ -90,7 +90,9 @@ async def _rate(folder: Path, count: int, alive: int, messages: int, *, dead: bo
                 await sending
             finally:
                 sending.cancel()
-            return messages / seconds, memory_mib(tree([relay.pid]))
+            memory = memory_mib(tree([relay.pid]))
+            await relay.kill()  # a stop would wait for deliveries that never end
+            return messages / seconds, memory
 
 
 def main() -> None:
