@@ -166,7 +166,6 @@ async def run(each: int, messages: int, folder: Path) -> dict[str, Any]:
                 except TimeoutError:
                     raise Lost(f"of {2 * each} messages to slow hops {len(slow.times)} arrived") from None
             await relay.kill()  # a stop would wait for deliveries that never end
-            await relay.kill()  # a stop would wait for deliveries that never end
     peers = each * (len(hops) + len(_CLIENTS))
     found = {
         "alone/s": round(alone, 1),
