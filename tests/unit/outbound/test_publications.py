@@ -1,6 +1,6 @@
 """Deliveries under published policy: hosts that it keeps mail from, what it adds to a plan, and a policy that is replaced meanwhile."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relay.mail.attempt import SessionEnd
 from relay.mail.events import TlsWithheld
@@ -10,6 +10,7 @@ from relay.mail.published import PolicyKind, Use
 from relay.mail.tls import TlsFailure
 from relay.outbound.publications import Way
 from relay.policy.published import UNPUBLISHED, Published, Says, Uses
+from relay.policy.tlsrpt import judge_session
 from tests.hostile import Behaviour, HostileServer, Pki
 from tests.unit.outbound.builders import world
 
@@ -52,6 +53,19 @@ async def test_a_host_that_policy_withholds_is_not_connected_to() -> None:
         assert isinstance(second.outcomes[0][1], Delivered)
         assert not one.sessions
         assert not mail.events
+
+
+async def test_a_host_that_policy_withholds_counts_in_tls_reports() -> None:
+    """As a failed session with the policy that stood against it, though nobody connected (RFC 8460 section 4.3.2)."""
+    applied = PolicyApplied(PolicyKind.STS, "b.example", mx=("mx.b.example",))
+    says = replace(NOT_LISTED, applied=applied)
+    async with HostileServer() as one:
+        async with world(one.port, publications=Fake({one.port: Published(sts=says)})) as mail:
+            (attempt,) = await mail.deliver("bob@b.example")
+    (judged,) = judge_session("b.example", attempt)
+    assert (judged.policy.kind, judged.policy.mx) == (PolicyKind.STS, ("mx.b.example",))
+    assert judged.failing is not None
+    assert judged.failing.result is TlsFailure.VALIDATION_FAILURE
 
 
 async def test_where_policy_withholds_every_host_the_mail_waits_and_somebody_is_told() -> None:
