@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relay.config.tlsrpt import Tlsrpt
 from relay.mail.address import NULL, Address
 from relay.mail.envelope import Message, Notify, Ret
 from relay.mail.outcome import Bounced, Deferred
@@ -71,6 +72,19 @@ async def test_nobody_to_tell_reads_nothing() -> None:
     assert await reporter(book())(message(sender=NULL), body, [failed()]) == ()
     assert await reporter(book())(message(notify=frozenset({Notify.NEVER})), body, [failed()]) == ()
     assert body.read == 0
+
+
+async def test_a_report_mailbox_never_answers() -> None:
+    """It takes mail from anybody, so a warning or a bounce would go to whoever the sender says it is."""
+    mailbox = Address("tlsrpt", "example.com")
+    config = book().config.model_copy(update={"tlsrpt": Tlsrpt.model_validate({"mailbox": [str(mailbox)]})})
+    asks = frozenset({Notify.SUCCESS, Notify.FAILURE, Notify.DELAY})
+    about = message(Address("TLSRPT", "example.com"), BOB, notify=asks, auth="alice")
+    answers = reporter(RuleBook.of(config))
+    for end in (delayed, failed, delivered):
+        assert await answers(about, Body(ORIGINAL), [end(0)]) == ()
+        (told,) = await answers(about, Body(ORIGINAL), [end(0), end(1)])
+        assert told.recipient == str(BOB)
 
 
 async def test_the_partner_and_what_was_required_are_named() -> None:
