@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from relay.mail.tls import TlsFailure
 
+SHORTEST_LIFE = timedelta(minutes=1)
+"""No policy is fetched more often, so none may end sooner: between two fetches mail would go as though there were none."""
+
 
 class Use(StrEnum):
     """What a connector makes of a published policy: take it where there is one, insist on one, or leave it out."""
@@ -62,7 +65,7 @@ class StsFetched:
 
     @property
     def ends(self) -> datetime:
-        return self.at + timedelta(seconds=self.policy.max_age)
+        return self.at + max(timedelta(seconds=self.policy.max_age), SHORTEST_LIFE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
-from relay.mail.published import StsTrouble
+from relay.mail.published import SHORTEST_LIFE, StsTrouble
 from relay.policy.route import LookupFailed
 from relay.policy.stsfile import StsRecord
 
 BACK_OFF = timedelta(minutes=5)  # RFC 8461 section 3.3: "a period of five minutes or longer per version ID"
 _LONGEST_BACK_OFF = timedelta(hours=1)
 _REFRESH = timedelta(days=1)  # RFC 8461 section 3.3: "a suggested refresh frequency is once per day"
-_LEAST_REFRESH = timedelta(minutes=1)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 Record = StsRecord | StsTrouble | LookupFailed | None
@@ -68,7 +67,7 @@ def may_recheck(record_id: str, tries: Tries, now: datetime) -> bool:
 def succeeded(record_id: str, began: datetime, max_age: int, chance: float) -> Tries:
     """`chance` in [0, 1) spreads refreshes that would come together. Daily, and at half of a short life."""
     wait = min(_REFRESH, timedelta(seconds=max_age) / 2) * (1 - chance / 10)
-    return Tries(record_id, 0, began, began + max(wait, _LEAST_REFRESH))
+    return Tries(record_id, 0, began, began + max(wait, SHORTEST_LIFE))
 
 
 def failed(record_id: str, before: Tries, began: datetime, chance: float) -> Tries:

@@ -17,6 +17,7 @@ from relay.dns.sts import Clocks, StsPolicies
 from relay.mail.events import Event, StsFetchFailed, StsPolicyChanged, StsPolicyFetched, Unexpected
 from relay.mail.published import StsFetched, StsFound, StsKept, StsMode, StsTrouble, StsUnknown
 from relay.mail.tls import TlsFailure
+from relay.policy.mtasts import in_force
 from relay.policy.stsfile import StsSyntaxError, read_policy
 from tests.fakes import FakeResolver
 from tests.policyhost import policy
@@ -578,6 +579,18 @@ async def test_a_policy_of_no_duration_is_not_fetched_at_each_message(world: Wor
         await world.get()
         world.time.passed += timedelta(seconds=1)
     assert len(world.web.asked) == 10
+
+
+@pytest.mark.parametrize("max_age", [0, 1, 30, 59, 60, 61, 90, 119, 120])
+async def test_a_policy_of_short_duration_leaves_no_gap(world: World, max_age: int) -> None:
+    """It was in force for `max_age` and then not fetched before the minute was over: mail between went without it."""
+    world.publish("1", policy("enforce", "mx.b.example", max_age=max_age))
+    for _ in range(400):
+        found = await world.get()
+        assert isinstance(found, StsFound)
+        assert in_force(found, world.time.now()) is not None
+        world.time.passed += timedelta(seconds=1)
+    assert len(world.web.asked) <= 7
 
 
 # Asked anew before a failure is final
