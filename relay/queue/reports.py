@@ -8,6 +8,7 @@ from enum import StrEnum
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Envelope, Message
 from relay.mail.outcome import Outcome
+from relay.mail.plan import TlsPlan
 
 
 class Fate(StrEnum):
@@ -22,6 +23,7 @@ class Ended:
 
     `last` is what the last hop said where `outcome` is our own word (expired, given up by the administrator), else the same; None where no hop
     was ever tried. `hop` is the last one's "host:port", "" if none. `until` is when we give up.
+    `plan` is what TLS that hop had to have, None where that is not at hand.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Ended:
     hop: str
     attempts: int
     until: datetime
+    plan: TlsPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,8 @@ class _Tally:
     def _tell(self, index: int, fate: Fate, outcome: Outcome, last: Last | None, attempts: int) -> None:
         said = last.outcome if last else None
         at = last.at if last else self._terms.now
-        self._ended.append(Ended(index, fate, outcome, said, at, last.hop if last else "", attempts, self._until))
+        hop, plan = (last.hop, last.plan) if last else ("", None)
+        self._ended.append(Ended(index, fate, outcome, said, at, hop, attempts, self._until, plan))
 
     def settled(self) -> Settled:
         return Settled(tuple(self._changes), tuple(self._ended), tuple(self._outcomes))
@@ -154,7 +155,7 @@ def last_outcomes(attempts: Iterable[Attempt]) -> dict[int, Last]:
     found: dict[int, Last] = {}
     for attempt in attempts:
         for index, outcome in attempt.outcomes:
-            found[index] = Last(outcome, attempt.at, attempt.hop)
+            found[index] = Last(outcome, attempt.at, attempt.hop, attempt.plan)
     return found
 
 

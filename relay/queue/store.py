@@ -7,7 +7,7 @@ changes the store is one transaction, and done when its future is.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from relay.mail.attempt import Attempt, MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.outcome import Outcome
+from relay.mail.plan import TlsPlan
 from relay.mail.reply import Reply
 
 CHUNK = 256 * 1024  # bytes of a message in one row, and the most that is held in memory of one that arrives
@@ -76,6 +77,8 @@ class Last:
     outcome: Outcome
     at: datetime
     hop: str
+    plan: TlsPlan | None = field(default=None, compare=False)
+    """What TLS the hop had to have, while that is at hand: it is not kept here, the attempt has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from relay.mail.envelope import Message, Notify
 from relay.mail.outcome import Delivered, Outcome
+from relay.mail.plan import TlsPlan
 
 
 class Kind(StrEnum):
@@ -20,6 +21,7 @@ class Ended(Protocol):
 
     `outcome` is the result. `last` is what the last hop said where `outcome` is our own word (expired, given up by the administrator),
     else the same; None where no hop was ever tried. `until` is when we give up.
+    `hop` is the last one's, "" if none; `plan` is what TLS it had to have, None where that is not known.
     """
 
     @property
@@ -38,6 +40,8 @@ class Ended(Protocol):
     def attempts(self) -> int: ...
     @property
     def until(self) -> datetime: ...
+    @property
+    def plan(self) -> TlsPlan | None: ...
 
 
 _KINDS = {"failed": Kind.FAILURE, "delayed": Kind.DELAY, "delivered": Kind.SUCCESS}

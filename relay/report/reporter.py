@@ -11,6 +11,7 @@ from datetime import datetime
 from relay.mail.address import Address
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message, Ret
+from relay.mail.outcome import Bounced
 from relay.mail.plan import Encryption, Pins, Pkix, RequireTls, TlsPlan, TlsVersion
 from relay.policy.book import RuleBook
 from relay.policy.plan import as_strong, choose_plan
@@ -58,14 +59,31 @@ def _goes_back_whole(book: RuleBook, message: Message, kind: Kind, ended: Iterab
     wanted = message.envelope.ret is Ret.FULL and kind is Kind.FAILURE and message.size <= MAX_WHOLE
     if message.envelope.requiretls:
         return False  # RFC 8689 section 5: RET=FULL is disregarded, even though the report goes with REQUIRETLS too
-    recipients = (message.envelope.recipients[each.index].address for each in ended)
-    return wanted and may_return_content(book, message.envelope.sender, recipients, now)
+    sender, every = message.envelope.sender, tuple(ended)
+    recipients = (message.envelope.recipients[each.index].address for each in every)
+    if not wanted or not may_return_content(book, sender, recipients, now):
+        return False
+    back = _way_back(book, sender, now)
+    return all(_needed_no_more(each, back) for each in every)
+
+
+def _needed_no_more(ended: Ended, back: TlsPlan) -> bool:
+    """What a domain publishes protects content too, and is in no connector. Where it is not known what was published, nothing is enough;
+    but a domain without any host publishes nothing.
+    """
+    if ended.plan is not None:
+        return as_strong(back, ended.plan)
+    return not ended.hop and isinstance(ended.last, Bounced)
 
 
 def may_return_content(book: RuleBook, sender: Address, recipients: Iterable[Address], now: datetime) -> bool:
     """True where the way back to the sender is protected as well as the way to every one of the recipients had to be."""
-    back = _plan(book, sender.domain or book.config.postmaster.domain, now)
+    back = _way_back(book, sender, now)
     return all(as_strong(back, _plan(book, each.domain, now)) for each in recipients)
+
+
+def _way_back(book: RuleBook, sender: Address, now: datetime) -> TlsPlan:
+    return _plan(book, sender.domain or book.config.postmaster.domain, now)
 
 
 def _plan(book: RuleBook, domain: str, now: datetime) -> TlsPlan:

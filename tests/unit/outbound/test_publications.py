@@ -59,9 +59,8 @@ async def test_a_host_that_policy_withholds_counts_in_tls_reports() -> None:
     """As a failed session with the policy that stood against it, though nobody connected (RFC 8460 section 4.3.2)."""
     applied = PolicyApplied(PolicyKind.STS, "b.example", mx=("mx.b.example",))
     says = replace(NOT_LISTED, applied=applied)
-    async with HostileServer() as one:
-        async with world(one.port, publications=Fake({one.port: Published(sts=says)})) as mail:
-            (attempt,) = await mail.deliver("bob@b.example")
+    async with HostileServer() as one, world(one.port, publications=Fake({one.port: Published(sts=says)})) as mail:
+        (attempt,) = await mail.deliver("bob@b.example")
     (judged,) = judge_session("b.example", attempt)
     assert (judged.policy.kind, judged.policy.mx) == (PolicyKind.STS, ("mx.b.example",))
     assert judged.failing is not None

@@ -9,6 +9,7 @@ from relay.config.models import Config
 from relay.mail.address import Address
 from relay.mail.envelope import Accepted, Envelope, Message, Notify, Recipient, Ret
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.mail.plan import Level, Plaintext, TlsPlan
 from relay.policy.book import RuleBook
 
 NOW = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
@@ -19,6 +20,7 @@ CAROL = Address("carol", "fabrikam.example")
 GONE = Bounced(550, "5.1.1", "no such user")
 LATER = Deferred(451, "4.4.1", "no answer")
 DONE = Delivered(250, "2.0.0", "queued")
+OPEN = TlsPlan(Level.OPPORTUNISTIC, Plaintext.IF_NOT_OFFERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class End:
     hop: str = "mx.contoso.com:25"
     attempts: int = 3
     until: datetime = NOW + timedelta(days=1)
+    plan: TlsPlan | None = OPEN
 
 
 def failed(index: int = 0, outcome: Outcome = GONE) -> End:

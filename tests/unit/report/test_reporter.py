@@ -1,5 +1,6 @@
 import email
 import email.policy
+from dataclasses import replace
 from email.message import EmailMessage
 from itertools import count
 from typing import Any
@@ -10,7 +11,7 @@ from relay.config.tlsrpt import Tlsrpt
 from relay.mail.address import NULL, Address
 from relay.mail.envelope import Message, Notify, Ret
 from relay.mail.outcome import Bounced, Deferred
-from relay.mail.plan import Demand, Level, Plaintext, TlsPlan
+from relay.mail.plan import Demand, Encryption, Level, Plaintext, StsMx, Tlsa, TlsPlan
 from relay.mail.tls import TlsFailure
 from relay.policy.book import RuleBook
 from relay.policy.plan import choose_plan
@@ -21,7 +22,10 @@ from tests.unit.report.builders import (
     ALICE,
     BOB,
     CAROL,
+    GONE,
+    LATER,
     NOW,
+    OPEN,
     Body,
     End,
     book,
@@ -125,6 +129,30 @@ async def test_content_that_had_to_be_protected_does_not_go_back_unprotected() -
     assert b"the text" not in parsed.as_bytes()
     both = book(connector("all", "*", tls="encryption"))
     assert returned(await one(both, full, failed())) == "message/rfc822"
+
+
+DANE = OPEN.adding({Encryption("dane"), Tlsa("dane", "mx.contoso.com", (), ("mx.contoso.com",))})
+STS = OPEN.adding({Encryption("mta-sts"), StsMx("mta-sts", "mx.contoso.com", ("mx.contoso.com",))})
+NO_DOMAIN = Bounced(550, "5.1.2", "the domain contoso.com does not exist")
+
+
+@pytest.mark.parametrize(
+    ("end", "whole"),
+    [
+        (replace(failed(), plan=DANE), False),
+        (replace(failed(), plan=STS), False),
+        (replace(failed(), plan=OPEN.adding({Encryption("dane")})), False),
+        (replace(failed(), plan=None), False),  # given up long after the attempt, or withheld by policy
+        (End(0, "failed", GONE, LATER, hop="", plan=None), False),  # DNS never answered: nobody knows what is published
+        (End(0, "failed", GONE, None, hop="", plan=None), False),
+        (End(0, "failed", NO_DOMAIN, NO_DOMAIN, hop="", plan=None), True),
+    ],
+    ids=["dane", "mta-sts", "unusable-tlsa", "not-known", "no-answer", "never-tried", "no-domain"],
+)
+async def test_content_that_published_policy_protected_does_not_go_back_unprotected(end: End, whole: bool) -> None:
+    """No connector says so, and the way back is as open as the default is."""
+    parsed = await one(book(), message(ret=Ret.FULL), end)
+    assert (b"the text" in parsed.as_bytes()) is whole
 
 
 @pytest.mark.parametrize(
