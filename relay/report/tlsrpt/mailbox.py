@@ -2,7 +2,8 @@
 
 Threat: the address is public, and anybody may write to it. One mail is read at a time, in a thread, within the limits of `reading`; a report
 counts only with a valid DKIM signature of its sender (RFC 8460 section 3), unless the configuration says otherwise. No answer ever goes
-out, so there is no loop and no backscatter. Only what a retry can mend (our store, a DNS failure) makes a mail wait.
+out, so there is no loop and no backscatter. Only what a retry can mend (our store, a DNS failure, a crowd) makes a mail wait.
+Mail for the people of the same domain waits in the same lane: so few are taken in at a time, and keys are looked up for seconds only.
 """
 
 import asyncio
@@ -23,6 +24,9 @@ from relay.report.tlsrpt.reading import MAIL_LIMIT, Mailed, NotAReportError, rea
 from relay.smtp.from_field import read_from
 
 _PATIENCE = timedelta(hours=24)  # for a key that cannot be looked up
+_KEYS = 10.0  # seconds for all keys of one mail: who signs it chooses whose name servers are asked
+_CROWD = 4  # mails in here; the others come again
+_CROWDED = Deferred(451, "4.3.2", "other reports are being read")
 _TAKEN = Delivered(250, "2.0.0", "taken in as a TLS report")
 
 
@@ -50,18 +54,24 @@ class Mailbox:
         self._ledger, self._txt, self._terms = ledger, txt, terms
         self._clock, self._emit = clock, emit
         self._turn = asyncio.Lock()
+        self._inside = 0
 
     async def take(self, message: Message, body: MessageBytes) -> Delivered | Deferred:
         """What became of the mail. Raises what reading `body` and the store raise."""
-        async with self._turn:
-            try:
+        if self._inside >= _CROWD:
+            return _CROWDED
+        self._inside += 1
+        try:
+            async with self._turn:
                 return await self._take(message, body)
-            except NotAReportError as error:
-                sender = str(message.envelope.sender) or "<>"
-                self._emit(TlsReportIgnored(message.id, sender, str(error)))
-                return Delivered(250, "2.0.0", f"taken, and thrown away: {error}")
-            except _KeyUnknownError as error:
-                return Deferred(451, "4.7.5", str(error))
+        except NotAReportError as error:
+            sender = str(message.envelope.sender) or "<>"
+            self._emit(TlsReportIgnored(message.id, sender, str(error)))
+            return Delivered(250, "2.0.0", f"taken, and thrown away: {error}")
+        except _KeyUnknownError as error:
+            return Deferred(451, "4.7.5", str(error))
+        finally:
+            self._inside -= 1
 
     async def _take(self, message: Message, body: MessageBytes) -> Delivered:
         if message.size > MAIL_LIMIT:
@@ -87,17 +97,22 @@ class Mailbox:
         if not sender:
             raise NotAReportError("its From field names no sender")
         reason = "it has no DKIM signature"
+        until = asyncio.get_running_loop().time() + _KEYS
         for signature in signatures(parsed):
             if not _stands_for(signature.domain, sender):
                 reason = f"its signature is {signature.domain}'s, not {sender}'s"
                 continue
-            reason = await self._check(message, parsed, signature)
+            reason = await self._check(message, parsed, signature, until)
             if not reason:
                 return signature.domain
         raise NotAReportError(f"it is not validly signed: {reason}")
 
-    async def _check(self, message: Message, parsed: Parsed, signature: Signature) -> str:
-        answer = await self._txt(signature.key_name)
+    async def _check(self, message: Message, parsed: Parsed, signature: Signature, until: float) -> str:
+        try:
+            async with asyncio.timeout_at(until):
+                answer = await self._txt(signature.key_name)
+        except TimeoutError:
+            answer = LookupFailed("no answer in time")
         if isinstance(answer, LookupFailed):
             text = f"the look-up of the DKIM key {signature.key_name} failed: {answer.text}"
             if self._clock() - message.accepted.at < _PATIENCE:

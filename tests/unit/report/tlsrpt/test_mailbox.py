@@ -1,5 +1,6 @@
 """Mail to the report mailbox: taken in, thrown away, or waiting for what a retry can mend; never bounced, never answered."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -7,10 +8,12 @@ from datetime import timedelta
 import dkim as dkimpy
 import pytest
 
+from relay.dns.answers import TxtRecords
 from relay.mail.address import Address
 from relay.mail.envelope import Accepted, Envelope, Message, Recipient
 from relay.mail.events import Event, TlsReportIgnored, TlsReportReceived
 from relay.mail.outcome import Deferred, Delivered
+from relay.report.tlsrpt import mailbox as module
 from relay.report.tlsrpt.document import packed, report
 from relay.report.tlsrpt.mail import Key, compose
 from relay.report.tlsrpt.mailbox import Mailbox, Terms
@@ -77,6 +80,28 @@ async def test_a_report_is_taken_in() -> None:
     assert world.events == [TlsReportReceived("M", kept)]
     assert (kept.organization, kept.signer, kept.submitter) == ("Example Inc.", "example.com", "example.com")
     assert (kept.at, kept.successes, kept.failures) == (NOW, 15, 3)
+
+
+async def test_a_flood_leaves_the_lane_to_other_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mail in here holds a place that mail for the domain's people waits for, while a stranger's name servers are asked."""
+    monkeypatch.setattr(module, "_KEYS", 0.0)
+    silence = asyncio.Event()
+
+    async def never(_name: str) -> TxtRecords:
+        await silence.wait()
+        return TxtRecords(())
+
+    world = World()
+    world.mailbox._txt = never
+    outcomes = await asyncio.gather(*(world.take(mail()) for _ in range(20)))
+    assert all(isinstance(each, Deferred) for each in outcomes)
+    texts = [each.text for each in outcomes]
+    assert texts.count("other reports are being read") == 16
+    assert sum("no answer in time" in text for text in texts) == 4
+    assert not world.events
+    world.mailbox._txt = world.resolver.txt
+    monkeypatch.undo()
+    assert isinstance(await world.take(mail()), Delivered)
 
 
 async def test_the_same_report_a_second_time() -> None:
