@@ -119,7 +119,7 @@ class Outbound:
             return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
         walk = _Walk(job, group.indexes)
         await self._walk(ways, group, hosts, walk)
-        if walk.waiting and walk.by_sts is not None and await self._publications.recheck(walk.by_sts):
+        if walk.waiting and walk.by_sts is not None and await self._publications.recheck(*walk.by_sts):
             # RFC 8461 section 5.1: no failure under an MTA-STS policy that has been replaced meanwhile.
             walk.begin_again()
             await self._walk(ways, group, hosts, walk)
@@ -196,7 +196,7 @@ class _Walk:
         self.job = job
         self.attempts: list[Attempt] = []
         self.waiting: list[int] = list(indexes)
-        self.by_sts: Way | None = None
+        self.by_sts: tuple[Way, Published] | None = None
         self.has_tried_all = False
         self._begun = 0  # attempts before the present round
         self._closed: set[str] = set()  # hops that mail can never go to
@@ -213,7 +213,7 @@ class _Walk:
     def is_at(self, way: Way, published: Published) -> None:
         """Notes whose MTA-STS policy, if any, may be what keeps the mail from its hosts."""
         if published.sts.demands or published.sts.withheld is not None:
-            self.by_sts = way
+            self.by_sts = way, published
 
     def withheld(self, at: datetime, hop: HostPort, why: Deferred, published: Published) -> None:
         """A host that published policy keeps mail from: nobody connects to it."""

@@ -14,8 +14,8 @@ from relay.config.connectors import OutboundConnector
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.dns.dane import Dane
-from relay.mail.published import StsFound, StsPolicy, StsUnknown, Use
-from relay.policy.mtasts import policy_domain, sts_says
+from relay.mail.published import StsFound, StsUnknown, Use
+from relay.policy.mtasts import in_force, policy_domain, sts_says, sts_text
 from relay.policy.published import UNPUBLISHED, Published, Says, Uses
 
 _MANY = 10_000
@@ -38,8 +38,8 @@ class Publications(Protocol):
         """Quick where everything is known; an equal answer is the same object as the last time."""
         ...
 
-    async def recheck(self, way: Way) -> bool:
-        """Asks anew for an MTA-STS policy that could not be kept (RFC 8461 section 5.1). True where it is another one now."""
+    async def recheck(self, way: Way, published: Published) -> bool:
+        """Asks anew for an MTA-STS policy that could not be kept (RFC 8461 section 5.1). True where it is another one than in `published`."""
         ...
 
 
@@ -49,7 +49,7 @@ class NothingPublished:
     async def find(self, _way: Way, _uses: Uses) -> Published:
         return UNPUBLISHED
 
-    async def recheck(self, _way: Way) -> bool:
+    async def recheck(self, _way: Way, _published: Published) -> bool:
         return False
 
 
@@ -98,15 +98,13 @@ class LookedUp:
                 self._kept.popitem(last=False)
         return kept.published
 
-    async def recheck(self, way: Way) -> bool:
+    async def recheck(self, way: Way, published: Published) -> bool:
         domain = policy_domain(way.connector, way.domain, way.hop)
         if not domain:
             return False
-        before = self._policies.held(domain)
         after = await self._policies.recheck(domain)
-        return isinstance(after, StsFound) and before is not None and _policy(after) != _policy(before)
-
-
-def _policy(found: StsFound) -> StsPolicy | None:
-    """Fetched anew and the same is no other policy."""
-    return None if found.fetched is None else found.fetched.policy
+        if isinstance(after, StsUnknown):
+            return False
+        # Compared with what this mail went by: hosts that do not answer take minutes, and what is held may be newer.
+        fetched, applied = in_force(after, self._clock()), published.sts.applied
+        return sts_text(fetched) != (applied.strings if applied is not None else ())

@@ -65,6 +65,11 @@ def sts_says(use: Use, found: StsFound | StsUnknown, domain: str, host: str, now
     return says
 
 
+def sts_text(fetched: StsFetched | None) -> tuple[str, ...]:
+    """What of a policy in force concerns hosts: its lines, as they stand in `PolicyApplied.strings`."""
+    return () if fetched is None or fetched.policy.mode is StsMode.NONE else fetched.policy.text
+
+
 def unfetched(use: Use, found: StsFound | StsUnknown, now: datetime) -> StsTrouble | None:
     """What sessions with a domain fail of in its TLS reports though no policy of it applies: it announces one that cannot be had.
 

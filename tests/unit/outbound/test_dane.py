@@ -31,7 +31,7 @@ class Fixed:
     async def find(self, _way: Way, _uses: Uses) -> Published:
         return Published(Says(frozenset({Encryption("dane"), self.demand})), mx_secure=True)
 
-    async def recheck(self, _way: Way) -> bool:
+    async def recheck(self, _way: Way, _published: Published) -> bool:
         return False
 
 

@@ -38,7 +38,7 @@ class Publisher:
         self.asked.append((way, uses))
         return self.published
 
-    async def recheck(self, _way: Way) -> bool:
+    async def recheck(self, _way: Way, _published: Published) -> bool:
         return False
 
 

@@ -1,18 +1,24 @@
 """Deliveries under published policy: hosts that it keeps mail from, what it adds to a plan, and a policy that is replaced meanwhile."""
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
+import pytest
+
+from relay.config.values import HostPort
 from relay.mail.attempt import SessionEnd
 from relay.mail.events import TlsWithheld
 from relay.mail.outcome import Deferred, Delivered
 from relay.mail.plan import Encryption, PolicyApplied
-from relay.mail.published import PolicyKind, Use
+from relay.mail.published import PolicyKind, StsFetched, StsFound, StsMode, StsPolicy, StsUnknown, Use
 from relay.mail.tls import TlsFailure
-from relay.outbound.publications import Way
+from relay.outbound.publications import LookedUp, Way
 from relay.policy.published import UNPUBLISHED, Published, Says, Uses
 from relay.policy.tlsrpt import judge_session
+from tests.fakes import FakeResolver
 from tests.hostile import Behaviour, HostileServer, Pki
 from tests.unit.outbound.builders import world
+from tests.unit.policy.builders import NOW, book
 
 WITHHELD = Says(withheld=Deferred(451, "4.7.5", "the TLSA look-up failed", TlsFailure.DNSSEC_INVALID))
 NOT_LISTED = Says(withheld=Deferred(451, "4.7.5", "the policy does not list the host", TlsFailure.VALIDATION_FAILURE))
@@ -35,7 +41,7 @@ class Fake:
         self.asked.append((way, uses))
         return self.by_port.get(way.hop.port, UNPUBLISHED)
 
-    async def recheck(self, way: Way) -> bool:
+    async def recheck(self, way: Way, _published: Published) -> bool:
         self.rechecked.append(way)
         changed = bool(self.anew)
         self.by_port |= self.anew
@@ -122,3 +128,53 @@ async def test_who_may_say_so_gets_mail_out_past_what_is_published() -> None:
             await mail.deliver("bob@b.example", tls_optional=True)
     assert [uses for _, uses in published.asked] == [Uses(Use.AUTO, Use.AUTO), Uses(Use.OFF, Use.OFF)]
     assert all(way.secure for way, _ in published.asked), "a smart host is the admin's word"
+
+
+def fetched(mode: StsMode, *mx: str, at: datetime = NOW) -> StsFetched:
+    text = ("version: STSv1", f"mode: {mode.value}", *(f"mx: {each}" for each in mx), "max_age: 86400")
+    return StsFetched(StsPolicy(mode, mx, 86400, "1", text), at)
+
+
+OLD = fetched(StsMode.ENFORCE, "mx.other.example")
+
+
+@dataclass
+class Policies:
+    """`known` is what the first question gets, `anew` what asking anew gives; nothing is held by then."""
+
+    known: StsFound
+    anew: StsFound | StsUnknown
+
+    def held(self, _domain: str) -> StsFound | None:
+        return None
+
+    async def get(self, _domain: str) -> StsFound:
+        return self.known
+
+    async def recheck(self, _domain: str) -> StsFound | StsUnknown:
+        return self.anew
+
+
+@pytest.mark.parametrize(
+    ("anew", "another"),
+    [
+        (StsFound(fetched(StsMode.ENFORCE, "mx.b.example")), True),
+        (StsFound(fetched(StsMode.TESTING, "mx.other.example")), True),
+        (StsFound(fetched(StsMode.NONE)), True),
+        (StsFound(), True),
+        (StsFound(fetched(StsMode.ENFORCE, "mx.other.example", at=NOW - timedelta(days=2))), True),
+        (StsFound(OLD), False),
+        (StsFound(fetched(StsMode.ENFORCE, "mx.other.example", at=NOW - timedelta(hours=1))), False),
+        (StsUnknown("disk I/O error"), False),
+    ],
+    ids=["hosts", "testing", "none", "gone", "ended", "same", "same-text", "unknown"],
+)
+async def test_a_policy_is_compared_with_the_one_that_the_mail_went_by(
+    anew: StsFound | StsUnknown, another: bool
+) -> None:
+    """Hosts that do not answer take minutes: by then nothing may be held any more, or the newer one already is."""
+    looked_up = LookedUp(FakeResolver(), Policies(StsFound(OLD), anew), lambda: NOW)
+    way = Way(book().config.default, "b.example", HostPort("mx.b.example", 25), secure=False)
+    published = await looked_up.find(way, Uses(Use.AUTO, Use.AUTO))
+    assert published.sts.withheld is not None
+    assert await looked_up.recheck(way, published) is another
