@@ -30,7 +30,7 @@ from relay.outbound.publications import NothingPublished, Publications, Way
 from relay.outbound.ways import Ways
 from relay.policy.book import RuleBook
 from relay.policy.plan import running_exception
-from relay.policy.published import Published
+from relay.policy.published import UNPUBLISHED, Published
 from relay.policy.remedy import remedy
 from relay.policy.requiretls import kept_nowhere, was_refused
 from relay.policy.route import SMTP_PORT, Unroutable
@@ -115,6 +115,9 @@ class Outbound:
         job = Job(delivery.message, delivery.body, connector.name, ways.book, messages)
         ourselves = self._ourselves()
         hosts = await find_hosts(self._resolver, connector, group.domain, ourselves, self._settings.port)
+        if isinstance(hosts, Deferred) and hosts.failure is not None:
+            # Forged or broken MX records: the domain hears of it (RFC 8460 section 4.3.2.1, dnssec-invalid).
+            return [job.withheld(self._clock(), "", hosts, group.indexes, UNPUBLISHED)]
         if isinstance(hosts, Bounced | Deferred):
             return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
         walk = _Walk(job, group.indexes)

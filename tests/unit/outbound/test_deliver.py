@@ -10,9 +10,12 @@ from relay.config.values import HostPort
 from relay.mail.address import parse_mailbox
 from relay.mail.envelope import Notify, Recipient, Ret
 from relay.mail.outcome import Bounced, Deferred, Delivered
+from relay.mail.published import PolicyKind
+from relay.mail.tls import TlsFailure
 from relay.outbound.deliver import OutboundSettings
 from relay.outbound.ourselves import Ourselves
-from relay.policy.route import LOOPS, NULL_MX
+from relay.policy.route import LOOPS, NULL_MX, LookupFailed, MxAnswer
+from relay.policy.tlsrpt import judge_session
 from tests.fakes import FakeResolver
 from tests.hostile import Behaviour, Handshake, HostileServer, Pki, Step, Then
 from tests.unit.outbound.builders import HEADER, HOST, IMPATIENT, PATIENT, TEXT, World, results, smart_host, world
@@ -186,6 +189,25 @@ async def test_by_mx_in_order_of_preference() -> None:
         ]
         assert [type(each.outcomes[0][1]) for each in attempts] == [Deferred, Deferred, Delivered]
         assert len(two.taken) == 1
+
+
+class Forged(FakeResolver):
+    """Somebody meddles with the MX records."""
+
+    async def mx(self, _domain: str) -> MxAnswer:
+        return LookupFailed("its DNSSEC signatures do not verify", bogus=True)
+
+
+async def test_mx_records_that_do_not_verify_keep_mail_and_count_in_tls_reports() -> None:
+    """RFC 8460 section 4.3.2.1: the domain's owner hears that its mail waits."""
+    (attempt,) = await by_mx(25, Forged()).deliver("bob@b.example")
+    ((_index, outcome),) = attempt.outcomes
+    assert isinstance(outcome, Deferred)
+    assert (outcome.status, outcome.failure) == ("4.7.5", TlsFailure.DNSSEC_INVALID)
+    (judged,) = judge_session("b.example", attempt)
+    assert (judged.policy.kind, judged.policy.domain) == (PolicyKind.TLSA, "b.example")
+    assert judged.failing is not None
+    assert (judged.failing.result, judged.failing.host) == (TlsFailure.DNSSEC_INVALID, "")
 
 
 async def test_two_domains_by_mx_never_share_a_transaction() -> None:
