@@ -15,7 +15,7 @@ from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.dns.dane import Dane
 from relay.mail.published import StsFound, StsUnknown, Use
-from relay.policy.mtasts import in_force, policy_domain, sts_says, sts_text
+from relay.policy.mtasts import in_force, is_another, policy_domain, sts_says
 from relay.policy.published import UNPUBLISHED, Published, Says, Uses
 
 _MANY = 10_000
@@ -106,5 +106,4 @@ class LookedUp:
         if isinstance(after, StsUnknown):
             return False
         # Compared with what this mail went by: hosts that do not answer take minutes, and what is held may be newer.
-        fetched, applied = in_force(after, self._clock()), published.sts.applied
-        return sts_text(fetched) != (applied.strings if applied is not None else ())
+        return is_another(in_force(after, self._clock()), published.sts.applied)

@@ -65,9 +65,16 @@ def sts_says(use: Use, found: StsFound | StsUnknown, domain: str, host: str, now
     return says
 
 
-def sts_text(fetched: StsFetched | None) -> tuple[str, ...]:
-    """What of a policy in force concerns hosts: its lines, as they stand in `PolicyApplied.strings`."""
-    return () if fetched is None or fetched.policy.mode is StsMode.NONE else fetched.policy.text
+def is_another(fetched: StsFetched | None, applied: PolicyApplied | None) -> bool:
+    """The policy in force, None for none, is not the one that mail went by. The same text fetched again is no other."""
+    policy = None if fetched is None or fetched.policy.mode is StsMode.NONE else fetched.policy
+    if applied is None or applied.failure is not None:
+        return policy is not None
+    return policy is None or (policy.text, policy.mx, policy.mode is StsMode.ENFORCE) != (
+        applied.strings,
+        applied.mx,
+        applied.enforced,
+    )
 
 
 def unfetched(use: Use, found: StsFound | StsUnknown, now: datetime) -> StsTrouble | None:

@@ -127,17 +127,19 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 async def test_a_fresh_look_says_whether_the_policy_is_another_one(anew: StsFound | StsUnknown, another: bool) -> None:
     kept = Kept({"b.example": policy("old.example")}, anew={"b.example": anew})
-    assert await LookedUp(resolver(), kept, lambda: NOW).recheck(way()) is another
+    looked_up = LookedUp(resolver(), kept, lambda: NOW)
+    published = await looked_up.find(way(), BOTH)
+    assert await looked_up.recheck(way(), published) is another
 
 
 async def test_an_address_has_no_policy_to_look_for() -> None:
     kept = Kept()
     smart = way(HostPort("192.0.2.1", 25), smart_hosts=["192.0.2.1:25"])
-    assert not await LookedUp(resolver(), kept, lambda: NOW).recheck(smart)
+    assert not await LookedUp(resolver(), kept, lambda: NOW).recheck(smart, UNPUBLISHED)
     assert not kept.asked
 
 
 async def test_closed_networks_publish_nothing() -> None:
     nothing = NothingPublished()
     assert await nothing.find(way(), BOTH) is UNPUBLISHED
-    assert not await nothing.recheck(way())
+    assert not await nothing.recheck(way(), UNPUBLISHED)

@@ -10,7 +10,7 @@ from relay.mail.attempt import SessionEnd
 from relay.mail.events import TlsWithheld
 from relay.mail.outcome import Deferred, Delivered
 from relay.mail.plan import Encryption, PolicyApplied
-from relay.mail.published import PolicyKind, StsFetched, StsFound, StsMode, StsPolicy, StsUnknown, Use
+from relay.mail.published import PolicyKind, StsFetched, StsFound, StsMode, StsPolicy, StsTrouble, StsUnknown, Use
 from relay.mail.tls import TlsFailure
 from relay.outbound.publications import LookedUp, Way
 from relay.policy.published import UNPUBLISHED, Published, Says, Uses
@@ -176,5 +176,23 @@ async def test_a_policy_is_compared_with_the_one_that_the_mail_went_by(
     looked_up = LookedUp(FakeResolver(), Policies(StsFound(OLD), anew), lambda: NOW)
     way = Way(book().config.default, "b.example", HostPort("mx.b.example", 25), secure=False)
     published = await looked_up.find(way, Uses(Use.AUTO, Use.AUTO))
+    assert published.sts.withheld is not None
+    assert await looked_up.recheck(way, published) is another
+
+
+@pytest.mark.parametrize(
+    ("before", "anew", "another"),
+    [
+        (StsFound(), StsFound(), False),
+        (StsFound(trouble=StsTrouble(TlsFailure.STS_POLICY_FETCH_ERROR, "blocked")), StsFound(), False),
+        (StsFound(fetched(StsMode.NONE)), StsFound(fetched(StsMode.NONE, at=NOW - timedelta(hours=1))), False),
+        (StsFound(), StsFound(fetched(StsMode.ENFORCE, "mx.b.example")), True),
+    ],
+    ids=["nothing", "blocked", "none", "found"],
+)
+async def test_a_policy_that_is_required_and_missing(before: StsFound, anew: StsFound, another: bool) -> None:
+    looked_up = LookedUp(FakeResolver(), Policies(before, anew), lambda: NOW)
+    way = Way(book().config.default, "b.example", HostPort("mx.b.example", 25), secure=False)
+    published = await looked_up.find(way, Uses(Use.AUTO, Use.REQUIRE))
     assert published.sts.withheld is not None
     assert await looked_up.recheck(way, published) is another
