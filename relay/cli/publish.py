@@ -29,7 +29,7 @@ Fetch = Callable[[str], Awaitable["FileFound | FetchFailed"]]
 AT_ONCE = 20  # domains and hosts that are looked up at the same time
 PATIENCE = 20.0  # seconds for a policy
 
-DomainArgument = Annotated[str | None, typer.Argument(metavar="[DOMAIN]", help="Default: every accepted domain.")]
+DomainArgument = Annotated[str | None, typer.Argument(metavar="DOMAIN", help="Default: every accepted domain.")]
 VerifyOption = Annotated[bool, typer.Option("--verify", help="Compare with what DNS and HTTPS say.")]
 
 

@@ -29,7 +29,7 @@ _DONE = {
 }
 _FINAL = ("bounce", "delete")
 
-IdArguments = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids of messages.", show_default=False)]
+IdArguments = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of messages.", show_default=False)]
 AllOption = Annotated[bool, typer.Option("--all", help="Everything in the queue.")]
 ToOption = Annotated[
     str, typer.Option("--to", metavar="DOMAIN", help="Only recipients in this domain.", show_default=False)

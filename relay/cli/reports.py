@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 DayOption = Annotated[str, typer.Option("--day", metavar="DAY", help="As in 2026-11-25, UTC.", show_default=False)]
-DomainArgument = Annotated[str, typer.Argument(metavar="[DOMAIN]", help="Only this domain.", show_default=False)]
+DomainArgument = Annotated[str, typer.Argument(metavar="DOMAIN", help="Only this domain.", show_default=False)]
 LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="At most so many.")]
 
 

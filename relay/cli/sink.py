@@ -34,7 +34,10 @@ def command(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--listen") from None
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            stop(f"cannot store mail in {folder}: {error.strerror}")
     count = 0
 
     def received(message: "Received") -> None:
@@ -47,8 +50,13 @@ def command(
         else:
             (folder / f"{count:06}.eml").write_bytes(message.content)
 
+    try:
+        server = Sink(certificate, address=address, received=received)
+    except OSError as error:  # ssl.SSLError is one; only a certificate is read here
+        stop(f"cannot use {certificate} with its key NAME.key beside it: {error.strerror or error}")
+
     async def run() -> None:
-        async with Sink(certificate, address=address, received=received) as sink:
+        async with server as sink:
             typer.echo(f"listening on {sink.address}", err=True)
             await asyncio.Event().wait()
 
