@@ -4,14 +4,16 @@ import ipaddress
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.config.values import HostPort
 from relay.mail.address import NULL, Address, parse_path
 from relay.mail.outcome import Bounced, Deferred
-from relay.mail.plan import Level, Plaintext
+from relay.mail.plan import Encryption, Level, Plaintext
 from relay.mail.tls import TlsEvidence, Trusted, Undecided
 from relay.policy.admission import Peer
 from relay.policy.explain import Arrival, DnsFacts, Explanation, Question, explain, governed_by
 from relay.policy.explain_json import explanation_json
 from relay.policy.plan import Step
+from relay.policy.published import Published, Says
 from relay.policy.route import LookupFailed, MxRecord, MxRecords, NoDomain
 from tests.unit.policy.builders import NEVER, book, certificate, evidence
 
@@ -130,6 +132,23 @@ def test_hosts_without_address_say_why() -> None:
         "the look-up of a.contoso.com failed: SERVFAIL",
         "the look-up of b.contoso.com failed: it was not looked up",
     ]
+
+
+def test_a_host_that_what_is_published_keeps_mail_from_says_so_and_shows_the_plan_without_it() -> None:
+    withheld = Says(withheld=Deferred(451, "4.7.5", "the TLSA look-up of a.contoso.com failed"))
+    secure = Says(demands=frozenset({Encryption("dane")}))
+    facts = dns(
+        PUBLIC,
+        published={
+            HostPort("a.contoso.com", 25): Published(dane=withheld, mx_secure=True),
+            HostPort("b.contoso.com", 25): Published(dane=secure, mx_secure=True),
+        },
+    )
+    first, second = asked("bob@contoso.com", facts=facts).outbound.hops
+    assert (first.trouble, first.addresses) == ("the TLSA look-up of a.contoso.com failed", (PUBLIC,))
+    assert first.published.dane is withheld
+    assert not any(isinstance(demand, Encryption) for demand in first.plan.demands)
+    assert (second.trouble, Encryption("dane") in second.plan.demands) == ("", True)
 
 
 def test_domains_that_lead_nowhere() -> None:

@@ -21,6 +21,7 @@ from relay.policy.route import (
     lane,
     lane_of,
     needs_mx,
+    public_addresses,
     usable_addresses,
 )
 from tests.unit.policy.builders import book
@@ -145,3 +146,8 @@ def test_lanes() -> None:
     assert (other.key, other.connector, other.rate) == ("elsewhere.example", "default", 0.0)
     through = book(defaults={"outbound": {"route": {"smart_hosts": ["a.example"]}}})
     assert lane(through.outbound_for("x.example"), "x.example") == "default"
+
+
+def test_what_strangers_name_is_fetched_from_public_addresses_only() -> None:
+    found = ["1.1.1.1", "10.0.0.1", "127.0.0.1", "2606:4700::1", "fe80::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1"]
+    assert [str(each) for each in public_addresses(map(ipaddress.ip_address, found))] == ["1.1.1.1", "2606:4700::1"]
