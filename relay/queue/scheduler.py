@@ -153,8 +153,9 @@ class Scheduler:
         if not self._open:
             return  # the sweep of the next start finds it
         try:
-            for lane, standing in self._by_lane(message):
-                if self._has_room(lane):
+            for lane, fresh in self._by_lane(message):
+                standing = self._untaken(message, fresh)
+                if standing and self._has_room(lane):
                     self._enlist(lane, message, body, standing)
                     self._pump(lane)
                 else:
@@ -217,6 +218,11 @@ class Scheduler:
         for index, recipient in enumerate(recipients):
             found.setdefault(self._lane(recipient.address.domain), {})[index] = NEW
         return found.items()
+
+    def _untaken(self, message: Message, standing: Mapping[int, Standing]) -> Mapping[int, Standing]:
+        """A read may show a commit, and the feeder take up what it wrote, before the loop hears of it: else that goes out twice."""
+        taken = [index for index in standing if self.claims.is_held((message.id, index))]
+        return {index: each for index, each in standing.items() if index not in taken} if taken else standing
 
     def _has_room(self, lane: LaneState) -> bool:
         """For a fresh message. Where older mail waits in the store, half the window is left to that."""

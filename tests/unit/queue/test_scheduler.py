@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from relay.config.models import Retry
-from relay.mail.envelope import Notify
+from relay.mail.attempt import MessageBytes
+from relay.mail.envelope import Message, Notify
 from relay.mail.events import AttemptMade, MessageAccepted, RecipientEnded, ReportHeld, ReportQueued, Unexpected
 from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.tls import TlsFailure
 from relay.policy.route import Lane
+from relay.queue.intake import Intake
 from relay.queue.reports import Fate
 from relay.queue.scheduler import Limits
 from relay.queue.store import BodyMissing, Order, TraceQuery
@@ -32,6 +34,26 @@ async def test_a_message_is_delivered_at_once_and_its_bytes_are_dropped(queue: W
     with pytest.raises(BodyMissing):
         _ = [chunk async for chunk in queue.store.body(message).chunks()]
     assert not queue.reporter.told
+
+
+async def test_mail_that_a_read_shows_before_its_commit_is_told_goes_out_once(queue: World) -> None:
+    """The writer's thread commits, a reader's thread reads that, and the loop hears of the read first."""
+    told: list[tuple[Message, MessageBytes | None]] = []
+    queue.intake = Intake(queue.store, emit=queue.events.append, accepted=lambda *about: told.append(about))
+    await queue.settle()
+    await queue.put("bob@a.example", "eve@a.example", "carl@b.example")
+    queue.hops.gate.clear()
+    queue.scheduler.look_again(["a.example"])
+    await queue.settle()
+    assert [to for _, to in queue.hops.seen] == [("bob@a.example", "eve@a.example")]
+    for message, body in told:
+        queue.scheduler.submit(message, body)
+    await queue.settle()
+    assert [to for _, to in queue.hops.seen] == [("bob@a.example", "eve@a.example"), ("carl@b.example",)]
+    queue.hops.gate.set()
+    await queue.settle()
+    assert queue.scheduler.recorder.is_quiet
+    assert (len(queue.scheduler.claims), queue.scheduler._candidates, queue.scheduler._memory) == (0, 0, 0)
 
 
 async def test_retries_follow_the_policy_and_read_the_bytes_back(queue: World) -> None:
