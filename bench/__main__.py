@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all of them: about an hour")
     parser.add_argument("--rounds", type=int, default=0, help="default 3, with --quick 1")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of messages")
-    parser.add_argument("--workers", action="append", metavar="N|auto", help="`workers` of our relays; repeatable")
+    parser.add_argument(
+        "--workers", action="append", metavar="N|auto", help="for a relay whose configuration has `workers`; repeatable"
+    )
     parser.add_argument("--alone", action="store_true", help="without Postfix")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the queues are")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")

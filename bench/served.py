@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from relay.config.models import Config
 from relay.config.values import HostPort
 from relay.testing import Pki, write_config
 from tests.e2e.process import free_port
@@ -47,7 +46,7 @@ def configuration(
     if pki is not None:
         pki.issue(folder / "certs", name, "127.0.0.1")
         values["certificates"] = "certs"
-    if workers and "workers" in Config.model_fields:
+    if workers:
         values["workers"] = int(workers) if workers.isdecimal() else workers
     return write_config(folder, {**values, **keys}, {})
 
