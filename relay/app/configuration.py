@@ -16,10 +16,7 @@ from relay.config.load import ConfigError, Loaded, load_with_places
 from relay.config.models import Config
 from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Emit
 from relay.policy.book import RuleBook
-from relay.policy.compare import needs_restart, weakened
-
-AT_RESTART = ("hostname", "certificates", "queue", "admin", "observe")
-"""Keys that are read only at the start: where things are, and who we are."""
+from relay.policy.compare import AT_RESTART, needs_restart, weakened
 
 Apply = Callable[[Config, Config], Awaitable[None]]
 """Puts the new configuration in force everywhere beside the rule book, given the old and the new one. Raises NotAppliedError,

@@ -57,6 +57,7 @@ class Answer:
 
 _NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n")
 _NOT_ALLOWED = Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD are answered\n", (("allow", "GET, HEAD"),))
+_TOO_LARGE = Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"the header is too large\n")
 
 
 def answer(config: Config, method: str, target: str, host: str) -> Answer:
@@ -173,6 +174,7 @@ class _Session(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER)
         self._secured = self._ended = False
         self._counted = False
+        self._read = 0  # octets, decrypted
         self._key: Key | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport  # from `connection_made` on
@@ -240,6 +242,10 @@ class _Session(asyncio.Protocol):
             self._request(self._tls.decrypt(data))
 
     def _request(self, clear: bytes) -> None:
+        self._read += len(clear)
+        if self._read > _HEADER:  # h11 bounds only what is not finished yet
+            self._say(_TOO_LARGE, is_head=False)
+            return
         try:
             if clear:
                 self._http.receive_data(clear)

@@ -313,7 +313,9 @@ def _after_handshake(client: Client) -> Deferred:
 def _not_offered(target: Target, session: Session) -> Trouble:
     verdict = judge(target.plan, None)
     if isinstance(verdict, Failed) and verdict.failure is TlsFailure.REQUIRETLS_NOT_SUPPORTED:
-        return Trouble(outcomes.of_verdict(replace(verdict, text=f"{target.hop} does not offer STARTTLS")))
+        return Trouble(
+            outcomes.of_verdict(replace(verdict, text=f"{target.hop} does not offer STARTTLS")), session=session
+        )
     source = verdict.source if isinstance(verdict, Failed) else "default"
     return Trouble(
         Deferred(

@@ -1,4 +1,4 @@
-"""TLS sessions that deliveries may resume: a new connection to a host of a moment ago costs a third of a handshake (RFC 8446 section 2.2).
+"""TLS sessions that deliveries may resume: a new connection to a host of a moment ago costs less of a handshake (RFC 8446 section 2.2).
 
 TLS 1.3 only, where a resumed session makes fresh keys all the same (psk_dhe_ke): below it a ticket would be the one secret that opens
 everything. OpenSSL keeps the presented chain with the session, so a resumed connection has evidence like any other, and is judged anew.

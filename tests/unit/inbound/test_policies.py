@@ -204,6 +204,7 @@ ODD: dict[str, tuple[bytes, int]] = {
     "HTTP/1.0 without host": (f"GET {PATH} HTTP/1.0\r\n\r\n".encode(), 404),
     "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
     "header without end": (b"GET / HTTP/1.1\r\nx: " + b"y" * 20_000, 431),
+    "a whole header beyond the bound": (GET.replace(b"\r\n\r\n", b"\r\nx: " + b"y" * 9000 + b"\r\n\r\n"), 431),
     "many fields": (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 5000, 431),
     "other host": (GET.replace(b"a.example", b"c.example"), 404),
     "a body": (GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\nhello"), 405),

@@ -196,3 +196,16 @@ async def test_a_policy_that_is_required_and_missing(before: StsFound, anew: Sts
     published = await looked_up.find(way, Uses(Use.AUTO, Use.REQUIRE))
     assert published.sts.withheld is not None
     assert await looked_up.recheck(way, published) is another
+
+
+async def test_a_session_of_a_requiretls_message_counts_like_any_other() -> None:
+    """Its own demand comes first in the outcome; the policy that was not kept either is for the report."""
+    async with HostileServer() as clear:
+        published = Fake({clear.port: Published(sts=ENCRYPTED)})
+        async with world(clear.port, publications=published) as mail:
+            (attempt,) = await mail.deliver("bob@b.example", requiretls=True)
+        assert b"MAIL" not in clear.clear
+    assert attempt.session is not None
+    assert attempt.session.end is SessionEnd.NOT_OFFERED
+    assert attempt.plan is not None
+    assert attempt.plan.published == (ENCRYPTED.applied,)
