@@ -193,7 +193,10 @@ def _vouching(ds: str, which: str) -> list[str]:
 
 
 def _signed_in_the_past(name: str, text: str) -> tuple[str, str]:
-    """A zone file whose signatures ended yesterday, and the DS of its key: knot never makes such a thing."""
+    """A zone file whose signatures ended days ago, and the DS of its key: knot never makes such a thing.
+
+    Not yesterday: unbound forgives a tenth of their life and up to a day (`val-sig-skew-max`), for clocks that are wrong.
+    """
     zone = dns.zone.from_text(text, dns.name.from_text(name), relativize=False)
     key = ec.generate_private_key(ec.SECP256R1())
     dnskey = dns.dnssec.make_dnskey(key.public_key(), dns.dnssectypes.Algorithm.ECDSAP256SHA256, flags=257)
@@ -202,7 +205,7 @@ def _signed_in_the_past(name: str, text: str) -> tuple[str, str]:
         zone,
         keys=[(key, dnskey)],
         inception=now - timedelta(days=30),
-        expiration=now - timedelta(days=1),
+        expiration=now - timedelta(days=5),
         dnskey_ttl=300,
     )
     ds = dns.dnssec.make_ds(dns.name.from_text(name), dnskey, "SHA256")
