@@ -15,7 +15,7 @@ from relay.queue.check import Report, check
 from relay.queue.disk import Lock, beside, create
 from relay.queue.schema import CODES
 from relay.queue.store import State, StoreUnusable
-from relay.queue.writer import connect
+from relay.queue.database import connect
 
 _BUSY = 10.0  # seconds to wait for somebody's exclusive lock
 

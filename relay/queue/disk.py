@@ -62,6 +62,15 @@ def create(path: Path) -> None:
         raise StoreUnusable(f"cannot open the queue {path}: {error.strerror}") from error
 
 
+def sync_folder(path: Path) -> None:
+    """The names of the files beside `path` outlive a power cut. Raises OSError."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def room(path: Path) -> int:
     """Bytes that we may still write on the file system that holds `path`. Raises OSError."""
     status = os.statvfs(path)
@@ -90,6 +99,7 @@ class Disk:
         self._short = False
         self._wal = beside(path, "-wal")
         self._files: dict[Path, Identity] = {}
+        self._log = -1
 
     def free(self) -> int:
         """Bytes left, 0 where that cannot be told."""
@@ -106,9 +116,22 @@ class Disk:
         return f"{free} bytes left beside {self.path}, limits.free_space is {self.limit}" if self._short else ""
 
     def note(self) -> None:
-        """The files that are there now are the ones that the open database writes to."""
+        """The files that are there now are the ones that the open database writes to. Raises OSError."""
         found = {path: _identity(path) for path in (self.path, self._wal)}
         self._files = {path: identity for path, identity in found.items() if identity is not None}
+        self.close()
+        # SQLite keeps its locks on the other two files: a descriptor of the log may be closed.
+        self._log = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+        sync_folder(self.path)
+
+    def sync(self) -> None:
+        """Returns when all that was committed is on the disk. Raises OSError."""
+        os.fdatasync(self._log)
+
+    def close(self) -> None:
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
 
     def loss(self) -> str:
         """Why what we write would not be found again: a file was removed, renamed or replaced under us ("" if none was).

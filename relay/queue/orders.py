@@ -33,9 +33,9 @@ class Orders:
 
     async def carry_out(self, rows: Sequence[Row], order: Order) -> tuple[int, int]:
         """How many recipients it changed, and how many will be once their attempt is over. Raises StoreUnavailable."""
-        rows = [row for row in rows if row.state in order.applies_to]
-        free = []
-        running = 0
+        rows = [row for row in rows if row.state in order.applies_to and not self._store.is_coming(row.message)]
+        free: list[Row] = []
+        changed = running = 0
         for row in rows:
             if await self._runs(row.key):
                 running += self._leave(row.key, order)
@@ -43,7 +43,8 @@ class Orders:
                 free.append(row)
                 self._claims.reserve([row.key])
         try:
-            changed = await (self._bounce(free) if order is Order.BOUNCE else self._amend(free, order))
+            if free:
+                changed = await (self._bounce(free) if order is Order.BOUNCE else self._amend(free, order))
         finally:
             self._claims.free(row.key for row in free)
         if order in (Order.RETRY, Order.RELEASE):

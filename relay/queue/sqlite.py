@@ -22,6 +22,7 @@ from relay.mail.events import Emit, StoreDamaged, Unexpected
 from relay.mail.published import StsKept, StsUnknown
 from relay.queue import chores, loading, policies, questions
 from relay.queue.check import Problem, glance
+from relay.queue.database import Database, connect
 from relay.queue.disk import Disk, Lock, beside, create, room
 from relay.queue.ids import Clock, Ids, begun, milliseconds, moment, number, spell
 from relay.queue.loading import Loaded, Loader
@@ -46,8 +47,9 @@ from relay.queue.store import (
     TraceQuery,
     Waiting,
 )
+from relay.queue.turn import Alone
 from relay.queue.work import Asked, Chore, ForgetFacts, Keep, KeepPolicy, Put, PutChunk
-from relay.queue.writer import Writer, connect
+from relay.queue.writer import Writer
 
 FREE_SPACE = 500 * 2**20
 KEEP = timedelta(days=30)
@@ -99,6 +101,7 @@ class SqliteStore:
         self._clock = clock
         self._keep = keep
         self._arriving: set[int] = set()
+        self._coming: set[str] = set()  # messages that readers may see already, and whose commit nobody was told of yet
         self._asked = asyncio.Event()
         self._tidying = asyncio.Lock()
         self._next_attempt = opened.attempt
@@ -107,7 +110,8 @@ class SqliteStore:
         self._loader = Loader()
         self._scheduling = Reader(disk.path, "scheduling")
         self._asking = Reader(disk.path, "asking")
-        self._writer = Writer(opened.db, disk, emit=emit, loosened=self._asked.set, reopened=self._reopened)
+        database = Database(opened.db, disk, Alone())
+        self._writer = Writer(database, disk, emit=emit, loosened=self._asked.set, reopened=self._reopened)
         self._chores = asyncio.create_task(self._do_chores(), name="queue-chores")
 
     @classmethod
@@ -146,6 +150,7 @@ class SqliteStore:
         with contextlib.suppress(asyncio.CancelledError):
             await self._chores
         await self._writer.close()
+        self._disk.close()
         await self._scheduling.close()
         await self._asking.close()
         self._lock.release()
@@ -174,7 +179,15 @@ class SqliteStore:
         return self._submit(PutChunk(self._future(), message, sequence, data))
 
     def put(self, entry: Entry, stored: Callable[[], None]) -> asyncio.Future[None]:
-        future = self._submit(Put(self._future(), entry, stored))
+        message = entry.message.id
+
+        def arrived() -> None:
+            self._coming.discard(message)
+            stored()
+
+        self._coming.add(message)
+        future = self._submit(Put(self._future(), entry, arrived))
+        future.add_done_callback(lambda _done: self._coming.discard(message))
         if not entry.chunks:  # they were put before; where this fails they are nobody's
             future.add_done_callback(lambda _done: self.discard(entry.message.id))
         return future
@@ -186,7 +199,17 @@ class SqliteStore:
     def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
         first, self._next_attempt = self._next_attempt, self._next_attempt + len(record.attempts)
         now = milliseconds(self._clock())
-        self._writer.submit(Keep(record, range(first, self._next_attempt), now, done))
+        coming = [report.message.id for report in record.reports]
+
+        def kept(error: BaseException | None) -> None:
+            self._coming.difference_update(coming)
+            done(error)
+
+        self._coming.update(coming)
+        self._writer.submit(Keep(record, range(first, self._next_attempt), now, kept if coming else done))
+
+    def is_coming(self, message: str) -> bool:
+        return message in self._coming
 
     def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
         listed = [(number(message), index) for message, index in rows]
@@ -248,7 +271,12 @@ class SqliteStore:
         return self._waiting(await self._scheduling.run(self._loader.load, ids))
 
     def _waiting(self, loaded: Sequence[Loaded]) -> tuple[Waiting, ...]:
-        return tuple(Waiting(each.message, self.body(each.message), each.standing) for each in loaded)
+        """Without those whose commit is not told yet: whoever put them takes them up by itself then."""
+        return tuple(
+            Waiting(each.message, self.body(each.message), each.standing)
+            for each in loaded
+            if each.message.id not in self._coming
+        )
 
     # --- reading, for operators ---
 

@@ -280,6 +280,11 @@ class Store(Protocol):
         """
         ...
 
+    def is_coming(self, message: str) -> bool:
+        """True from `put`, or from the `record` that has it as a report, until that is told to be done. It may be seen by readers already;
+        `due`, `overdue` and `load` leave it out."""
+        ...
+
     def discard(self, message: str) -> None:
         """The chunks put for `message` will not be followed by `put`."""
         ...

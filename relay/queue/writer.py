@@ -1,7 +1,11 @@
-"""The one thread that writes: takes the operations that wait, writes them in one transaction, tells all of them.
+"""The one place that writes: takes the operations that wait, writes them in one transaction, tells all of them once that is on disk.
 
-A lone operation is committed at once. While a commit waits for the disk the next operations gather, so groups grow with the load by
-themselves, and one fsync serves them all. A bad operation fails alone: its group is done again one by one.
+The transaction runs in the event loop: it goes to the kernel's memory only, and takes less than a millisecond. (In a thread of its own
+it had to win the interpreter back from the loop behind each statement, and took ten times as long, with the lock held that the relay's
+other processes wait for: docs/decisions/sqlite.md.) The fsync comes behind the transaction, in a thread aside. SQLite runs with
+`synchronous=NORMAL`, which keeps the database sound; that a commit outlives the power is this module's: nobody is told of one before the
+log that holds it was synced. While a group is on its way to the disk the next operations gather, so groups grow with the load by
+themselves. A bad operation fails alone: its group is done again one by one.
 
 When SQLite cannot write (disk full, database locked, input/output error, file gone) mail is refused and outcomes are kept until it
 can; every half second it is tried again, on a fresh connection where the old one may be at fault. A file that was removed under us is
@@ -10,93 +14,80 @@ written anew from the open connection, which still sees all of it.
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from relay.mail.events import Emit, StoreRecovered, StoreTrouble
+from relay.queue.aside import Aside
 from relay.queue.batch import Batch
-from relay.queue.disk import Disk, beside
+from relay.queue.database import AGAIN, BUSY, Database
+from relay.queue.disk import Disk
 from relay.queue.facts import Facts
-from relay.queue.schema import prepare
-from relay.queue.store import StoreError, StoreUnavailable
+from relay.queue.store import StoreUnavailable
 from relay.queue.work import Kind, Operation
 
 _GROUP = 256  # operations in one transaction
-_GROUP_BYTES = 4 * 2**20
+_GROUP_BYTES = 2**20  # a millisecond or two of the loop's time
 _RETRY = 0.5  # seconds between two tries to recover
-_BUSY = 1.0  # seconds that SQLite waits for somebody else's lock
-_CACHE_KIB = 16 * 1024
-_WAL_LIMIT = 64 * 2**20  # bytes it may keep on disk after a rush
-_PROBE = 64 * 1024
+_WAL_PAGES = 1000  # 4 MiB of log, and then a checkpoint
+_PAGES_EACH = 4  # that an operation changes beside its bytes: an estimate
 _SWITCH = 0.0005  # seconds
 
 # Errors that the operation is to blame for (a constraint, a misuse), not disk or database.
 _BLAMELESS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
 
-
-def connect(path: Path) -> sqlite3.Connection:
-    """The writing connection, schema up to date. Raises StoreUnusable, sqlite3.Error."""
-    db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, cached_statements=512, check_same_thread=False)
-    try:
-        prepare(db, str(path))
-        for pragma in (
-            "synchronous = FULL",  # design section 7: a 250 is a promise that outlives the power
-            "wal_autocheckpoint = 1000",  # 4 MiB: a checkpoint then takes 3 ms, seen as the p99 of commits
-            f"journal_size_limit = {_WAL_LIMIT}",
-            f"cache_size = -{_CACHE_KIB}",
-            "secure_delete = OFF",  # else every deleted body is written once more; freed pages are used again at once
-            "temp_store = MEMORY",
-        ):
-            db.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        db.close()
-        raise
-    return db
+T = TypeVar("T")
 
 
 class Writer:
-    """`loosened` is called in the loop when large messages have ended (their chunks are to be deleted), `reopened` when readers must reopen."""
+    """`loosened` is called when large messages have ended (their chunks are to be deleted), `reopened` when readers must reopen.
+
+    At any moment either the loop or the thread aside works on the connection, never both: `_away`.
+    """
 
     def __init__(
         self,
-        db: sqlite3.Connection,
+        database: Database,
         disk: Disk,
         *,
         emit: Emit,
         loosened: Callable[[], None],
         reopened: Callable[[], None],
     ) -> None:
-        self.trouble = ""  # as the loop sees it: why no mail is taken
+        self.trouble = ""  # why no mail is taken
         self.writable = True
-        self._db = db
+        self._database = database
         self._disk = disk
         self._emit = emit
         self._loosened = loosened
         self._reopened = reopened
         self._facts = Facts()
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[Operation[Any] | None] = SimpleQueue()
+        self._aside = Aside("queue-disk")
+        self._waiting: deque[Operation[Any]] = deque()
         self._kept: list[Operation[Any]] = []
-        self._broken = ""  # in the thread: why nothing can be written
+        self._away = False
+        self._called = False  # the next round comes at once
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken = ""  # why nothing can be written
         self._stale = True  # the connection may be at fault
         self._full = ""  # why mail, but not outcomes, cannot be written
         self._shortage = ""
         self._next_try = self._next_look = 0.0
+        self._blocked = 0.0  # since when another process keeps us from writing; 0: none does
+        self._pages = 0  # changed since the last checkpoint, about
         self._told = ""
         self._results: list[tuple[Operation[Any], object, BaseException | None]] = []
+        self._unsynced = False
         self._closing = False
+        self._closed = asyncio.Event()
         # A waiting thread gets the interpreter from a busy one only after this long without a pause of the other, and an event loop under load
-        # pauses more often than every 5 ms (the default) without leaving time to take over: commits then took 30 s.
+        # pauses more often than every 5 ms (the default) without leaving time to take over: the end of an fsync was then noticed 30 s late.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
-        self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
-        self._thread.start()
 
     def submit(self, operation: Operation[Any]) -> None:
         """Its `settle` will be called."""
@@ -104,54 +95,90 @@ class Writer:
         if self._closing or (refusal and operation.kind is Kind.INTAKE):
             self._loop.call_soon(operation.settle, None, StoreUnavailable(refusal))
         else:
-            self._queue.put(operation)
+            self._waiting.append(operation)
+            self._soon()
 
     async def close(self) -> None:
         """Writes what was submitted, closes the database. Outcomes that cannot be written fail with StoreUnavailable."""
         if not self._closing:
             self._closing = True
-            self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # the last results come by call_soon
+            self._soon()
+        await self._closed.wait()
+        await self._aside.close()
 
-    # --- below here: the writer's thread ---
+    # --- when ---
 
-    def _run(self) -> None:
-        stop = False
-        while not stop:
-            group, stop = self._gather()
-            self._serve(group)
-            if stop:
-                for operation in self._kept:
-                    self._answer(operation, None, StoreUnavailable(self._broken or "the queue is closed"))
-                self._kept.clear()
-            self._deliver()
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
+    def _soon(self) -> None:
+        if not self._away and not self._called:
+            self._called = True
+            self._loop.call_soon(self._round)
 
-    def _gather(self) -> tuple[list[Operation[Any]], bool]:
-        """The operations that wait, at most a group; blocks for the first one, while all is well without end."""
-        group: list[Operation[Any]] = []
-        weight = 0
-        try:
-            operation = self._queue.get(timeout=_RETRY if self._told or self._kept else None)
-            while operation is not None:
-                group.append(operation)
-                weight += operation.weight
-                if len(group) >= _GROUP or weight >= _GROUP_BYTES:
-                    return group, False
-                operation = self._queue.get_nowait()
-        except Empty:
-            return group, False
-        return group, True
+    def _later(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._soon)
+
+    def _round(self) -> None:
+        """One group, as far as disk and database allow; then again when there is more to do."""
+        self._called = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._away or self._closed.is_set():
+            return
+        if self._broken and self._may_try():
+            stale = self._stale
+            self._go_aside(lambda: self._database.recover(stale=stale), self._recovered)
+        else:
+            self._serve(self._gather())
+            self._go_on()
+
+    def _go_aside(self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None]) -> None:
+        self._away = True
+        self._aside.do(work, then)
+
+    def _go_on(self) -> None:
+        """Behind a group: to the disk with it, then its callers hear, then whatever is next."""
+        if self._unsynced:
+            self._unsynced = False
+            self._go_aside(self._disk.sync, self._synced)
+            return
+        self._settle()
+        if self._pages >= _WAL_PAGES and not self._broken:
+            self._pages = 0
+            self._go_aside(self._database.checkpoint, self._checkpointed)
+        elif self._blocked:
+            self._later(AGAIN)
+        elif self._waiting:
+            self._soon()
+        elif self._closing:
+            self._end()
+        elif self._told or self._kept:
+            self._later(_RETRY)
+
+    def _end(self) -> None:
+        for operation in self._kept:
+            self._answer(operation, None, StoreUnavailable(self._broken or "the queue is closed"))
+        self._kept.clear()
+        self._settle()
+        self._database.close()
+        self._closed.set()
+
+    # --- groups ---
+
+    def _gather(self) -> list[Operation[Any]]:
+        """What was kept, and of the operations that wait at most a group."""
+        group, self._kept = self._kept, []
+        weight, waiting = 0, self._waiting
+        while waiting and len(group) < _GROUP and weight < _GROUP_BYTES:
+            operation = waiting.popleft()
+            group.append(operation)
+            weight += operation.weight
+        self._pages += _PAGES_EACH * len(group) + weight // 4096
+        return group
 
     def _serve(self, group: list[Operation[Any]]) -> None:
-        """Commits the group and what was kept, as far as disk and database allow. Every operation is answered or kept."""
-        group = self._kept + group
-        self._kept = []
-        if self._broken and self._may_try():
-            self._broken = self._recover()
-        elif not self._broken and self._may_look():
+        """Commits the group, as far as disk and database allow. Every operation is answered, kept, or waits again."""
+        if not self._broken and self._may_look():
             self._broken, self._shortage = self._disk.loss(), self._disk.shortage()
         if self._broken:
             self._tell(self._broken)
@@ -170,14 +197,39 @@ class Writer:
 
     def _write(self, group: list[Operation[Any]]) -> None:
         try:
-            self._commit(group)
+            if not self._database.try_turn():
+                self._wait(group, "another process of this relay is writing")
+                return
+            try:
+                self._commit(group)
+            finally:
+                self._database.turn_over()
+            self._blocked = 0.0
         except sqlite3.DatabaseError as error:
             if isinstance(error, _BLAMELESS):
                 self._one_by_one(group, error)
+            elif error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                self._wait(group, str(error))
             else:
                 self._break(group, error)
         except Exception as error:  # noqa: BLE001 - what an operation raised is its caller's; its group must not suffer
             self._one_by_one(group, error)
+
+    def _wait(self, group: list[Operation[Any]], why: str) -> None:
+        """Somebody else holds the database. For a moment that is nothing to speak of."""
+        now = time.monotonic()
+        self._blocked = self._blocked or now
+        if now - self._blocked < BUSY:
+            self._waiting.extendleft(reversed(group))
+            return
+        self._blocked = 0.0
+        self._fall(group, f"{why} ({self._disk.path})", stale=False)
+
+    def _fall(self, group: list[Operation[Any]], reason: str, *, stale: bool) -> None:
+        """Nothing can be written from here on."""
+        self._broken, self._stale = reason, stale
+        self._tell(reason)
+        self._refuse(group, reason)
 
     def _one_by_one(self, group: list[Operation[Any]], error: Exception) -> None:
         if len(group) == 1:
@@ -196,11 +248,8 @@ class Writer:
             self._tell(reason)
             if outcomes:
                 self._write(outcomes)
-            return
-        self._broken = reason
-        self._stale = error.sqlite_errorcode != sqlite3.SQLITE_BUSY
-        self._tell(reason)
-        self._refuse(outcomes, reason)
+        else:
+            self._fall(outcomes, reason, stale=True)
 
     def _refuse(self, group: list[Operation[Any]], reason: str) -> None:
         for operation in group:
@@ -210,7 +259,7 @@ class Writer:
                 self._answer(operation, None, StoreUnavailable(reason))
 
     def _commit(self, group: list[Operation[Any]]) -> None:
-        db = self._db
+        db = self._database.connection
         batch = Batch(db, self._facts)
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -223,30 +272,53 @@ class Writer:
                 with contextlib.suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
             raise
+        self._unsynced = True
         for operation, result in zip(group, results, strict=True):
             self._answer(operation, result, None)
         if batch.loosened:
-            self._loop_call(self._loosened)
+            self._loosened()
 
-    def _recover(self) -> str:
-        """Tries to make the store work again. "" when it does, else why it does not yet."""
-        loss = self._disk.loss()
-        try:
-            if loss and self._disk.is_replaced:
-                return f"{loss}; put it back, or restart to use the new one"
-            if loss:
-                self._rescue()
-            if loss or self._stale:
-                self._reopen()
-            self._probe()
-        except (sqlite3.Error, StoreError, OSError) as error:
-            return f"{loss}: {error}" if loss else f"{error} ({self._disk.path})"
-        return ""
+    # --- back from aside ---
+
+    def _synced(self, _nothing: None, error: Exception | None) -> None:
+        self._away = False
+        if error is not None:
+            self._doubt(f"{error} ({self._disk.path})")
+        self._go_on()
+
+    def _doubt(self, reason: str) -> None:
+        """Committed, and perhaps not on disk. Outcomes are written once more; mail is refused, though it may be there after all."""
+        results, self._results = self._results, []
+        for operation, result, error in results:
+            if error is not None:
+                self._answer(operation, result, error)
+        self._fall([operation for operation, _result, error in results if error is None], reason, stale=True)
+
+    def _checkpointed(self, _nothing: None, _error: Exception | None) -> None:
+        """Where it failed the log grows; whatever is the matter, the next group meets it too."""
+        self._away = False
+        self._go_on()
+
+    def _recovered(self, reason: str | None, error: Exception | None) -> None:
+        self._away = False
+        self._broken = f"{error} ({self._disk.path})" if reason is None else reason
+        if not self._broken:
+            self._facts.forget()
+            self._reopened()
+        self._serve(self._gather())
+        self._go_on()
+
+    # --- what may be done when ---
 
     def _still_full(self) -> str:
         if self._full and self._may_try():
             try:
-                self._probe()
+                if not self._database.try_turn():
+                    return self._full
+                try:
+                    self._database.probe()
+                finally:
+                    self._database.turn_over()
             except sqlite3.Error as error:
                 return f"{error} ({self._disk.path})"
             self._full = ""
@@ -268,63 +340,20 @@ class Writer:
         self._next_look = now + self._disk.pause
         return True
 
-    def _rescue(self) -> None:
-        """The name is gone, the content is not: the open connection still reads it. Writes it to a new file under the name."""
-        path = self._disk.path
-        copy = beside(path, ".rescue")
-        copy.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(copy)) as target:
-            copy.chmod(0o600)
-            self._db.backup(target)
-        with copy.open("rb") as file:
-            os.fsync(file.fileno())
-        beside(path, "-wal").unlink(missing_ok=True)
-        beside(path, "-shm").unlink(missing_ok=True)
-        copy.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _reopen(self) -> None:
-        fresh = connect(self._disk.path)
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
-        self._db = fresh
-        self._facts.forget()
-        self._disk.note()
-        self._loop_call(self._reopened)
-
-    def _probe(self) -> None:
-        """Writes as much as a message in earnest. Raises sqlite3.Error while that cannot be done."""
-        self._db.execute("INSERT OR REPLACE INTO chunk (n, seq, data) VALUES (-1, 0, zeroblob(?))", (_PROBE,))
-        self._db.execute("DELETE FROM chunk WHERE n = -1")
+    # --- who hears of it ---
 
     def _tell(self, trouble: str) -> None:
-        """Trouble begins, changes or ends: the loop must know, and so must the log (once per spell of it)."""
+        """Trouble begins, changes or ends: the log must know (once per spell of it)."""
         if bool(trouble) != bool(self._told):
-            event = StoreTrouble(trouble) if trouble else StoreRecovered()
-            self._loop_call(lambda: self._emit(event))
-        self._told = trouble
-        writable = not self._broken
-        if (trouble, writable) != (self.trouble, self.writable):
-            self.trouble, self.writable = trouble, writable
+            self._emit(StoreTrouble(trouble) if trouble else StoreRecovered())
+        self._told = self.trouble = trouble
+        self.writable = not self._broken
 
     def _answer(self, operation: Operation[Any], result: object, error: BaseException | None) -> None:
         self._results.append((operation, result, error))
 
-    def _deliver(self) -> None:
-        if self._results:
-            results, self._results = self._results, []
-            self._loop_call(lambda: self._settle(results))
-
-    def _loop_call(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(callback)
-
-    def _settle(self, results: list[tuple[Operation[Any], object, BaseException | None]]) -> None:
-        """In the loop."""
+    def _settle(self) -> None:
+        results, self._results = self._results, []
         for operation, result, error in results:
             try:
                 operation.settle(result, error)

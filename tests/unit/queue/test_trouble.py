@@ -27,7 +27,7 @@ from tests.unit.queue.world import LATER, NO, OK, World, world
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_RETRY", 0.02)
-    monkeypatch.setattr(writer, "_BUSY", 0.05)
+    monkeypatch.setattr(writer, "BUSY", 0.05)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,0 +1,49 @@
+"""A thread for what has to wait for the disk: an fsync, a checkpoint, a database that is opened anew. The event loop goes on meanwhile.
+
+One piece of work at a time, in order; its end is told in the loop.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
+_Work = Callable[[], Callable[[], None]]
+"""To be called in the thread; gives what is to be called in the loop."""
+
+
+class Aside:
+    """Made in an event loop, and ended with `close`."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def do(self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None]) -> None:
+        """Calls `work` in the thread, then `then` in the loop with its result, or with None and what it raised."""
+
+        def run() -> Callable[[], None]:
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - handed to whoever wanted the work
+                fault = error
+                return lambda: then(None, fault)
+            return lambda: then(result, None)
+
+        self._work.put(run)
+
+    async def close(self) -> None:
+        """Ends the thread behind the work that it was given."""
+        self._work.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            then = work()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(then)

@@ -1,0 +1,241 @@
+"""Between a commit and the disk: what readers see already is nobody's yet, and what may not have reached the disk is not promised."""
+
+import asyncio
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.mail.events import StoreRecovered, StoreTrouble
+from relay.queue import database, writer
+from relay.queue.disk import Disk
+from relay.queue.operations import Selection
+from relay.queue.store import StoreUnavailable
+from tests.unit.queue.world import NO, World
+
+
+class SlowDisk:
+    """Syncs wait for `free`; `errors` are raised by the next ones."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        self.errors: list[OSError] = []
+        self.waiting = 0
+        self.times = 0
+
+    def sync(self) -> None:
+        self.waiting += 1
+        self.free.wait()
+        self.waiting -= 1
+        self.times += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@pytest.fixture
+def disk(queue: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    """Freed before the queue is closed."""
+    made = SlowDisk()
+    monkeypatch.setattr(Disk, "sync", lambda _self: made.sync())
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    yield made
+    made.free.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """What a thread does, no event of the loop tells."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.to_thread(time.sleep, 0.002)
+
+
+async def seen(queue: World) -> int:
+    """Messages that a reader finds."""
+    return await queue.store.ask(lambda db: int(db.execute("SELECT count(*) FROM message").fetchone()[0]))
+
+
+async def test_mail_that_is_seen_before_it_is_safe_is_taken_up_once(queue: World, disk: SlowDisk) -> None:
+    await queue.settle()
+    disk.free.clear()
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: disk.waiting == 1)
+    assert await seen(queue) == 1
+    queue.clock.now += timedelta(seconds=1)
+    queue.scheduler.look_again(["example.com"])
+    await until(lambda: queue.scheduler.is_quiet)
+    assert queue.hops.seen == []
+    assert (await queue.operations.hold(Selection(everything=True)))["changed"] == 0
+    assert not putting.done()
+    disk.free.set()
+    message = await putting
+    await queue.settle()
+    assert queue.hops.seen == [(message.id, ("bob@example.com",))]
+    assert await queue.states(message) == ["delivered"]
+
+
+async def test_a_report_that_is_seen_before_it_is_safe_is_sent_once(queue: World, disk: SlowDisk) -> None:
+    queue.hops.says["bob@example.com"] = [NO]
+    queue.hops.gate.clear()
+    await queue.put()
+    await until(lambda: queue.hops.running == 1)
+    disk.free.clear()
+    queue.hops.gate.set()
+    async with asyncio.timeout(10):
+        while await seen(queue) < 2:
+            pass
+    queue.scheduler.look_again(["example.org"])
+    await until(lambda: queue.scheduler._feeder.is_quiet)
+    assert len(queue.hops.seen) == 1
+    disk.free.set()
+    await queue.settle()
+    assert [to for _message, to in queue.hops.seen] == [("bob@example.com",), ("alice@example.org",)]
+
+
+async def test_what_comes_during_a_sync_shares_the_next_one(queue: World, disk: SlowDisk) -> None:
+    queue.hops.gate.clear()
+    await queue.settle()
+    disk.free.clear()
+    first = asyncio.create_task(queue.put())
+    await until(lambda: disk.waiting == 1)
+    before = disk.times
+    others = [asyncio.create_task(queue.put()) for _ in range(20)]
+    await asyncio.sleep(0)
+    disk.free.set()
+    await asyncio.gather(first, *others)
+    assert disk.times - before == 2
+
+
+async def test_a_sync_that_fails_promises_nothing(queue: World, disk: SlowDisk) -> None:
+    """Mail is refused, though it may be there after all; an outcome is written once more."""
+    queue.hops.gate.clear()
+    waiting = await queue.put()
+    await queue.settle()
+    disk.errors.append(OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        await queue.put("c@example.com")
+    await until(lambda: not queue.store.trouble)
+    assert [type(each) for each in queue.events if isinstance(each, StoreTrouble | StoreRecovered)] == [
+        StoreTrouble,
+        StoreRecovered,
+    ]
+    disk.errors.append(OSError(errno.EIO, "Input/output error"))
+    queue.hops.gate.set()
+    await until(lambda: not disk.errors)
+    await until(lambda: not queue.store.trouble)
+    await queue.settle()
+    assert await queue.states(waiting) == ["delivered"]
+    assert len([to for _message, to in queue.hops.delivered if to == "bob@example.com"]) == 1
+
+
+async def test_the_log_does_not_grow_with_what_was_written(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_WAL_PAGES", 100)
+    for _ in range(300):
+        await queue.put(body=b"x" * 10_000)
+    await queue.settle()
+    log = queue.path.with_name("queue.db-wal").stat().st_size
+    assert log < 3 * 2**20, log  # 300 messages fill more than 6 MiB of it
+
+
+async def test_a_checkpoint_that_fails_stops_nothing(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_WAL_PAGES", 1)
+
+    def broken(_self: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(database.Database, "checkpoint", broken)
+    messages = [await queue.put() for _ in range(3)]
+    await queue.settle()
+    assert [await queue.states(each) for each in messages] == [["delivered"]] * 3
+
+
+class Others:
+    """The turn among processes, with others that have it as a test likes."""
+
+    def __init__(self) -> None:
+        self.theirs = False
+        self.ours = False
+        self.edition = 0
+        self.refused = 0
+
+    def take(self) -> bool:
+        assert not self.ours
+        self.refused += self.theirs
+        self.ours = not self.theirs
+        return self.ours
+
+    def give(self) -> None:
+        assert self.ours
+        self.ours = False
+
+    def new_edition(self) -> None:
+        assert self.ours
+        self.edition += 1
+
+
+@pytest.fixture
+async def others(queue: World) -> Others:
+    made = Others()
+    await queue.settle()
+    queue.store._writer._database._turn = made
+    return made
+
+
+async def test_a_turn_is_waited_for(queue: World, others: Others) -> None:
+    others.theirs = True
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: others.refused > 3)
+    assert not putting.done()
+    others.theirs = False
+    message = await putting
+    await queue.settle()
+    assert await queue.states(message) == ["delivered"]
+    assert not queue.of(StoreTrouble)
+
+
+async def test_a_turn_that_does_not_come_is_trouble(
+    queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (database, writer):
+        monkeypatch.setattr(module, "BUSY", 0.02)
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    others.theirs = True
+    with pytest.raises(StoreUnavailable, match="another process of this relay is writing"):
+        await queue.put()
+    await until(lambda: bool(queue.of(StoreTrouble)))
+    others.theirs = False
+    await until(lambda: not queue.store.trouble)
+    message = await queue.put()
+    await queue.settle()
+    assert await queue.states(message) == ["delivered"]
+
+
+async def test_a_file_that_another_process_wrote_anew_is_opened_anew(
+    queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what we write would go to a file that has no name any more."""
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    first = await queue.put()
+    await queue.settle()
+    _renew(queue.path, queue)
+    others.edition += 1
+    with pytest.raises(StoreUnavailable, match=r"replaced|anew"):
+        await queue.put()
+    await until(lambda: not queue.store.trouble)
+    second = await queue.put()
+    await queue.settle()
+    assert [await queue.states(each) for each in (first, second)] == [["delivered"], ["delivered"]]
+    assert await seen(queue) == 2
+
+
+def _renew(path: Path, queue: World) -> None:
+    """As `Database._rescue` of another process does."""
+    connection = queue.store._writer._database.connection
+    connection.execute("VACUUM INTO ?", (str(path.with_name("copy")),))
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink()
+    path.with_name("copy").rename(path)
