@@ -220,7 +220,8 @@ def fill(path: Path, total: int, domains: int) -> None:
         ((begun + i, spell(begun + i), about) for i in range(total)),
     )
     db.executemany(
-        "INSERT INTO recipient VALUES (?, 0, 0, ?, 'bob', '', '', ?, 0, 0, NULL)",
+        "INSERT INTO recipient (n, i, state, domain, local, notify, orcpt, due, attempts, warned, last)"
+        " VALUES (?, 0, 0, ?, 'bob', '', '', ?, 0, 0, NULL)",
         ((begun + i, f"d{i % domains}.example", (begun >> 18) + i // 1000) for i in range(total)),
     )
     db.executemany("INSERT INTO chunk VALUES (?, 0, ?)", ((begun + i, CONTENT) for i in range(total)))

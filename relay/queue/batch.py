@@ -1,7 +1,7 @@
 """What a group of operations writes, gathered so that many rows go to SQLite in one statement.
 
-Each call into SQLite gives up the interpreter's lock and has to win it back from a busy event loop; one statement for twenty rows
-costs one such exchange instead of twenty. Belongs to the writer's thread.
+Each call into SQLite gives up the interpreter's lock and takes it again; one statement for twenty rows
+costs one such exchange instead of twenty. Belongs to the writer.
 """
 
 import sqlite3
@@ -18,7 +18,7 @@ from relay.queue.store import CHUNK, Change, Entry, Last, Record
 
 _MOST = 32  # rows in one statement: each size is a statement of its own in SQLite's cache
 _MESSAGE = "message (n, id, size, message_id, sender, eight_bit, header, about, tls)"
-_RECIPIENT = "recipient (n, i, state, domain, local, notify, orcpt, due, attempts, warned, last)"
+_RECIPIENT = "recipient (n, i, state, domain, local, notify, orcpt, due, attempts, warned, last, slot)"
 _CHUNK = "chunk (n, seq, data)"
 _ATTEMPT = "attempt (k, n, at, hop, address, connector, plan, evidence, outcomes, seconds)"
 
@@ -59,11 +59,12 @@ def last_json(last: Last) -> Json:
 
 
 class Batch:
-    """Rows on their way into one transaction."""
+    """Rows on their way into one transaction. `slot` is that of new messages."""
 
-    def __init__(self, db: sqlite3.Connection, facts: Facts) -> None:
+    def __init__(self, db: sqlite3.Connection, facts: Facts, slot: int) -> None:
         self.loosened = False  # a large message ended: its chunks wait to be deleted
         self._db = db
+        self._slot = slot
         self.facts = facts
         self._messages: list[Values] = []
         self._reports: list[Values] = []
@@ -131,7 +132,7 @@ class Batch:
             address = recipient.address
             notify = notify_text(recipient.notify) if recipient.notify else ""
             recipients.append(
-                (row, index, 0, address.domain, address.local, notify, recipient.orcpt, due, 0, False, None)
+                (row, index, 0, address.domain, address.local, notify, recipient.orcpt, due, 0, False, None, self._slot)
             )
         for sequence, data in enumerate(entry.chunks):
             chunks.append((row, sequence, data))

@@ -1,6 +1,7 @@
 """What the store does to itself, in steps small enough that no message notices.
 
-Old traces are purged, chunks that no message needs are dropped, room is given back to the disk.
+Old traces are purged, chunks that no message needs are dropped, room is given back to the disk, what a process left behind that does not
+come back is given to another.
 
 Each step is one operation among others in the writer's next transaction.
 """
@@ -10,17 +11,24 @@ import sqlite3
 from collections.abc import Collection
 
 from relay.queue.batch import finish
+from relay.queue.ids import SLOTS
 from relay.queue.store import Order
 
 _PURGE = 50  # messages in one step
+_ADOPT = 100  # recipients in one step
 _CHUNKS = 8  # rows of up to 256 KiB in one step
 _PAGES = 256  # pages (1 MiB) given back in one step
 _WORTH = 4096  # free pages (16 MiB) below which giving back is not worth the writing
 
 
-def loose(db: sqlite3.Connection) -> tuple[int, ...]:
-    """The messages whose chunks nobody needs, or not yet."""
-    return tuple(row[0] for row in db.execute("SELECT n FROM loose ORDER BY n LIMIT 1000"))
+def loose(db: sqlite3.Connection, slot: int, count: int) -> tuple[int, ...]:
+    """The messages whose chunks nobody needs, or not yet: of those that came in this slot; the first one's too that came in slots from
+    `count` on, which nobody has any more."""
+    found = db.execute(
+        "SELECT n FROM loose WHERE n % ? = ? OR (? = 0 AND n % ? >= ?) ORDER BY n LIMIT 1000",
+        (SLOTS, slot, slot, SLOTS, count),
+    )
+    return tuple(row[0] for row in found)
 
 
 def drop_chunks(db: sqlite3.Connection, message: int) -> bool:
@@ -77,27 +85,57 @@ def give_back(db: sqlite3.Connection) -> bool:
 HASTENED = 500  # recipients in one step
 
 
-def hasten(db: sqlite3.Connection, now: int) -> int:
-    """Makes some recipients due that wait for a later time, the latest first. How many: fewer than a step's worth at the end."""
+def hasten(db: sqlite3.Connection, slot: int, now: int) -> int:
+    """Makes some recipients of a slot due that wait for a later time, the latest first. How many: fewer than a step's worth at the end."""
     found = db.execute(
-        "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND due > ? ORDER BY due DESC LIMIT ?",
-        (now, HASTENED),
+        "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? AND due > ? ORDER BY due DESC LIMIT ?",
+        (slot, now, HASTENED),
     ).fetchall()
     db.executemany("UPDATE recipient SET due = ? WHERE n = ? AND i = ? AND state = 0", ((now, n, i) for n, i in found))
     return len(found)
 
 
+def abandoned(db: sqlite3.Connection, count: int) -> tuple[int, ...]:
+    """The slots from `count` on that have mail."""
+    found: list[int] = []
+    slot = count - 1
+    while True:
+        row = db.execute(
+            "SELECT slot FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot > ? ORDER BY slot LIMIT 1",
+            (slot,),
+        ).fetchone()
+        if row is None:
+            return tuple(found)
+        slot = row[0]
+        found.append(slot)
+
+
+def adopt(db: sqlite3.Connection, slot: int, into: int) -> tuple[str, ...]:
+    """Gives some recipients that wait in `slot` to `into`. Their domains; none when all have gone. Nobody may deliver in `slot` meanwhile."""
+    found = db.execute(
+        "UPDATE recipient SET slot = ? FROM ("
+        "  SELECT n AS its_n, i AS its_i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? ORDER BY due LIMIT ?"
+        ") WHERE n = its_n AND i = its_i RETURNING domain",
+        (into, slot, _ADOPT),
+    ).fetchall()
+    return tuple({row[0] for row in found})
+
+
 _AMEND = {
     Order.RETRY: "UPDATE recipient SET due = :now WHERE n = :n AND i = :i AND state = 0",
     Order.HOLD: "UPDATE recipient SET state = 1, due = NULL WHERE n = :n AND i = :i AND state = 0",
-    Order.RELEASE: "UPDATE recipient SET state = 0, due = :now WHERE n = :n AND i = :i AND state = 1",
+    Order.RELEASE: "UPDATE recipient SET state = 0, due = :now, slot = :slot WHERE n = :n AND i = :i AND state = 1",
     Order.DELETE: "UPDATE recipient SET state = 4, due = NULL WHERE n = :n AND i = :i AND state IN (0, 1)",
 }
 
 
-def amend(db: sqlite3.Connection, rows: Collection[tuple[int, int]], order: Order, now: int) -> list[bool]:
-    """Carries out an order for (message, index); which recipients it changed. The states are those of schema.STATES."""
-    changed = [db.execute(_AMEND[order], {"n": n, "i": i, "now": now}).rowcount > 0 for n, i in rows]
+def amend(db: sqlite3.Connection, rows: Collection[tuple[int, int]], order: Order, now: int, slot: int) -> list[bool]:
+    """Carries out an order for (message, index); which recipients it changed. What is released is `slot`'s from then on.
+
+    The states are those of schema.STATES.
+    """
+    statement = _AMEND[order]
+    changed = [db.execute(statement, {"n": n, "i": i, "now": now, "slot": slot}).rowcount > 0 for n, i in rows]
     if order is Order.DELETE:
         finish(db, [n for n, _i in rows], now)
     return changed

@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 
 from relay.queue.check import Report, check
+from relay.queue.database import connect
 from relay.queue.disk import Lock, beside, create
 from relay.queue.schema import CODES
 from relay.queue.store import State, StoreUnusable
-from relay.queue.database import connect
 
 _BUSY = 10.0  # seconds to wait for somebody's exclusive lock
 

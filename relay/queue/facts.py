@@ -1,7 +1,8 @@
 """Plans and evidence in the store: each distinct text once, however many attempts name it.
 
 A connection's evidence is one object for all messages that go over it, so its text is made once (looked up by identity, weakly held).
-Belongs to the writer's thread, inside its transactions.
+Belongs to the writer, inside its transactions. Another process that shares the queue may delete a fact that nobody names any more,
+and that this one remembers: counting finds it missing.
 """
 
 import sqlite3
@@ -19,6 +20,10 @@ _KNOWN = 4096  # texts remembered by hash, and plans by value
 encode = JSONEncoder(
     separators=(",", ":")
 ).encode  # ASCII only: SQLite takes no lone surrogates, which a peer's text may hold
+
+
+class StaleFacts(Exception):  # noqa: N818 - says what is
+    """A fact that was named is not there any more. `forget`, and do the transaction again."""
 
 
 class Facts:
@@ -65,11 +70,14 @@ class Facts:
         return row
 
     def write_counts(self, db: sqlite3.Connection) -> None:
+        """Raises StaleFacts."""
         if self._named:
-            db.execute(
+            counted = db.execute(
                 "UPDATE fact SET refs = refs + value FROM json_each(?) WHERE k = CAST(key AS INTEGER)",
                 (encode(self._named),),
             )
+            if counted.rowcount < len(self._named):
+                raise StaleFacts
             self._named.clear()
 
     def forget(self) -> None:

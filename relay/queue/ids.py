@@ -1,7 +1,8 @@
 """Message ids: 20 characters that sort by time, unique across restarts and nodes, not to be guessed.
 
 The first 12 characters are a number of 60 bits, the store's row key: 42 bits of milliseconds since 1970 (they last until 2109) and
-18 bits that count within one. The other 8 are 40 random bits: a peer who sees an id in a Received header learns when the message came
+18 bits that count within one, the last 6 of them the slot of the process that took the message: processes that share a queue never
+give out the same number. The other 8 characters are 40 random bits: a peer who sees an id in a Received header learns when the message came
 (as the header says anyway) and cannot name another message's. The alphabet is base32hex (RFC 4648 section 7): its ASCII order is its
 numeric order.
 """
@@ -13,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _COUNTER_BITS = 18
+SLOTS = 64
+"""How many processes can share a queue."""
 _TAIL_BYTES = 5
 _TAIL_BITS = 8 * _TAIL_BYTES
 _NUMBER_LENGTH = 12
@@ -63,17 +66,37 @@ def first_number(since_epoch: int) -> int:
     return since_epoch << _COUNTER_BITS
 
 
-class Ids:
-    """Gives out ids. `after` is the newest id that the store holds, "" for none: a clock set back never gives one out twice."""
+def slot_of(row: int) -> int:
+    """The slot of the process that gave that number out."""
+    return row % SLOTS
 
-    def __init__(self, clock: Clock, after: str = "") -> None:
+
+class Numbers:
+    """Gives out row keys that grow with time. `after` is the highest one that the store holds: a clock set back never gives one out twice."""
+
+    def __init__(self, clock: Clock, after: int = 0, slot: int = 0) -> None:
         self._clock = clock
-        self._last = number(after) if after else 0
+        self._slot = slot
+        self._last = after - after % SLOTS + slot
+
+    def take(self, count: int) -> range:
+        """The next `count` ones."""
+        first = max(self._last + SLOTS, (milliseconds(self._clock()) << _COUNTER_BITS) + self._slot)
+        taken = range(first, first + count * SLOTS, SLOTS)
+        if count:
+            self._last = taken[-1]
+        return taken
+
+
+class Ids:
+    """Gives out ids, with the numbers of `Numbers`."""
+
+    def __init__(self, clock: Clock, after: int = 0, slot: int = 0) -> None:
+        self._numbers = Numbers(clock, after, slot)
         self._random = b""
 
     def new(self) -> str:
-        self._last = max(self._last + 1, milliseconds(self._clock()) << _COUNTER_BITS)
         if not self._random:
             self._random = os.urandom(_TAIL_BYTES * 100)
         tail, self._random = self._random[:_TAIL_BYTES], self._random[_TAIL_BYTES:]
-        return spell(self._last, int.from_bytes(tail, "big"))
+        return spell(self._numbers.take(1)[0], int.from_bytes(tail, "big"))

@@ -19,6 +19,7 @@ from relay.mail.tls import TlsEvidence
 from relay.queue.ids import first_number, moment, number
 from relay.queue.store import NEW, Cursor, DuePage, Last, Mark, Standing
 
+_DUE = "state = 0 AND slot = ? AND due <= ?"
 _EVIDENCE = 256  # pieces remembered: many messages came over one connection
 
 
@@ -30,11 +31,11 @@ class Loaded:
     standing: Mapping[int, Standing]
 
 
-def due_domains(db: sqlite3.Connection, mark: Mark, now: int, limit: int) -> DuePage:
+def due_domains(db: sqlite3.Connection, slot: int, mark: Mark, now: int, limit: int) -> DuePage:
     rows = db.execute(
         "SELECT domain, max(due), count(*) FROM (SELECT due, domain FROM recipient INDEXED BY recipient_by_due"
-        " WHERE state = 0 AND due <= ? AND (due, domain) > (?, ?) ORDER BY due, domain LIMIT ?) GROUP BY domain",
-        (now, mark.due, mark.domain, limit),
+        " WHERE state = 0 AND slot = ? AND due <= ? AND (due, domain) > (?, ?) ORDER BY due, domain LIMIT ?) GROUP BY domain",
+        (slot, now, mark.due, mark.domain, limit),
     ).fetchall()
     complete = sum(count for _domain, _due, count in rows) < limit
     # Rows like the last one of the page are passed over with it: they name the same domain.
@@ -42,11 +43,11 @@ def due_domains(db: sqlite3.Connection, mark: Mark, now: int, limit: int) -> Due
     return DuePage(tuple(domain for domain, _due, _count in rows), last, complete)
 
 
-def next_due(db: sqlite3.Connection, mark: Mark) -> int | None:
+def next_due(db: sqlite3.Connection, slot: int, mark: Mark) -> int | None:
     found = db.execute(
-        "SELECT due FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND (due, domain) > (?, ?)"
+        "SELECT due FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? AND (due, domain) > (?, ?)"
         " ORDER BY due, domain LIMIT 1",
-        (mark.due, mark.domain),
+        (slot, mark.due, mark.domain),
     ).fetchone()
     return int(found[0]) if found else None
 
@@ -59,19 +60,21 @@ def parse_last(text: str | None) -> Last | None:
 
 
 class Loader:
-    """Builds messages from rows. Belongs to one reader's thread."""
+    """Builds messages from rows: `due` and `overdue` from those of one slot. Belongs to one reader's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: int) -> None:
+        self._slot = slot
         self._evidence: OrderedDict[int, TlsEvidence | None] = OrderedDict()
 
     def due(self, db: sqlite3.Connection, domain: str, now: int, limit: int) -> tuple[list[Loaded], bool]:
         """And whether there may be more."""
         rows = db.execute(
-            "SELECT n FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND due <= ? ORDER BY due LIMIT ?",
-            (domain, now, limit),
+            "SELECT n FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND slot = ?"
+            " AND due <= ? ORDER BY due LIMIT ?",
+            (domain, self._slot, now, limit),
         ).fetchall()
         # dict.fromkeys: each message once, in order
-        found = self._messages(db, dict.fromkeys(row[0] for row in rows), "state = 0 AND due <= ?", now)
+        found = self._messages(db, dict.fromkeys(row[0] for row in rows), _DUE, (self._slot, now))
         return found, len(rows) == limit
 
     def overdue(
@@ -80,17 +83,19 @@ class Loader:
         """`times`: now, and the times before which a message must have begun to be expired, or late."""
         now, expired, late = times
         rows = db.execute(
-            "SELECT due, warned, n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND due <= ?"
-            " AND (due, warned, n, i) > (?, ?, ?, ?) AND (n < ? OR (n < ? AND warned = 0)) ORDER BY due, warned, n, i LIMIT ?",
-            (domain, now, *(after or (-1, 0, 0, 0)), first_number(expired), first_number(late), limit),
+            "SELECT due, warned, n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND slot = ?"
+            " AND due <= ? AND (due, warned, n, i) > (?, ?, ?, ?) AND (n < ? OR (n < ? AND warned = 0)) ORDER BY due, warned, n, i LIMIT ?",
+            (domain, self._slot, now, *(after or (-1, 0, 0, 0)), first_number(expired), first_number(late), limit),
         ).fetchall()
-        found = self._messages(db, dict.fromkeys(row[2] for row in rows), "state = 0 AND due <= ?", now)
+        found = self._messages(db, dict.fromkeys(row[2] for row in rows), _DUE, (self._slot, now))
         return found, rows[-1] if len(rows) == limit else None
 
     def load(self, db: sqlite3.Connection, ids: Sequence[str]) -> list[Loaded]:
-        return self._messages(db, map(number, ids), "state <= ?", 1)
+        return self._messages(db, map(number, ids), "state <= 1", ())
 
-    def _messages(self, db: sqlite3.Connection, numbers: Iterable[int], which: str, value: object) -> list[Loaded]:
+    def _messages(
+        self, db: sqlite3.Connection, numbers: Iterable[int], which: str, values: tuple[int, ...]
+    ) -> list[Loaded]:
         """The messages with all their recipients, and the standing of those that are as `which` says."""
         listed = json.dumps(list(numbers))
         envelopes: dict[int, list[Recipient]] = {}
@@ -98,7 +103,7 @@ class Loader:
         for n, i, domain, local, notify, orcpt, attempts, warned, last, wanted in db.execute(
             f"SELECT n, i, domain, local, notify, orcpt, attempts, warned, last, {which} FROM recipient"  # noqa: S608 - `which` is from above
             " WHERE n IN (SELECT value FROM json_each(?)) ORDER BY n, i",
-            (value, listed),
+            (*values, listed),
         ):
             envelopes.setdefault(n, []).append(Recipient(Address(local, domain), notify_from(notify), orcpt))
             if wanted:

@@ -2,7 +2,8 @@
 
 - `message`: one row a message, kept for traces after its end (`finished`). `n` is the number in the id (ids.py): rows grow in order.
   `about` is the envelope (without recipients) and the acceptance (without TLS evidence, which is `tls`, a fact) as JSON.
-- `recipient`: one row a recipient. `state` as in STATES; `due` only while waiting. Times are milliseconds since 1970.
+- `recipient`: one row a recipient. `state` as in STATES; `due` only while waiting. Times are milliseconds since 1970. `slot` says which
+  process of the relay it is that delivers it (share.py).
 - `chunk`: the received bytes, gone as soon as the last recipient has ended.
 - `loose`: messages whose chunks nobody needs, or not yet: still arriving, given up, or ended and large. Emptied at start.
 - `attempt`, `fact`: the trace. Plans and evidence repeat, so each text is in `fact` once; `refs` counts the rows that name it.
@@ -96,8 +97,17 @@ _TLS_REPORTS = (
     "CREATE INDEX tlsrpt_received_at ON tlsrpt_received (at)",
 )
 
+# A process reads what is due in its own slot; operators ask by domain, whatever the slot.
+_SLOTS = (
+    "ALTER TABLE recipient ADD COLUMN slot INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX recipient_by_domain",
+    "DROP INDEX recipient_by_due",
+    "CREATE INDEX recipient_by_domain ON recipient (domain, slot, due, warned) WHERE state = 0",
+    "CREATE INDEX recipient_by_due ON recipient (slot, due, domain) WHERE state = 0",
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS, _SLOTS)
 
 
 def prepare(db: sqlite3.Connection, place: str) -> None:

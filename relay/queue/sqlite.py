@@ -1,7 +1,7 @@
-"""The queue's store on SQLite: one file, one writing thread (writer.py), two reading ones, and the chores in between.
+"""The queue's store on SQLite: one file, one writing connection (writer.py), two reading ones, and the chores in between.
 
-For one relay process; a second one is refused. What SQLite promises here: WAL, `synchronous=FULL`, so a commit that was answered
-survives kill -9 and power loss.
+For the processes of one relay, each with its own share of the mail (share.py); a second relay is refused. A commit that was answered survives
+kill -9 and power loss: it is in the log (WAL), and that was synced.
 """
 
 import asyncio
@@ -24,9 +24,10 @@ from relay.queue import chores, loading, policies, questions
 from relay.queue.check import Problem, glance
 from relay.queue.database import Database, connect
 from relay.queue.disk import Disk, Lock, beside, create, room
-from relay.queue.ids import Clock, Ids, begun, milliseconds, moment, number, spell
+from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
 from relay.queue.reader import Reader, StoredBody
+from relay.queue.share import Share
 from relay.queue.store import (
     Ages,
     Cursor,
@@ -47,7 +48,6 @@ from relay.queue.store import (
     TraceQuery,
     Waiting,
 )
-from relay.queue.turn import Alone
 from relay.queue.work import Asked, Chore, ForgetFacts, Keep, KeepPolicy, Put, PutChunk
 from relay.queue.writer import Writer
 
@@ -64,11 +64,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """The database, the newest id in it ("" for none), the first key for a row of `attempt` that was never used, and the latest time
-    in it (milliseconds since 1970, 0 for none)."""
+    """The database, the highest row keys in it (of messages, and of attempts; 0 for none), and the latest time in it (milliseconds since
+    1970, 0 for none)."""
 
     db: sqlite3.Connection
-    newest: str
+    newest: int
     attempt: int
     latest: int
     problems: tuple[Problem, ...]
@@ -87,14 +87,17 @@ def _open(path: Path) -> _Opened:
     except sqlite3.Error as error:
         raise StoreUnusable(f"cannot open the queue {path}: {error}; {_REMEDY}") from error
     began = milliseconds(begun(newest[0])) if newest[0] else 0
-    return _Opened(db, spell(newest[0]) if newest[0] else "", attempts[0] + 1, max(began, attempts[1]), problems)
+    return _Opened(db, newest[0] or 0, attempts[0], max(began, attempts[1]), problems)
 
 
 class SqliteStore:
     """Implements relay.queue.store.Store. Made by `open`."""
 
-    def __init__(self, opened: _Opened, lock: Lock, disk: Disk, *, emit: Emit, clock: Clock, keep: timedelta) -> None:
-        self.new_id = Ids(clock, opened.newest).new
+    def __init__(
+        self, opened: _Opened, share: Share, lock: Lock, disk: Disk, *, emit: Emit, clock: Clock, keep: timedelta
+    ) -> None:
+        self.new_id = Ids(clock, opened.newest, share.slot).new
+        self._share = share
         self._lock = lock
         self._disk = disk
         self._emit = emit
@@ -104,14 +107,20 @@ class SqliteStore:
         self._coming: set[str] = set()  # messages that readers may see already, and whose commit nobody was told of yet
         self._asked = asyncio.Event()
         self._tidying = asyncio.Lock()
-        self._next_attempt = opened.attempt
+        self._attempts = Numbers(clock, opened.attempt, share.slot)
         self._latest = opened.latest
         self._statistics: tuple[datetime, Statistics] | None = None
-        self._loader = Loader()
+        self._loader = Loader(share.slot)
         self._scheduling = Reader(disk.path, "scheduling")
         self._asking = Reader(disk.path, "asking")
-        database = Database(opened.db, disk, Alone())
-        self._writer = Writer(database, disk, emit=emit, loosened=self._asked.set, reopened=self._reopened)
+        self._writer = Writer(
+            Database(opened.db, disk, share.turn),
+            disk,
+            slot=share.slot,
+            emit=emit,
+            loosened=self._asked.set,
+            reopened=self._reopened,
+        )
         self._chores = asyncio.create_task(self._do_chores(), name="queue-chores")
 
     @classmethod
@@ -125,6 +134,7 @@ class SqliteStore:
         keep: timedelta = KEEP,
         probe: Callable[[Path], int] = room,
         pause: float = _LOOK,
+        share: Share = Share(),  # noqa: B008 - frozen
     ) -> "SqliteStore":
         """`free_space` in bytes; ended messages stay for traces for `keep`; `probe` tells the bytes left in a folder,
         and is asked, with what else is looked at on disk, every `pause` seconds while mail comes.
@@ -132,7 +142,8 @@ class SqliteStore:
         Raises StoreLocked, StoreUnusable.
         """
         lock = Lock(beside(path, ".lock"))
-        lock.take(clock())
+        if not share.locked:
+            lock.take(clock())
         try:
             opened = await asyncio.to_thread(_open, path)
         except BaseException:
@@ -142,7 +153,7 @@ class SqliteStore:
         disk.note()
         if opened.problems:
             emit(StoreDamaged(tuple(map(str, opened.problems))))
-        return cls(opened, lock, disk, emit=emit, clock=clock, keep=keep)
+        return cls(opened, share, lock, disk, emit=emit, clock=clock, keep=keep)
 
     async def close(self) -> None:
         """Writes what was submitted, closes the files, gives the lock back."""
@@ -197,7 +208,7 @@ class SqliteStore:
         self._asked.set()
 
     def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
-        first, self._next_attempt = self._next_attempt, self._next_attempt + len(record.attempts)
+        attempts = self._attempts.take(len(record.attempts))
         now = milliseconds(self._clock())
         coming = [report.message.id for report in record.reports]
 
@@ -206,14 +217,16 @@ class SqliteStore:
             done(error)
 
         self._coming.update(coming)
-        self._writer.submit(Keep(record, range(first, self._next_attempt), now, kept if coming else done))
+        self._writer.submit(Keep(record, attempts, now, kept if coming else done))
 
     def is_coming(self, message: str) -> bool:
         return message in self._coming
 
     def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
         listed = [(number(message), index) for message, index in rows]
-        future = self.work(partial(chores.amend, rows=listed, order=order, now=milliseconds(now)))
+        future = self.work(
+            partial(chores.amend, rows=listed, order=order, now=milliseconds(now), slot=self._share.slot)
+        )
         if order is Order.DELETE:
             future.add_done_callback(lambda _done: self._asked.set())
         return future
@@ -241,18 +254,18 @@ class SqliteStore:
     # --- reading, for the scheduler ---
 
     async def due_domains(self, mark: Mark, now: datetime, limit: int) -> DuePage:
-        return await self._scheduling.run(loading.due_domains, mark, milliseconds(now), limit)
+        return await self._scheduling.run(loading.due_domains, self._share.slot, mark, milliseconds(now), limit)
 
     @property
     def latest(self) -> datetime | None:
         return moment(self._latest) if self._latest else None
 
     async def hasten(self, now: datetime) -> None:
-        while await self.work(partial(chores.hasten, now=milliseconds(now))) == chores.HASTENED:
+        while await self.work(partial(chores.hasten, slot=self._share.slot, now=milliseconds(now))) == chores.HASTENED:
             pass
 
     async def next_due(self, mark: Mark) -> datetime | None:
-        found = await self._scheduling.run(loading.next_due, mark)
+        found = await self._scheduling.run(loading.next_due, self._share.slot, mark)
         return None if found is None else moment(found)
 
     async def due(self, domain: str, now: datetime, limit: int) -> DueMessages:
@@ -277,6 +290,16 @@ class SqliteStore:
             for each in loaded
             if each.message.id not in self._coming
         )
+
+    # --- what other processes left behind ---
+
+    async def abandoned(self) -> tuple[int, ...]:
+        """The slots with waiting mail that no process of this relay has."""
+        return await self._scheduling.run(chores.abandoned, self._share.count)
+
+    async def adopt(self, slot: int) -> tuple[str, ...]:
+        """Makes some of a slot's mail ours; its domains. None: all of it is. Only while no process has that slot."""
+        return await self.work(partial(chores.adopt, slot=slot, into=self._share.slot))
 
     # --- reading, for operators ---
 
@@ -340,9 +363,10 @@ class SqliteStore:
         """One round of chores, a step at a time, each waiting for the transaction that carries the one before. One at a time."""
         async with self._tidying:
             await self._drop_loose()
-            await self._purge()
-            while await self.work(chores.give_back):
-                pass
+            if self._share.leads:
+                await self._purge()
+                while await self.work(chores.give_back):
+                    pass
 
     async def _do_chores(self) -> None:
         while True:
@@ -359,7 +383,7 @@ class SqliteStore:
 
     async def _drop_loose(self) -> None:
         """Chunks that no message needs: left by a crash, given up while they arrived, or of a large message that has ended."""
-        for message in await self._scheduling.run(chores.loose):
+        for message in await self._scheduling.run(chores.loose, self._share.slot, self._share.count):
             while message not in self._arriving and not await self.work(partial(chores.drop_chunks, message=message)):
                 pass
 

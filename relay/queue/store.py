@@ -318,7 +318,7 @@ class Store(Protocol):
         ...
 
     async def due(self, domain: str, now: datetime, limit: int) -> DueMessages:
-        """Messages with recipients at `domain` that are due, longest due first; at most `limit` of its recipients are looked at.
+        """Messages of ours with recipients at `domain` that are due, longest due first; at most `limit` of its recipients are looked at.
 
         Each comes with all its due recipients, at other domains too.
         """
@@ -337,6 +337,14 @@ class Store(Protocol):
 
     async def load(self, ids: Sequence[str]) -> tuple[Waiting, ...]:
         """The messages, with all recipients that wait or are held. Ids that are not there are left out."""
+        ...
+
+    async def abandoned(self) -> tuple[int, ...]:
+        """The slots with waiting mail that no process of this relay has (share.py)."""
+        ...
+
+    async def adopt(self, slot: int) -> tuple[str, ...]:
+        """Makes some of a slot's mail ours; its domains, none once all of it is. Only while no process has that slot."""
         ...
 
     async def rows(self, query: Query) -> tuple[Row, ...]:

@@ -26,7 +26,7 @@ from relay.queue.aside import Aside
 from relay.queue.batch import Batch
 from relay.queue.database import AGAIN, BUSY, Database
 from relay.queue.disk import Disk
-from relay.queue.facts import Facts
+from relay.queue.facts import Facts, StaleFacts
 from relay.queue.store import StoreUnavailable
 from relay.queue.work import Kind, Operation
 
@@ -44,7 +44,8 @@ T = TypeVar("T")
 
 
 class Writer:
-    """`loosened` is called when large messages have ended (their chunks are to be deleted), `reopened` when readers must reopen.
+    """`slot` is what new messages get. `loosened` is called when large messages have ended (their chunks are to be deleted), `reopened` when
+    readers must reopen.
 
     At any moment either the loop or the thread aside works on the connection, never both: `_away`.
     """
@@ -54,6 +55,7 @@ class Writer:
         database: Database,
         disk: Disk,
         *,
+        slot: int,
         emit: Emit,
         loosened: Callable[[], None],
         reopened: Callable[[], None],
@@ -62,6 +64,7 @@ class Writer:
         self.writable = True
         self._database = database
         self._disk = disk
+        self._slot = slot
         self._emit = emit
         self._loosened = loosened
         self._reopened = reopened
@@ -212,6 +215,8 @@ class Writer:
                 self._wait(group, str(error))
             else:
                 self._break(group, error)
+        except StaleFacts:
+            self._write(group)  # with what is there now
         except Exception as error:  # noqa: BLE001 - what an operation raised is its caller's; its group must not suffer
             self._one_by_one(group, error)
 
@@ -260,7 +265,7 @@ class Writer:
 
     def _commit(self, group: list[Operation[Any]]) -> None:
         db = self._database.connection
-        batch = Batch(db, self._facts)
+        batch = Batch(db, self._facts, self._slot)
         try:
             db.execute("BEGIN IMMEDIATE")
             results = [operation.run(batch, db) for operation in group]

@@ -2,7 +2,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.queue.ids import Ids, begun, first_number, milliseconds, moment, number, spell, whole
+from relay.queue.ids import (
+    SLOTS,
+    Ids,
+    Numbers,
+    begun,
+    first_number,
+    milliseconds,
+    moment,
+    number,
+    slot_of,
+    spell,
+    whole,
+)
 from tests.unit.queue.world import START, Clock
 
 
@@ -27,7 +39,7 @@ def test_a_clock_set_back_gives_no_id_twice() -> None:
     clock = Clock()
     first = Ids(clock).new()
     clock.now -= timedelta(days=1)
-    assert number(Ids(clock, first).new()) == number(first) + 1
+    assert number(first) < number(Ids(clock, number(first)).new()) <= number(first) + SLOTS
 
 
 @pytest.mark.parametrize(
@@ -49,3 +61,21 @@ def test_times_are_never_read_back_earlier() -> None:
     assert moment(milliseconds(START)) == START
     assert whole(START) == milliseconds(START)
     assert begun(first_number(milliseconds(START))) == START
+
+
+@pytest.mark.parametrize("after", [0, 1, 63, 64, 12345])
+def test_slots_never_give_out_the_same_number(after: int) -> None:
+    clock = Clock()
+    high = after + first_number(milliseconds(START))  # ahead of the clock, as after it was set back
+    given = [n for slot in (0, 1, 63) for n in Numbers(clock, high, slot).take(1000)]
+    assert len(set(given)) == len(given)
+    assert min(given) > high
+    assert {slot_of(each) for each in given} == {0, 1, 63}
+
+
+def test_none_are_taken_where_none_are_wanted() -> None:
+    numbers = Numbers(Clock())
+    assert not numbers.take(0)
+    first = numbers.take(3)
+    assert list(first) == [first[0], first[0] + SLOTS, first[0] + 2 * SLOTS]
+    assert numbers.take(1)[0] == first[-1] + SLOTS

@@ -82,7 +82,8 @@ async def test_a_report_that_is_seen_before_it_is_safe_is_sent_once(queue: World
     queue.hops.says["bob@example.com"] = [NO]
     queue.hops.gate.clear()
     await queue.put()
-    await until(lambda: queue.hops.running == 1)
+    await queue.settle()
+    assert queue.hops.running == 1
     disk.free.clear()
     queue.hops.gate.set()
     async with asyncio.timeout(10):
