@@ -17,10 +17,10 @@ from relay.mail.envelope import Accepted, Envelope, Message, Recipient
 from relay.mail.outcome import Deferred
 from relay.mail.plan import Level, Plaintext, TlsPlan
 from relay.queue.batch import Batch
+from relay.queue.database import connect
 from relay.queue.facts import Facts
 from relay.queue.ids import Ids
 from relay.queue.store import Change, Entry, Last, Record, State
-from relay.queue.writer import connect
 
 _GROUP = 2000  # messages in one transaction
 _BODY = b"Subject: waiting\r\n\r\n" + (b"x" * 70 + b"\r\n") * 56
@@ -53,7 +53,7 @@ def fill(
         first = int(db.execute("SELECT coalesce(max(k), 0) + 1 FROM attempt").fetchone()[0])
         facts = Facts()
         for start in range(0, messages, _GROUP):
-            batch = Batch(db, facts)
+            batch = Batch(db, facts, slot=0)
             db.execute("BEGIN IMMEDIATE")
             count = min(_GROUP, messages - start)
             made = [

@@ -27,7 +27,7 @@ from bench.stress.load import Book, Lost, body
 from bench.stress.platter import Cut, Platter
 from bench.stress.shim import Shim, changes
 from relay.queue.check import check
-from relay.queue.writer import connect
+from relay.queue.database import connect
 from relay.testing import Sink
 from relay.testing.sink import Received
 

@@ -29,10 +29,11 @@ from relay.dns.answers import Resolver
 from relay.dns.resolver import DnsResolver
 from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
-from relay.inbound.listener import ListenError, Listeners
+from relay.inbound.listener import Listeners
 from relay.inbound.passwords import PasswordFileError
 from relay.inbound.policies import PolicyServer
 from relay.inbound.services import Services
+from relay.inbound.sockets import ListenError
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit, Event, Unexpected

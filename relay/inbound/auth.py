@@ -41,7 +41,11 @@ class _Stamp:
 
 
 class Authenticator:
-    """Logins against one password file. Opening raises PasswordFileError where the file cannot be used."""
+    """Logins against one password file. Opening raises PasswordFileError where the file cannot be used.
+
+    `tell` hears whose login failed: the relay's other processes must count it too (`failed_elsewhere`), or a client would have as many
+    tries at each.
+    """
 
     def __init__(
         self,
@@ -51,10 +55,13 @@ class Authenticator:
         failures: LoginFailures | None = None,
         verify: Callable[[str, str], bool] = verify,
         waiting: int = WAITING,
+        threads: int = THREADS,
+        tell: Callable[[Key], None] | None = None,
     ) -> None:
         self._path, self._emit, self._verify, self._most_waiting = path, emit, verify, waiting
         self._failures = LoginFailures() if failures is None else failures
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
+        self._tell = tell
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._waiting = 0
         self._by_client: dict[Key, int] = {}
         self._stamp = self._look()
@@ -92,8 +99,13 @@ class Authenticator:
                 del self._by_client[client]
         if account is None or not right:
             self._failures.add(client, loop.time())
+            if self._tell is not None:
+                self._tell(client)
             return Denied.WRONG
         return account
+
+    def failed_elsewhere(self, client: Key) -> None:
+        self._failures.add(client, asyncio.get_running_loop().time())
 
     def _look(self) -> _Stamp | None:
         """None where there is no file to look at."""

@@ -8,6 +8,7 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from relay.policy.book import IpAddress
 
@@ -29,33 +30,58 @@ class Entry(Enum):
     CLIENT_FULL = "too many connections from your address"
 
 
+class Elsewhere(Protocol):
+    """The connections of the relay's other processes, which hear of ours.
+
+    Two processes that ask at the same moment for the last place both get it: a limit can be passed by one less than there are processes.
+    """
+
+    def total(self) -> int: ...
+    def of(self, key: Key) -> int: ...
+    def entered(self) -> None: ...
+    def entered_client(self, key: Key) -> None: ...
+    def left(self, key: Key | None) -> None: ...
+
+
 class Connections:
-    """Open connections, in all and by client. The limits come with each question: a new configuration may have changed them."""
+    """Open connections, in all and by client. The limits come with each question: a new configuration may have changed them.
 
-    __slots__ = ("_by_client", "total")
+    `total` is our own; the limits are for those of `elsewhere` too.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_by_client", "_elsewhere", "total")
+
+    def __init__(self, elsewhere: Elsewhere | None = None) -> None:
         self.total = 0
+        self._elsewhere = elsewhere
         self._by_client: dict[Key, int] = {}
 
     def enter(self, total: int) -> Entry:
         """Counts a connection whose client is not known yet, if it may come in."""
-        if self.total >= total:
+        elsewhere = self._elsewhere
+        if self.total + (elsewhere.total() if elsewhere else 0) >= total:
             return Entry.FULL
         self.total += 1
+        if elsewhere:
+            elsewhere.entered()
         return Entry.FREE
 
     def enter_client(self, key: Key, each: int) -> Entry:
         """Counts it for its client too, once that is known."""
+        elsewhere = self._elsewhere
         count = self._by_client.get(key, 0)
-        if count >= each:
+        if count + (elsewhere.of(key) if elsewhere else 0) >= each:
             return Entry.CLIENT_FULL
         self._by_client[key] = count + 1
+        if elsewhere:
+            elsewhere.entered_client(key)
         return Entry.FREE
 
     def leave(self, key: Key | None) -> None:
         """`key` is None for a connection that was never counted for a client."""
         self.total -= 1
+        if self._elsewhere:
+            self._elsewhere.left(key)
         if key is None:
             return
         count = self._by_client[key] - 1
@@ -63,6 +89,9 @@ class Connections:
             self._by_client[key] = count
         else:
             del self._by_client[key]
+
+
+ROOM = 256 * 2**20
 
 
 class Room:
@@ -74,7 +103,7 @@ class Room:
 
     __slots__ = ("_most", "_share", "taken")
 
-    def __init__(self, most: int = 256 * 2**20, share: int = 32 * 1024) -> None:
+    def __init__(self, most: int = ROOM, share: int = 32 * 1024) -> None:
         self._most, self._share = most, share
         self.taken = 0
 

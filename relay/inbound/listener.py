@@ -5,7 +5,6 @@ can stand beside it.
 """
 
 import asyncio
-import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,17 +12,13 @@ from pathlib import Path
 
 from relay.config.models import Config, Listener, ListenerKind, Switch
 from relay.config.values import HostPort
-from relay.inbound.auth import Authenticator
+from relay.inbound.auth import THREADS, Authenticator
+from relay.inbound.limits import Key
 from relay.inbound.port import Floor, Port
 from relay.inbound.services import Services, TimeLimits
 from relay.inbound.session import Session
+from relay.inbound.sockets import BACKLOG, Door, ListenError
 from relay.mail.events import ListenerReady
-
-BACKLOG = 1024
-
-
-class ListenError(Exception):
-    """A listener cannot be opened; str() says which, why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class Listeners:
 
     async def start(self) -> tuple[Bound, ...]:
         """Opens every listener, or none. Raises ListenError, and PasswordFileError where submission's password file cannot be used."""
-        await self._follow(self._services.book().config)
+        await self._follow(self._services.book().config, claim=False)
         return self._bound
 
     async def reload(self) -> tuple[Bound, ...]:
@@ -73,7 +68,13 @@ class Listeners:
 
         Raises as `start`, and has changed nothing then.
         """
-        return await self.start()
+        await self._follow(self._services.book().config, claim=self._services.claims)
+        return self._bound
+
+    def login_failed(self, client: Key) -> None:
+        """At another process of this relay: it counts here too."""
+        if self._floor.authenticator is not None:
+            self._floor.authenticator.failed_elsewhere(client)
 
     async def close(self, grace: float = 30.0) -> None:
         """Takes no more connections; idle sessions end at once, others after their message, all of them after `grace` seconds.
@@ -107,16 +108,16 @@ class Listeners:
             except TimeoutError:
                 return
 
-    async def _follow(self, config: Config) -> None:
+    async def _follow(self, config: Config, *, claim: bool) -> None:
         """All that can fail comes before anything that exists is touched."""
         floor = self._floor
         self._check(config)
         passwords = config.submission.passwords if config.submission is not None else None
         authenticator = floor.authenticator
         if passwords != self._passwords:
-            authenticator = None if passwords is None else Authenticator(passwords, self._services.emit)
+            authenticator = None if passwords is None else self._authenticator(passwords)
         open_now = {each.listener: each for each in self._bound}
-        fresh = await self._open([each for each in config.listeners if each not in open_now])
+        fresh = await self._open([each for each in config.listeners if each not in open_now], claim=claim)
         if authenticator is not floor.authenticator and floor.authenticator is not None:
             floor.authenticator.close()
         floor.authenticator, self._passwords = authenticator, passwords
@@ -128,21 +129,27 @@ class Listeners:
             await each.server.start_serving()
             self._services.emit(ListenerReady(each.listener.name, str(each.address)))
 
-    async def _open(self, listeners: Sequence[Listener]) -> dict[Listener, Bound]:
+    def _authenticator(self, passwords: Path) -> Authenticator:
+        services = self._services
+        threads = max(THREADS // services.processes, 1)
+        return Authenticator(passwords, services.emit, threads=threads, tell=services.login_failed)
+
+    async def _open(self, listeners: Sequence[Listener], *, claim: bool) -> dict[Listener, Bound]:
         opened: dict[Listener, Bound] = {}
         try:
             for listener in listeners:
-                opened[listener] = await self._open_one(listener)
+                opened[listener] = await self._open_one(listener, claim=claim)
         except BaseException:
             for each in opened.values():
                 each.server.close()
             raise
         return opened
 
-    async def _open_one(self, listener: Listener) -> Bound:
+    async def _open_one(self, listener: Listener, *, claim: bool) -> Bound:
         # Where only the rules of an address change, its socket goes on, and no connection is turned away in between.
         same = [each for each in self._bound if each.listener.address == listener.address and listener.address.port]
-        listening = same[0].listening.dup() if same else listening_socket(listener.address, "listeners")
+        door = Door(listener.name, listener.address, "listeners")
+        listening = same[0].listening.dup() if same else self._services.sockets.open(door, claim=claim)
         port = Port(self._floor, listener)
         server = await self._floor.loop.create_server(
             lambda: Session(port), sock=listening, backlog=BACKLOG, start_serving=False
@@ -164,18 +171,3 @@ class Listeners:
                 raise ListenError(
                     f"listener {listener.name} needs a password file: write `submission: {{passwords: FILE}}`"
                 )
-
-
-def listening_socket(address: HostPort, key: str) -> socket.socket:
-    """Raises ListenError; `key` is where the configuration says the address."""
-    host, port = address.host, address.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        advice = {
-            errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
-            errno.EADDRINUSE: "another program listens there; `ss -ltnp` shows which",
-            errno.EADDRNOTAVAIL: "this machine has no such address",
-        }.get(error.errno or 0, f"see `{key}` in the configuration")
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}: {advice}") from error

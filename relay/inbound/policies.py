@@ -25,7 +25,7 @@ from relay.config.models import Config
 from relay.config.values import HostPort
 from relay.inbound.client import socket_address
 from relay.inbound.limits import Connections, Entry, Key, limit_key
-from relay.inbound.listener import ListenError, listening_socket
+from relay.inbound.sockets import Door, ListenError, Own, Sockets
 from relay.inbound.tlsstream import TlsStream
 from relay.mail.events import Emit, ListenerReady, Unexpected
 from relay.policy.book import RuleBook
@@ -81,13 +81,23 @@ class _Open:
     server: asyncio.Server
 
 
+def policy_door(address: HostPort) -> Door:
+    return Door(f"mta-sts {address}", address, "publish.https")
+
+
 class PolicyServer:
     """Follows `publish.https` of the configuration that `book` gives. Nothing is open before the first `take`."""
 
     def __init__(
-        self, book: Callable[[], RuleBook], keyring: Keyring | None, emit: Emit, limits: PolicyLimits | None = None
+        self,
+        book: Callable[[], RuleBook],
+        keyring: Keyring | None,
+        emit: Emit,
+        limits: PolicyLimits | None = None,
+        sockets: Sockets = Own(),  # noqa: B008 - it has no state
     ) -> None:
         self.book, self.limits = book, limits or PolicyLimits()
+        self._sockets = sockets
         self.connections = Connections()
         self.sessions: set[_Session] = set()
         self._keyring, self._emit = keyring, emit
@@ -100,20 +110,23 @@ class PolicyServer:
         """Where it really listens, in the order of the configuration."""
         return tuple(each.address for each in self._open)
 
-    async def prepare(self) -> tuple[_Open, ...]:
-        """Opens what the present configuration asks for, without an effect on what is open. Raises ListenError. `take` or `drop` it."""
+    async def prepare(self, *, claim: bool = True) -> tuple[_Open, ...]:
+        """Opens what the present configuration asks for, without an effect on what is open. Raises ListenError. `take` or `drop` it.
+
+        `claim` as in `Sockets.open`.
+        """
         wanted = self.book().config.publish.https or ()
         prepared: list[_Open] = []
         try:
             for address in wanted:
                 same = next((each for each in self._open if each.asked == address), None)
-                prepared.append(same or await self._listen(address))
+                prepared.append(same or await self._listen(address, claim=claim))
         except BaseException:
             self.drop(tuple(prepared))
             raise
         return tuple(prepared)
 
-    async def _listen(self, address: HostPort) -> _Open:
+    async def _listen(self, address: HostPort, *, claim: bool) -> _Open:
         if self._keyring is None or not self._keyring.usable:
             raise ListenError(
                 f"policies cannot be served on {address} without a certificate: put NAME.pem and NAME.key for mta-sts.DOMAIN into "
@@ -121,7 +134,7 @@ class PolicyServer:
             )
         if self._context is None:
             self._context = server_context(self._keyring, ask_certificate=False)
-        context, listening = self._context, listening_socket(address, "publish.https")
+        context, listening = self._context, self._sockets.open(policy_door(address), claim=claim)
         bound = HostPort(address.host, listening.getsockname()[1])
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Session(self, context), sock=listening, start_serving=False)
@@ -136,7 +149,7 @@ class PolicyServer:
         for each in prepared:
             if each not in before:
                 await each.server.start_serving()
-                self._emit(ListenerReady(f"mta-sts {each.asked}", str(each.address)))
+                self._emit(ListenerReady(policy_door(each.asked).name, str(each.address)))
 
     def drop(self, prepared: tuple[_Open, ...]) -> None:
         for each in prepared:

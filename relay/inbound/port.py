@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from relay.config.models import Listener, ListenerKind, Switch
 from relay.inbound.auth import Authenticator
 from relay.inbound.deadlines import Deadlines
-from relay.inbound.limits import Connections, Room
+from relay.inbound.limits import ROOM, Connections, Room
 from relay.inbound.services import Services, TimeLimits
 from relay.mail.events import Unexpected
 from relay.mail.tls import TLS_VERSIONS
@@ -49,8 +49,8 @@ class Floor:
     def __init__(self, services: Services, times: TimeLimits) -> None:
         self.services, self.times = services, times
         self.loop = asyncio.get_running_loop()
-        self.connections = Connections()
-        self.room = Room()
+        self.connections = Connections(services.elsewhere)
+        self.room = Room(ROOM // services.processes)
         self.deadlines = Deadlines(self.loop, times.tick)
         self.sessions: set[Session] = set()
         self.tasks: set[asyncio.Task[None]] = set()

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from relay.inbound.limits import Elsewhere, Key
+from relay.inbound.sockets import Own, Sockets
 from relay.mail.envelope import Accepted, Envelope, Message
 from relay.mail.events import Emit
 from relay.policy.book import RuleBook
 from relay.tls.keyring import Keyring
 from relay.tls.trust import TrustStores
+
+
+def _nobody(_client: Key) -> None:
+    """There is no other process to be told."""
 
 
 class Incoming(Protocol):
@@ -60,7 +66,11 @@ class Intake(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`book` is asked at every MAIL, so that a new configuration holds at once. `keyring` is None where there are no certificates."""
+    """`book` is asked at every MAIL, so that a new configuration holds at once. `keyring` is None where there are no certificates.
+
+    The rest is for a relay of several `processes`: its sockets, what the others hold (`elsewhere`), and whom to tell of a failed login.
+    `claims`: this one sees to it that a new address is nobody else's.
+    """
 
     book: Callable[[], RuleBook]
     intake: Intake
@@ -68,6 +78,11 @@ class Services:
     keyring: Keyring | None
     emit: Emit
     clock: Callable[[], datetime]
+    sockets: Sockets = Own()  # noqa: RUF009 - it has no state
+    elsewhere: Elsewhere | None = None
+    login_failed: Callable[[Key], None] = _nobody
+    processes: int = 1
+    claims: bool = True
 
 
 @dataclass(frozen=True, slots=True)

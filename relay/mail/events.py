@@ -286,6 +286,26 @@ class AdminActed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A process of the relay has started, in that slot."""
+
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded(Event):
+    """A process of the relay ended that should not have. `how`: the signal, the exit code, or why it could not start.
+
+    `pause`: seconds until its successor starts, which takes up what it held.
+    """
+
+    worker: int
+    how: str
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
 class Unexpected(Event):
     """A bug. `id` is the one that the peer was told; `trace` is the traceback, for the log only."""
 

@@ -78,6 +78,7 @@ class Feeder:
         self._hurry = False
         self._mark = Mark()
         self._sweeping = True
+        self._anew = False  # from the beginning
         self._swept = 0
         self._due: int | None = None
         self._timer: Timer | None = None
@@ -135,6 +136,11 @@ class Feeder:
     def is_quiet(self) -> bool:
         """True while it waits to be told of something."""
         return not self._busy and not self._wake.is_set()
+
+    def sweep_again(self) -> None:
+        """Mail has come to this slot that may be due at any time."""
+        self._sweeping = self._anew = True
+        self._wake.set()
 
     def resume(self) -> None:
         """The recorder takes more."""
@@ -223,13 +229,13 @@ class Feeder:
 
     async def _sweep(self) -> None:
         now = self._clock()
-        if milliseconds(now) < self._mark.due:
-            self._mark = Mark()
+        if self._anew or milliseconds(now) < self._mark.due:
+            self._mark, self._anew = Mark(), False
         page = await self._store.due_domains(self._mark, now, _PAGE)
         self._mark = page.mark
         for domain in page.domains:
             self.found(domain)
-        if page.complete:
+        if page.complete and not self._anew:
             self._sweeping = False
             self._swept = milliseconds(now)
             # What is written from now on with a time before now is told by `note`.

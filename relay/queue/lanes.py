@@ -9,6 +9,7 @@ through opens the lane at once. Messages of a closed lane keep waiting and being
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum, auto
+from typing import Protocol
 
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
@@ -19,6 +20,7 @@ from relay.queue.store import Order, Standing
 _FAILURES = 5  # deliveries in a row that close a lane
 _SHALLOW, _DEEP = 16, 128  # fewest and most messages in memory for one lane, beside those under way
 _SECOND = 1000  # all times here are milliseconds since 1970
+_NANOSECONDS = 1_000_000
 
 Key = tuple[str, int]
 """A recipient: message id and index."""
@@ -76,12 +78,41 @@ def concerns_destination(outcome: Outcome) -> bool:
     )
 
 
+class Allowance(Protocol):
+    """What all processes of a relay together may do to one destination: each asks before it starts a delivery, and counts it.
+
+    Two that ask at the same moment for the last place both get it: concurrency can be passed by one less than there are processes.
+    """
+
+    def may_start(self, running: int, limit: int) -> bool:
+        """`running` of `limit` places are ours already."""
+        ...
+
+    def started(self) -> None: ...
+    def ended(self) -> None: ...
+
+    def wait(self, rate: float) -> int:
+        """Nanoseconds until the rate (a second) allows the next delivery; 0: it does now."""
+        ...
+
+    def spend(self, rate: float) -> None:
+        """A delivery begins."""
+        ...
+
+    def forget(self) -> None:
+        """Nothing waits for it any more."""
+        ...
+
+
 class LaneState:
-    """`lane` is its configuration, renewed at every selection. `backlog` names the domains that have due mail in the store beyond `window`,
-    with the time at which each was last looked through for mail that grew too old.
+    """`lane` is its configuration, renewed at every selection. `allowance` is None where this process is the only one.
+
+    `backlog` names the domains that have due mail in the store beyond `window`, with the time at which each was last looked through for
+    mail that grew too old.
     """
 
     __slots__ = (
+        "_allowance",
         "_closed",
         "_failures",
         "_opens",
@@ -96,8 +127,9 @@ class LaneState:
         "window",
     )
 
-    def __init__(self, lane: Lane, now: int) -> None:
+    def __init__(self, lane: Lane, now: int, allowance: Allowance | None = None) -> None:
         self.lane = lane
+        self._allowance = allowance
         self.window: deque[Candidate] = deque()
         self.backlog: dict[str, int] = {}
         self.running = 0
@@ -109,6 +141,13 @@ class LaneState:
         self._opens = 0
         self._stamp = now
         self._tokens = self._burst
+
+    @property
+    def has_place(self) -> bool:
+        """May another delivery start, as far as their number matters?"""
+        if self.running >= self.slots:
+            return False
+        return self._allowance is None or self._allowance.may_start(self.running, self.slots)
 
     @property
     def slots(self) -> int:
@@ -139,6 +178,8 @@ class LaneState:
             return self._opens
         if not self.lane.rate:
             return now
+        if self._allowance is not None:
+            return now - -self._allowance.wait(self.lane.rate) // _NANOSECONDS  # rounded up
         # A token bucket of one second's worth. A clock that was set must neither fill nor starve it for long.
         elapsed = min(max(now - self._stamp, 0), _SECOND)
         self._tokens = min(self._tokens + elapsed * self.lane.rate / _SECOND, self._burst)
@@ -151,10 +192,25 @@ class LaneState:
         )
 
     def start(self) -> None:
-        """A delivery begins; `opens_at` was asked."""
+        """A delivery begins; `has_place` and `opens_at` were asked."""
         self.running += 1
-        if self.lane.rate:
+        if self._allowance is not None:
+            self._allowance.started()
+            if self.lane.rate:
+                self._allowance.spend(self.lane.rate)
+        elif self.lane.rate:
             self._tokens -= 1
+
+    def end(self) -> None:
+        """A delivery is over."""
+        self.running -= 1
+        if self._allowance is not None:
+            self._allowance.ended()
+
+    def rest(self) -> None:
+        """Nothing waits for it: others need not leave a place to us."""
+        if self._allowance is not None:
+            self._allowance.forget()
 
     def learn(self, outcomes: Iterable[Outcome], now: int) -> bool:
         """A delivery ended so, for all its recipients. True if that closed the lane (again)."""
@@ -192,4 +248,6 @@ class LaneState:
     def is_idle(self, now: int) -> bool:
         """True where forgetting it loses nothing."""
         quiet = not (self.window or self.backlog or self.running or self.claimed)
-        return quiet and self.opens_at(now) <= now and (not self.lane.rate or self._tokens >= self._burst)
+        if not quiet or self.opens_at(now) > now:
+            return False
+        return not self.lane.rate or self._allowance is not None or self._tokens >= self._burst

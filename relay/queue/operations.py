@@ -1,17 +1,20 @@
 """What operators see of the queue and do to it: lists, traces, counts, orders. JSON in the shapes of design section 11.
 
-A recipient's connector is looked up when it is asked for, by the configuration in force then.
+A recipient's connector is looked up when it is asked for, by the configuration in force then. Where a relay has several processes, what
+is being delivered is asked of each, and an order goes to the one that has the mail (`Others`).
 """
 
-from collections.abc import Callable, Sequence
+import builtins
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from relay.policy.route import Lane
 from relay.queue.ids import Clock, number
+from relay.queue.lanes import Key
 from relay.queue.orders import Orders
 from relay.queue.scheduler import Scheduler
-from relay.queue.store import LIVE, Json, Order, Query, State, Store, TraceQuery
+from relay.queue.store import LIVE, Json, Order, Query, Row, State, Store, TraceQuery
 
 _PAGE = 200  # messages in one step of an order
 
@@ -27,11 +30,49 @@ class Selection:
     states: frozenset[State] = LIVE
 
 
+class Others(Protocol):
+    """The relay's other processes. May raise StoreUnavailable."""
+
+    def has(self, slot: int) -> bool:
+        """True where that slot is one of theirs; what is in any other is ours to handle."""
+        ...
+
+    async def running(self) -> Collection[Key]:
+        """The recipients that they deliver to just now."""
+        ...
+
+    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+        """Has it done by the process that has that slot: `Orders.carry_out` there."""
+        ...
+
+
+class NoOthers:
+    """There is one process only."""
+
+    def has(self, slot: int) -> bool:
+        return False
+
+    async def running(self) -> Collection[Key]:
+        return ()
+
+    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+        raise LookupError(slot)
+
+
 class Operations:
     """Every method may raise StoreUnavailable."""
 
-    def __init__(self, store: Store, scheduler: Scheduler, *, lane_of: Callable[[str], Lane], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        *,
+        lane_of: Callable[[str], Lane],
+        clock: Clock,
+        others: Others = NoOthers(),  # noqa: B008 - it has no state
+    ) -> None:
         self._store = store
+        self._others = others
         self._claims = scheduler.claims
         self._lane_of = lane_of
         self._clock = clock
@@ -42,13 +83,14 @@ class Operations:
         query = await self._query(selection, after, limit)
         found = await self._store.listing(query) if query is not None else []
         following = found[-1]["id"] if len(found) == limit else None
-        messages = [self._dress(message) for message in found]
+        running = await self._running() if found else frozenset()
+        messages = [self._dress(message, running) for message in found]
         return {"messages": [each for each in messages if _shows(each, selection)], "next": following}
 
     async def show(self, message: str) -> Json | None:
         """One message, whatever its state; None where there is none."""
         found = await self._store.listing(Query(ids=(message,), states=frozenset(State)))
-        return self._dress(found[0]) if found else None
+        return self._dress(found[0], await self._running()) if found else None
 
     async def retry(self, selection: Selection) -> Json:
         """Due now, and a destination that was down is tried."""
@@ -72,12 +114,14 @@ class Operations:
 
     async def trace(self, query: TraceQuery) -> Sequence[Json]:
         """Newest first."""
-        return [self._dress(each) for each in await self._store.traces(query)]
+        found = await self._store.traces(query)
+        running = await self._running() if found else frozenset()
+        return [self._dress(each, running) for each in found]
 
     async def statistics(self) -> Json:
         """Recipients by state, messages, the oldest's age in seconds, bytes on disk and left there."""
         found = await self._store.statistics()
-        delivering = min(len(self._claims.running()), found.waiting)
+        delivering = min(len(await self._running()), found.waiting)
         oldest = (self._clock() - found.oldest).total_seconds() if found.oldest is not None else 0.0
         return {
             "waiting": found.waiting - delivering,
@@ -101,17 +145,24 @@ class Operations:
             among = domains if domains is not None else await self._store.domains()
             domains = tuple(each for each in among if self._lane_of(each).connector == selection.connector)
         if selection.states == {State.DELIVERING}:
-            running = {message for message, _index in self._claims.running()}
+            running = {message for message, _index in await self._running()}
             ids = tuple(running & set(ids)) if ids else tuple(running)
             if not ids:
                 return None
         return Query(ids, domains, selection.states, after, limit)
 
-    def _dress(self, message: Json) -> Json:
-        """Adds to each recipient what only this process knows."""
+    async def _running(self) -> frozenset[Key]:
+        """The recipients that are being delivered to."""
+        return frozenset([*self._claims.running(), *await self._others.running()])
+
+    async def carry_out(self, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+        """An order about our own mail: how many recipients it changed, and how many it will once their attempt is over."""
+        return await self._orders.carry_out(rows, order)
+
+    def _dress(self, message: Json, running: frozenset[Key]) -> Json:
+        """Adds to each recipient what the store does not know."""
         for index, recipient in enumerate(message["recipients"]):
-            candidate = self._claims.candidate((message["id"], index))
-            if recipient["state"] == State.WAITING and candidate is not None and candidate.is_running:
+            if recipient["state"] == State.WAITING and (message["id"], index) in running:
                 recipient["state"] = State.DELIVERING.value
             recipient["connector"] = self._lane_of(recipient.pop("domain")).connector
         return message
@@ -125,11 +176,20 @@ class Operations:
             rows = await self._store.rows(query)
             if not rows:
                 break
-            done, later = await self._orders.carry_out(rows, order)
-            changed, running = changed + done, running + later
+            for slot, its in self._by_slot(rows).items():
+                work = self._orders.carry_out(its, order) if slot is None else self._others.carry_out(slot, its, order)
+                done, later = await work
+                changed, running = changed + done, running + later
             seen.update(row.message for row in rows if selection.ids)
             query = replace(query, after=rows[-1].message)
         return {"changed": changed, "running": running, "unknown": [each for each in selection.ids if each not in seen]}
+
+    def _by_slot(self, rows: Sequence[Row]) -> Mapping[int | None, Sequence[Row]]:
+        """None: ours."""
+        found: dict[int | None, builtins.list[Row]] = {}
+        for row in rows:
+            found.setdefault(row.slot if self._others.has(row.slot) else None, []).append(row)
+        return found
 
 
 def _shows(message: dict[str, Any], selection: Selection) -> bool:

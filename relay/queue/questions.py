@@ -106,13 +106,13 @@ def rows(db: sqlite3.Connection, query: Query) -> tuple[Row, ...]:
     wanted = set(_codes(query.states))
     listed = json.dumps(_matching(db, query))
     found = db.execute(
-        "SELECT m.id, r.i, r.local, r.domain, r.state FROM json_each(?) CROSS JOIN message m ON m.n = value JOIN recipient r ON r.n = m.n"
-        " ORDER BY m.n, r.i",
+        "SELECT m.id, r.i, r.local, r.domain, r.state, r.slot FROM json_each(?) CROSS JOIN message m ON m.n = value"
+        " JOIN recipient r ON r.n = m.n ORDER BY m.n, r.i",
         (listed,),
     )
     return tuple(
-        Row(message, index, f"{local}@{domain}" if domain else local, domain, STATES[state])
-        for message, index, local, domain, state in found
+        Row(message, index, f"{local}@{domain}" if domain else local, domain, STATES[state], slot)
+        for message, index, local, domain, state, slot in found
         if state in wanted and (query.domains is None or domain in query.domains)
     )
 

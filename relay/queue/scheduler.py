@@ -24,7 +24,7 @@ from relay.policy.route import Lane
 from relay.queue.claims import Claims
 from relay.queue.feeder import Feeder
 from relay.queue.ids import Clock, milliseconds, moment, whole
-from relay.queue.lanes import Candidate, Key, LaneState, Stage
+from relay.queue.lanes import Allowance, Candidate, Key, LaneState, Stage
 from relay.queue.recorder import Recorder, Result
 from relay.queue.reports import Compose
 from relay.queue.results import Settled, Terms, last_outcomes, settle
@@ -33,6 +33,7 @@ from relay.queue.timers import LoopTimers, Timer, Timers
 
 _MINUTE = timedelta(seconds=60)
 _RETRY = timedelta(seconds=1)  # after the store could not be written
+_ASK_AGAIN = 25  # milliseconds: whether another process has left a place
 _SETTLING = 10.0  # seconds that stopping waits for reports and commits
 _FRESH: Mapping[int, Standing] = MappingProxyType({0: NEW})
 
@@ -59,7 +60,9 @@ class Limits:
 
 
 class Scheduler:
-    """`lane_of` is asked at every selection. `deliver` and `compose` may raise; nothing is lost by it."""
+    """`lane_of` is asked at every selection. `deliver` and `compose` may raise; nothing is lost by it. `allowance` gives what a lane has in
+    common with the lanes of the relay's other processes, None where there are none.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Scheduler:
         timers: Timers | None = None,
         limits: Limits | None = None,
         spread: Callable[[], float] = random.random,
+        allowance: Callable[[str], Allowance] | None = None,
     ) -> None:
         self.claims = Claims()
         self.recorder = Recorder(store, compose, emit=emit, clock=clock, submit=self.submit, resume=self._resume)
@@ -83,6 +87,7 @@ class Scheduler:
         self._timers = timers or LoopTimers(clock)
         self._limits = limits or Limits()
         self._spread = spread
+        self._allowance = allowance
         self._lanes: dict[str, LaneState] = {}
         self._workers: dict[asyncio.Task[None], Candidate] = {}
         self._starved: dict[LaneState, None] = {}  # could run but for the total
@@ -164,6 +169,15 @@ class Scheduler:
         except Exception:  # noqa: BLE001 - the message is durable and its client must hear so, whatever happens here
             self.recorder.unexpected("taking up a message")
 
+    async def adopt(self, slot: int) -> None:
+        """Takes over the mail of a slot that no process has, step by step. Raises StoreUnavailable; what was taken by then is ours."""
+        try:
+            while domains := await self._store.adopt(slot):
+                for domain in domains:
+                    self._feeder.found(domain)
+        finally:
+            self._feeder.sweep_again()
+
     def look_again(self, domains: Iterable[str]) -> None:
         """An operator made mail for them due. Where a destination was down, it is tried."""
         for domain in set(domains):
@@ -200,7 +214,8 @@ class Scheduler:
         lane = self._lane_of(domain)
         state = self._lanes.get(lane.key)
         if state is None:
-            state = self._lanes[lane.key] = LaneState(lane, self._now())
+            allowance = self._allowance(lane.key) if self._allowance is not None else None
+            state = self._lanes[lane.key] = LaneState(lane, self._now(), allowance)
             if self._minute is None:
                 self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute)
         else:
@@ -288,7 +303,7 @@ class Scheduler:
 
     def _pump(self, lane: LaneState) -> None:
         """Starts what may start."""
-        while self._open and lane.running < lane.slots:
+        while self._open and self._has_place(lane):
             if len(self._workers) >= self._limits.deliveries:
                 if lane.window or lane.backlog:
                     self._starved[lane] = None
@@ -301,6 +316,17 @@ class Scheduler:
             task = asyncio.create_task(self._work(lane, candidate))
             self._workers[task] = candidate
             task.add_done_callback(self._worked)
+
+    def _has_place(self, lane: LaneState) -> bool:
+        """Where other processes have the places, nobody tells us when one is free: then it is asked again in a moment."""
+        if lane.has_place:
+            return True
+        if lane.running < lane.slots:
+            if lane.window or lane.backlog:
+                self._call_at(lane, self._now() + _ASK_AGAIN)
+            else:
+                lane.rest()
+        return False
 
     def _take(self, lane: LaneState) -> Candidate | None:
         """The next message of the lane, if it may be delivered now. What keeps it from it is arranged to call again."""
@@ -338,7 +364,7 @@ class Scheduler:
                 if lane.window or lane.backlog:
                     self._starved[lane] = None
                 return
-            following = self._take(lane) if lane.running < lane.slots else None
+            following = self._take(lane) if self._has_place(lane) else None
             if following is not None and lane.window:
                 self._pump(lane)
 
@@ -367,7 +393,7 @@ class Scheduler:
         except Exception:  # noqa: BLE001 - the boundary to outbound: whatever goes wrong there, the message waits
             trouble, attempts = self.recorder.unexpected(f"delivery of {message.id}"), ()
         finally:
-            lane.running -= 1
+            lane.end()
         candidate.stage = Stage.SETTLING
         now = self._clock()
         lasts = last_outcomes(attempts)
@@ -435,6 +461,9 @@ class Scheduler:
     def _each_minute(self) -> None:
         """Lanes that nothing waits for are forgotten; backlogs are looked through for mail that grew too old."""
         now = self._now()
+        for lane in self._lanes.values():
+            if not (lane.window or lane.backlog):
+                lane.rest()
         self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_idle(now)}
         self._feeder.look()
         self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute) if self._lanes else None

@@ -201,13 +201,14 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One recipient, as operations handle it."""
+    """One recipient, as operations handle it. `slot`: whose it is, where a relay has several processes (share.py)."""
 
     message: str
     index: int
     address: str
     domain: str
     state: State
+    slot: int = 0
 
     @property
     def key(self) -> tuple[str, int]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from relay.inbound.listener import ListenError
 from relay.inbound.passwords import PasswordFileError
 from relay.inbound.port import Port
 from relay.inbound.services import TimeLimits
+from relay.inbound.sockets import ListenError
 from relay.mail.events import ConnectionRefused, ListenerReady, SessionClosed, SessionOpened, Unexpected
 from relay.policy.book import RuleBook
 from tests.unit.inbound.world import CLEAR, PATIENT, Pki, Wire, on_both_loops, relay

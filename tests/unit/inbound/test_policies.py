@@ -14,8 +14,8 @@ import trustme
 
 from relay.config.models import Config
 from relay.inbound import policies
-from relay.inbound.listener import ListenError
 from relay.inbound.policies import PolicyLimits, PolicyServer, answer
+from relay.inbound.sockets import ListenError
 from relay.mail.events import Event, ListenerReady, Unexpected
 from relay.policy.book import RuleBook
 from relay.policy.publish import our_policy, policy_file
