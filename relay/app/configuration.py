@@ -1,7 +1,8 @@
 """The configuration in force, and how a new one comes into force (design section 4, "Reload").
 
 A file that does not load changes nothing. A change on disk is taken by itself only where it removes or weakens nothing; else it waits, loudly,
-for somebody who says `relay reload`. What is taken holds at once: everybody asks `book()` when they decide.
+for somebody who says `relay reload`. What is taken holds at once: everybody asks `book()` when they decide. Where a relay has several
+processes, the first one decides, and the others follow: all of them take it, or none.
 
 Threat: a half-saved file, or a slip of the editor, that opens the relay without anybody having said so.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.admin.operations import Reload
+from relay.app.place import InForce
 from relay.config.load import ConfigError, Loaded, load_with_places
 from relay.config.models import Config
 from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Emit
@@ -21,6 +23,14 @@ from relay.policy.compare import AT_RESTART, needs_restart, weakened
 Apply = Callable[[Config, Config], Awaitable[None]]
 """Puts the new configuration in force everywhere beside the rule book, given the old and the new one. Raises NotAppliedError,
 and has changed nothing then."""
+
+
+Share = Callable[[InForce, InForce], Awaitable[None]]
+"""Has the other processes of the relay follow, given the new and the old one. Raises NotAppliedError, and they have the old one then."""
+
+
+async def nobody_else(_new: InForce, _old: InForce) -> None:
+    """There is one process only."""
 
 
 class NotAppliedError(Exception):
@@ -37,12 +47,16 @@ class _Stamp:
 
 
 class Configuration:
-    """`loaded` is what the relay started with. `apply` is called before a new one is in force; where it raises, the old one stays."""
+    """`in_force` is what the relay started with. `apply` and `share` are called before a new one is in force; where one raises, the old one
+    stays."""
 
-    def __init__(self, file: Path, loaded: Loaded, emit: Emit, apply: Apply) -> None:
-        self._file, self._emit, self._apply = file, emit, apply
-        self._book = RuleBook.of(loaded.config)
-        self._stamps = _stamps(file, loaded)
+    def __init__(self, file: Path, in_force: InForce, emit: Emit, apply: Apply, share: Share = nobody_else) -> None:
+        self._file, self._emit, self._apply, self._share = file, emit, apply, share
+        self._book = RuleBook.of(in_force.config)
+        self._files = in_force.files
+        self._stamps = _stamps(file, in_force.files)
+        if in_force.is_older:
+            self._stamps = dict.fromkeys(self._stamps)  # what is on disk now is looked at first
         self._said: tuple[str, ...] = ()
         self._turn = asyncio.Lock()
 
@@ -80,6 +94,11 @@ class Configuration:
                 return Reload(taken=False, changed=changed, weaker=weaker, restart=restart, errors=(str(error),))
             return Reload(taken=True, changed=changed, weaker=weaker, restart=restart)
 
+    async def follow(self, config: Config) -> None:
+        """Another process of the relay has decided. Raises NotAppliedError."""
+        async with self._turn:
+            await self._put_in_force(config)
+
     async def look(self) -> None:
         """Called every few seconds: takes a changed file if nothing in it is weaker, says once why it does not otherwise."""
         async with self._turn:
@@ -114,19 +133,29 @@ class Configuration:
         if restart:
             # The rest is taken; these keep what they are until the process is started anew.
             new = new.model_copy(update={key: getattr(old, key) for key in AT_RESTART})
-        before = self._book
-        self._book = RuleBook.of(new)
+        await self._put_in_force(new)
         try:
-            await self._apply(old, new)
+            await self._share(InForce(new, loaded.files), InForce(old, self._files))
         except BaseException:
-            self._book = before
+            await self._put_in_force(old)
             raise
-        self._stamps = _stamps(self._file, loaded)
+        self._files = loaded.files
+        self._stamps = _stamps(self._file, loaded.files)
         self._emit(ConfigurationTaken(str(self._file), tuple(weaker)))
         if restart:
             self._wait(restart)
         else:
             self._said = ()
+
+    async def _put_in_force(self, new: Config) -> None:
+        """Here. Where it raises, nothing has changed."""
+        before = self._book
+        self._book = RuleBook.of(new)
+        try:
+            await self._apply(before.config, new)
+        except BaseException:
+            self._book = before
+            raise
 
     def _settle(self) -> None:
         if self._said:
@@ -143,8 +172,8 @@ def _at_restart(old: Config, new: Config) -> tuple[str, ...]:
     return tuple(f"{text} (takes effect when the relay is started again)" for text in needs_restart(old, new))
 
 
-def _stamps(file: Path, loaded: Loaded) -> dict[Path, _Stamp | None]:
-    return {path: _stamp(path) for path in (file, *loaded.files)}
+def _stamps(file: Path, others: frozenset[Path]) -> dict[Path, _Stamp | None]:
+    return {path: _stamp(path) for path in (file, *others)}
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -1,18 +1,19 @@
 """What the admin socket and the observe listener ask of a running relay, answered from the rooms that know."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import relay
 from relay.admin import operations as asked
+from relay.app.colleagues import Colleagues, Condition
 from relay.app.configuration import Configuration
 from relay.app.reports import TlsReports
 from relay.config.values import HostPort
 from relay.mail.codec import time_text
-from relay.observe.metrics import Readings
+from relay.observe.metrics import CountKey, Readings
 from relay.queue.operations import Operations, Selection
 from relay.queue.store import LIVE, State, Store, StoreUnavailable, TraceQuery
 from relay.tls.keyring import Keyring
@@ -25,7 +26,7 @@ T = TypeVar("T")
 class Surroundings:
     """What is looked at. `listening` gives the listeners that are open, `sessions` the open connections by listener.
 
-    `keyring` is None without certificates.
+    `keyring` is None without certificates. `colleagues` are the relay's other workers.
     """
 
     configuration: Configuration
@@ -37,6 +38,8 @@ class Surroundings:
     sessions: Callable[[], Mapping[str, int]]
     lines_dropped: Callable[[], int]
     clock: Callable[[], datetime]
+    colleagues: Colleagues
+    counts: Callable[[], Mapping[CountKey, float]]
 
 
 class Operator:
@@ -50,7 +53,8 @@ class Operator:
 
     async def status(self) -> Json:
         around = self._around
-        troubles = list(await self.troubles())
+        conditions = await self._conditions()
+        troubles = _troubles(conditions)
         return {
             "version": relay.__version__,
             "hostname": around.configuration.config.hostname,
@@ -60,7 +64,8 @@ class Operator:
             "troubles": troubles,
             "configuration": {"waiting": list(around.configuration.waiting)},
             "listeners": {name: str(address) for name, address in around.listening().items()},
-            "connections": dict(around.sessions()),
+            "connections": _sum([each.sessions for each in conditions.values()]),
+            "workers": [{"worker": slot, "pid": each.pid} for slot, each in sorted(conditions.items())],
             "certificates": self._certificates(),
             "queue": await _asked(around.operations.statistics()),
         }
@@ -113,21 +118,39 @@ class Operator:
     async def readings(self) -> Readings:
         around = self._around
         found = await around.operations.statistics()
+        conditions = await self._conditions()
         return Readings(
             queue={state: found[state] for state in ("waiting", "delivering", "held")},
             oldest=found["oldest"],
             store_bytes=found["bytes"],
             free_bytes=found["free"],
-            connections=around.sessions(),
+            connections=_sum([each.sessions for each in conditions.values()]),
             certificates=self._certificates(),
-            log_lines_dropped=around.lines_dropped(),
-            tls_sessions_uncounted=around.reports.uncounted,
+            log_lines_dropped=sum(each.lines_dropped for each in conditions.values()),
+            tls_sessions_uncounted=sum(each.sessions_uncounted for each in conditions.values()),
+            processes=around.colleagues.processes(conditions),
+            workers=sum(not each.troubles for each in conditions.values()),
         )
 
+    async def totals(self) -> Mapping[CountKey, float] | None:
+        return await self._around.colleagues.totals(self._around.counts())
+
     async def troubles(self) -> Sequence[str]:
-        found = [] if self._around.listening() else ["no listener is open"]
-        trouble = self._around.store.trouble
-        return [*found, f"the queue takes no mail: {trouble}"] if trouble else found
+        return _troubles(await self._conditions())
+
+    def condition(self) -> Condition:
+        """How this worker is."""
+        around = self._around
+        troubles = [] if around.listening() else ["no listener is open"]
+        if around.store.trouble:
+            troubles.append(f"the queue takes no mail: {around.store.trouble}")
+        return Condition(
+            os.getpid(), around.sessions(), tuple(troubles), around.lines_dropped(), around.reports.uncounted
+        )
+
+    async def _conditions(self) -> dict[int, Condition]:
+        """Of all workers that answer, by slot."""
+        return {self._around.colleagues.slot: self.condition(), **await self._around.colleagues.conditions()}
 
     def _certificates(self) -> dict[str, float]:
         """Days left, by name."""
@@ -135,6 +158,19 @@ class Operator:
         if keyring is None:
             return {}
         return {each.name: round((each.not_after - now) / timedelta(days=1), 3) for each in keyring.certificates}
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _troubles(conditions: Mapping[int, Condition]) -> list[str]:
+    """Each once, however many workers have it."""
+    return list(dict.fromkeys(trouble for each in conditions.values() for trouble in each.troubles))
 
 
 async def _asked(answer: Awaitable[T]) -> T:

@@ -1,6 +1,7 @@
 """Starts the rooms in order, hands each the callables it needs, stops them in the opposite order, loses nothing on the way.
 
-Decides nothing about mail. What a signal or a command does to it is `relay.cli.serve`'s business.
+Decides nothing about mail. What a signal or a command does to it is `relay.cli.serve`'s business. A relay of several processes is several
+of these (`relay.app.several`), each in its `Place`.
 """
 
 import asyncio
@@ -8,21 +9,23 @@ import random
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from relay.admin.unix import SocketUnusableError, admin_socket
 from relay.app.certificates import CertificateWatch
+from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
+from relay.app.place import InForce, Place
 from relay.app.reports import Neighbours, TlsReports
-from relay.config.load import Loaded, load_with_places
+from relay.config.load import load_with_places
 from relay.config.models import Config, ListenerKind
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
@@ -31,7 +34,7 @@ from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
 from relay.inbound.listener import Listeners
 from relay.inbound.passwords import PasswordFileError
-from relay.inbound.policies import PolicyServer
+from relay.inbound.policies import PolicyLimits, PolicyServer
 from relay.inbound.services import Services
 from relay.inbound.sockets import ListenError
 from relay.mail.attempt import MessageBytes
@@ -46,9 +49,9 @@ from relay.policy.route import Lane, lane_of
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
 from relay.queue.reports import Ended, Report
-from relay.queue.scheduler import Deliver, Scheduler
+from relay.queue.scheduler import Deliver, Limits, Scheduler
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import StoreLocked, StoreUnusable
+from relay.queue.store import StoreLocked, StoreUnavailable, StoreUnusable
 from relay.report.reporter import Reporter
 from relay.tls.keyring import Keyring
 from relay.tls.trust import TrustStores
@@ -62,10 +65,14 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """In seconds. `watch`: how often files are looked at. `grace`: how long sessions and deliveries under way may take at the end."""
+    """In seconds. `watch`: how often files are looked at. `grace`: how long sessions and deliveries under way may take at the end;
+    `orphaned`: and where the supervisor has gone, so that somebody else may soon start the relay anew. `counts`: how often a worker tells
+    the supervisor what it has counted."""
 
     watch: float = 2.0
     grace: float = 30.0
+    orphaned: float = 3.0
+    counts: float = 5.0
 
 
 def utc_now() -> datetime:
@@ -77,6 +84,7 @@ class Relay:
 
     `observers` hear every event, in the event loop: they must be quick and must not raise. `resolver` takes the place of DNS.
     `policy_hosts` is how MTA-STS policies are fetched. `lines_dropped` counts log lines that nobody took, for the metrics.
+    `place`: among the workers of a relay; `in_force`: the configuration that they have.
     Raises ConfigError, or StartError, on entering.
     """
 
@@ -90,8 +98,12 @@ class Relay:
         delivery: OutboundSettings = OutboundSettings(),  # noqa: B008 - frozen
         policy_hosts: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
         lines_dropped: Callable[[], int] = lambda: 0,
+        place: Place = Place(),  # noqa: B008 - frozen
+        in_force: InForce | None = None,
     ) -> None:
         self.metrics = Metrics()
+        self._place, self._in_force = place, in_force
+        self._colleagues = Colleagues(place.link)
         self._file, self._resolver, self._times, self._delivery = file, resolver, times, delivery
         self._policy_hosts = policy_hosts
         self._observers: tuple[Emit, ...] = (self.metrics, *observers)
@@ -138,9 +150,11 @@ class Relay:
     # Start and stop.
 
     async def __aenter__(self) -> Self:
-        loaded = await asyncio.to_thread(load_with_places, self._file)
+        in_force = self._in_force
+        if in_force is None:
+            in_force = InForce.of(await asyncio.to_thread(load_with_places, self._file))
         async with AsyncExitStack() as stack:
-            await self._start(stack, loaded)
+            await self._start(stack, in_force)
             self._stack = stack.pop_all()
         return self
 
@@ -149,10 +163,12 @@ class Relay:
     ) -> None:
         await self._stack.aclose()
 
-    async def _start(self, stack: AsyncExitStack, loaded: Loaded) -> None:
+    async def _start(self, stack: AsyncExitStack, in_force: InForce) -> None:
         """In the order of need. What is opened first is closed last, so that mail under way has all it needs until it is safe."""
-        config = loaded.config
-        configuration = self._configuration = Configuration(self._file, loaded, self._emit, self._apply)
+        config, place = in_force.config, self._place
+        configuration = self._configuration = Configuration(
+            self._file, in_force, self._emit, self._apply, self._colleagues.share
+        )
         book = configuration.book
         keyring = _keyring(config)
         trust = TrustStores()
@@ -165,7 +181,7 @@ class Relay:
         policies = StsPolicies(
             resolver,
             PolicyFetcher(resolver, tls, self._policy_hosts),
-            store,
+            self._colleagues.keeper(store),
             clocks=Clocks(utc_now, time.monotonic),
             chance=random.SystemRandom(),
             emit=self._emit,
@@ -183,13 +199,17 @@ class Relay:
         )
         stack.push_async_callback(outbound.close)
         reports = TlsReports(
-            Neighbours(store, resolver, lambda: intake, lambda: operations), book=book, clock=utc_now, emit=self._emit
+            Neighbours(store, resolver, lambda: intake, lambda: operations, self._colleagues.flush),
+            book=book,
+            clock=utc_now,
+            emit=self._emit,
+            sends=place.leads,
         )
         scheduler = self._scheduler = self._make_scheduler(store, reports.over(outbound.deliver))
         intake = Intake(store, emit=self._emit, clock=utc_now, accepted=scheduler.submit)
-        self._policy_server = PolicyServer(book, keyring, self._emit)
-        self._listeners = Listeners(Services(book, intake, trust, keyring, self._emit, utc_now))
-        operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now)
+        self._policy_server = PolicyServer(book, keyring, self._emit, self._policy_limits(), place.sockets)
+        self._listeners = Listeners(self._services(intake, trust, keyring))
+        operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now, others=self._colleagues)
         self._operator = Operator(
             Surroundings(
                 configuration=configuration,
@@ -201,25 +221,78 @@ class Relay:
                 sessions=lambda: self._listeners.by_listener,
                 lines_dropped=self._lines_dropped,
                 clock=utc_now,
+                colleagues=self._colleagues,
+                counts=self.metrics.counts,
             )
         )
         await reports.start()
         stack.push_async_callback(reports.close)
         await scheduler.start()
-        stack.push_async_callback(scheduler.stop, self._times.grace)
+        stack.push_async_callback(self._stop_scheduler)
         await self._open_doors(stack, config)
-        watch: list[Callable[[], Awaitable[None]]] = [configuration.look, policies.look]
+        self._colleagues.answer(
+            Answers(
+                condition=self._operator.condition,
+                running=scheduler.claims.running,
+                carry_out=operations.carry_out,
+                counts=self.metrics.counts,
+                follow=configuration.follow,
+                login_failed=self._listeners.login_failed,
+                adopt=self._adopt,
+                learn=policies.learn,
+                flush=reports.flush,
+            )
+        )
+        if place.leads:
+            self._begin(stack, self._adopt_abandoned())
+        self._begin(stack, self._watch(self._looks(config, keyring, policies)))
+        if place.link is not None:
+            self._begin(stack, self._count())
+
+    def _begin(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+        stack.push_async_callback(_ended, asyncio.create_task(work))
+
+    def _policy_limits(self) -> PolicyLimits:
+        """Of one worker."""
+        whole = PolicyLimits()
+        return replace(whole, connections=max(whole.connections // self._place.count, 1))
+
+    def _services(self, intake: Intake, trust: TrustStores, keyring: Keyring | None) -> Services:
+        place = self._place
+        return Services(
+            self._configuration.book,
+            intake,
+            trust,
+            keyring,
+            self._emit,
+            utc_now,
+            sockets=place.sockets,
+            elsewhere=place.connections,
+            login_failed=self._colleagues.login_failed,
+            processes=place.count,
+            claims=place.leads,
+        )
+
+    def _looks(
+        self, config: Config, keyring: Keyring | None, policies: StsPolicies
+    ) -> Sequence[Callable[[], Awaitable[None]]]:
+        """What is looked at every few seconds. Every worker follows the certificates; the first one says what became of them."""
+        looks: list[Callable[[], Awaitable[None]]] = (
+            [self._configuration.look, policies.look] if self._place.leads else []
+        )
         if keyring is not None and config.certificates is not None:
-            certificates = CertificateWatch(keyring, config.certificates, emit=self._emit, clock=utc_now)
+            emit = self._emit if self._place.leads else _ignore
+            certificates = CertificateWatch(keyring, config.certificates, emit=emit, clock=utc_now)
             certificates.start()
-            watch.append(certificates.look)
-        watching = asyncio.create_task(self._watch(watch))
-        stack.push_async_callback(_ended, watching)
+            looks.append(certificates.look)
+        return looks
 
     async def _open_store(self, stack: AsyncExitStack, config: Config) -> SqliteStore:
         path = Path(config.queue.removeprefix(SQLITE))
         try:
-            store = await SqliteStore.open(path, emit=self._emit, clock=utc_now, free_space=config.limits.free_space)
+            store = await SqliteStore.open(
+                path, emit=self._emit, clock=utc_now, free_space=config.limits.free_space, share=self._place.share
+            )
         except (StoreLocked, StoreUnusable) as error:
             raise StartError(str(error)) from error
         stack.push_async_callback(store.close)
@@ -232,23 +305,44 @@ class Relay:
             made = await reporter(message, body, ended)
             return [Report(each.kind, each.recipient, each.envelope, each.content, each.message_id) for each in made]
 
-        return Scheduler(store, deliver=deliver, compose=compose, lane_of=self._lane_of, emit=self._emit, clock=utc_now)
+        count, whole = self._place.count, Limits()
+        return Scheduler(
+            store,
+            deliver=deliver,
+            compose=compose,
+            lane_of=self._lane_of,
+            emit=self._emit,
+            clock=utc_now,
+            limits=Limits(candidates=whole.candidates // count, memory=whole.memory // count),
+            allowance=self._place.lanes,
+        )
 
     async def _open_doors(self, stack: AsyncExitStack, config: Config) -> None:
         """Everything that others connect to; mail's own last, when all behind it is ready."""
         try:
-            if config.admin is not None:
+            if config.admin is not None and self._place.leads:
                 await stack.enter_async_context(admin_socket(config.admin.socket, self._operator, self._emit))
-            if config.observe is not None:
+            if config.observe is not None and self._place.leads:
                 self._observed = await stack.enter_async_context(
                     observe_listener(config.observe, self.metrics, self._operator)
                 )
             stack.push_async_callback(self._policy_server.close)
-            await self._policy_server.take(await self._policy_server.prepare())
-            stack.push_async_callback(self._listeners.close, self._times.grace)
+            await self._policy_server.take(await self._policy_server.prepare(claim=False))
+            stack.push_async_callback(self._close_listeners)
             await self._listeners.start()
         except (ListenError, PasswordFileError, SocketUnusableError, OSError) as error:
             raise StartError(str(error)) from error
+
+    @property
+    def _grace(self) -> float:
+        link = self._place.link
+        return self._times.grace if link is None or not link.lost.is_set() else self._times.orphaned
+
+    async def _stop_scheduler(self) -> None:
+        await self._scheduler.stop(self._grace)
+
+    async def _close_listeners(self) -> None:
+        await self._listeners.close(self._grace)
 
     # While it runs.
 
@@ -262,7 +356,7 @@ class Relay:
     async def _apply(self, old: Config, new: Config) -> None:
         """Everything that does not ask for the rule book each time it decides."""
         try:
-            policies = await self._policy_server.prepare()
+            policies = await self._policy_server.prepare(claim=self._place.leads)
             try:
                 await self._listeners.reload()
             except BaseException:
@@ -276,6 +370,32 @@ class Relay:
             self._switch.to(DnsResolver.of(new.dns, self._emit))
         self._dane.reconfigured()
         self._scheduler.reconfigured()
+
+    async def _adopt_abandoned(self) -> None:
+        """What slots left behind that this relay does not have any more, since it has fewer workers now."""
+        while True:
+            try:
+                for slot in await self._store.abandoned():
+                    await self._adopt(slot)
+            except StoreUnavailable:
+                await asyncio.sleep(self._times.watch)
+            else:
+                return
+
+    async def _adopt(self, slot: int) -> None:
+        """Takes over the mail of a slot, however long the store takes."""
+        while True:
+            try:
+                await self._scheduler.adopt(slot)
+            except StoreUnavailable:
+                await asyncio.sleep(self._times.watch)
+            else:
+                return
+
+    async def _count(self) -> None:
+        while True:
+            await asyncio.sleep(self._times.counts)
+            self._colleagues.tell_counts(self.metrics.counts())
 
     async def _watch(self, looks: Sequence[Callable[[], Awaitable[None]]]) -> None:
         while True:
@@ -291,6 +411,10 @@ def _keyring(config: Config) -> Keyring | None:
     if config.certificates is None:
         return None
     return Keyring(config.certificates, hostname=config.hostname, clock=utc_now)
+
+
+def _ignore(_event: Event) -> None:
+    """Another worker tells of it."""
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -53,22 +53,31 @@ _MANY = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """`intake` and `operations` are asked for when they are needed: they are made later than deliveries."""
+    """`intake` and `operations` are asked for when they are needed: they are made later than deliveries. `flush` has the relay's other
+    processes write what they have counted."""
 
     store: SqliteStore
     resolver: Resolver
     intake: Callable[[], Intake]
     operations: Callable[[], Operations]
+    flush: Callable[[], Awaitable[None]]
 
 
 class TlsReports:
     """Implements the part of `relay.admin.operations.Operations` that is about TLS reports. Without `tlsrpt` in the configuration nothing
-    is counted, sent or taken in."""
+    is counted, sent or taken in. Every process of a relay counts, one `sends`."""
 
     def __init__(
-        self, around: Neighbours, *, book: Callable[[], RuleBook], clock: Callable[[], datetime], emit: Emit
+        self,
+        around: Neighbours,
+        *,
+        book: Callable[[], RuleBook],
+        clock: Callable[[], datetime],
+        emit: Emit,
+        sends: bool = True,
     ) -> None:
-        self._book, self._clock, self._emit = book, clock, emit
+        self._book, self._clock, self._emit, self._sends = book, clock, emit, sends
+        self._flush_others = around.flush
         self._ledger = SqliteLedger(around.store)
         self._counter = Counter(self._ledger.add, clock)
         self._flushing = asyncio.Lock()
@@ -87,10 +96,9 @@ class TlsReports:
 
     async def start(self) -> None:
         await self._guarded(self._restore)
-        self._tasks = [
-            asyncio.create_task(self._keep_flushing(), name="tlsrpt-counts"),
-            asyncio.create_task(self._keep_sending(), name="tlsrpt-sender"),
-        ]
+        self._tasks = [asyncio.create_task(self._keep_flushing(), name="tlsrpt-counts")]
+        if self._sends:
+            self._tasks.append(asyncio.create_task(self._keep_sending(), name="tlsrpt-sender"))
 
     async def close(self) -> None:
         """What was counted is written. A report on its way is tried again after the next start."""
@@ -99,7 +107,7 @@ class TlsReports:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._guarded(self._flush)
+        await self._guarded(self.flush)
 
     # On the way of deliveries.
 
@@ -180,7 +188,7 @@ class TlsReports:
 
     async def _keep_flushing(self) -> None:
         while not await self._waited(_FLUSH):
-            await self._guarded(self._flush)
+            await self._guarded(self.flush)
 
     async def _keep_sending(self) -> None:
         ticks = 0
@@ -199,9 +207,14 @@ class TlsReports:
                 await self._closing.wait()
         return self._closing.is_set()
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """What was counted here is written. Raises StoreUnavailable."""
         async with self._flushing:
             await self._counter.flush()
+
+    async def _flush_all(self) -> None:
+        await self.flush()
+        await self._flush_others()
 
     async def _restore(self) -> None:
         self._counter.restore(await self._ledger.lines(self._clock().date()))
@@ -224,7 +237,7 @@ class TlsReports:
     async def reports(self, domain: str, day: date | None, limit: int) -> Json:
         """Sessions counted by day and domain, and where the reports about them stand."""
         self._needs_reporter()
-        await self._flush()
+        await self._flush_all()
         found = await self._ledger.summaries(Wanted(domain, day, limit))
         return {
             "sending": self._setting() is not None,
@@ -235,7 +248,7 @@ class TlsReports:
     async def report(self, domain: str, day: date | None) -> Json | None:
         """The report that would go, of today by default: so far. None where nothing was counted."""
         reporter = self._needs_reporter()
-        await self._flush()
+        await self._flush_all()
         day = day or self._clock().date()
         counts = await self._ledger.counts(day, domain)
         return report(reporter, self._about(day, domain), counts) if counts else None
@@ -245,7 +258,7 @@ class TlsReports:
         self._needs_reporter()
         if self._setting() is None:
             raise asked.Unavailable("`tlsrpt.send` is off: no reports are sent")
-        await self._flush()
+        await self._flush_all()
         yesterday = self._clock().date() - timedelta(days=1)
         if day is None and not domain:
             await self._sender.tick(at_once=True)

@@ -101,6 +101,24 @@ __all__ = [
 ]
 
 
+MOST_WORKERS = 64  # that ids have room for
+
+
+def _workers(value: Any) -> Literal["auto"] | int:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        raise ValueError(f"{str(value)[:80]!r}: write `auto`, or a number from 1 to {MOST_WORKERS}")
+    return value
+
+
+Workers = Annotated[
+    Literal["auto"] | int,
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}]}),
+]
+
+
 class ListenerKind(StrEnum):
     MX = "mx"
     SUBMISSION = "submission"
@@ -282,6 +300,8 @@ class Config(Model):
     """A folder: every PEM certificate and key found in it, picked by SNI, read again on change."""
     trust: Trust = SYSTEM_TRUST
     """Whose certificates are believed where no `ca` is named: `system`, or a PEM file or folder."""
+    workers: Workers = "auto"
+    """Processes that share the work, on the same listeners and the same queue. `auto`: one for each core, up to 8."""
     queue: QueueUrl = Field(default="sqlite:queue.db", validate_default=True)
     """The database that holds accepted mail: `sqlite:PATH`."""
     admin: Admin | None = None

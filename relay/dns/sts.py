@@ -144,6 +144,16 @@ class StsPolicies:
             self._states.put(domain, self._timed(state))
         return state.found
 
+    def learn(self, kept: StsKept) -> None:
+        """Another process of the relay has fetched it, or tried to. What nobody asked about here is read from the store when somebody does."""
+        state = self._states.last(kept.domain)
+        if state is None or (state.fetched is not None and state.fetched.at >= kept.fetched.at):
+            return
+        tries = Tries(kept.fetched.policy.id, 0, kept.fetched.at, kept.refresh)
+        number = next(self._numbers)  # newer than what is being fetched here
+        known = replace(state, fetched=kept.fetched, found=StsFound(kept.fetched), tries=tries, number=number)
+        self._states.put(kept.domain, self._timed(known))
+
     async def look(self) -> None:
         """Once a minute: begins to refresh what is due though no mail asks for it, and drops what has ended. Waits for no fetch."""
         now = self._clocks.monotonic()

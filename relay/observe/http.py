@@ -5,7 +5,7 @@ gauges missing. Threat: whoever reaches it learns volumes and connector names, s
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from relay.asgi import bind_tcp, serving
 from relay.config.values import HostPort
-from relay.observe.metrics import Metrics, Readings
+from relay.observe.metrics import CountKey, Metrics, Readings
 
 T = TypeVar("T")
 
@@ -25,10 +25,14 @@ _PATIENCE = 5.0  # seconds; a probe gives up after about as long
 
 
 class Observed(Protocol):
-    """What the listener asks of the relay. Both may raise; that is told as an answer."""
+    """What the listener asks of the relay. `readings` and `troubles` may raise; that is told as an answer."""
 
     async def readings(self) -> Readings:
         """The gauges, as they are now."""
+        ...
+
+    async def totals(self) -> Mapping[CountKey, float] | None:
+        """What all processes of the relay have counted; None where there is one only."""
         ...
 
     async def troubles(self) -> Sequence[str]:
@@ -44,7 +48,7 @@ def application(metrics: Metrics, observed: Observed) -> Starlette:
             readings = await _soon(observed.readings)
         except Exception:  # noqa: BLE001 - the counters are most wanted when the store is in trouble; readings_ok 0 says it
             readings = None
-        return Response(metrics.render(readings), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.render(readings, await observed.totals()), media_type=CONTENT_TYPE_LATEST)
 
     async def healthy(_request: Request) -> Response:
         return PlainTextResponse("ok\n")

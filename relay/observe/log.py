@@ -11,7 +11,8 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -43,7 +44,7 @@ class EventLog:
     """Call it with an event. Never raises and never waits: what cannot be written is counted in `failed`.
 
     `write` takes one line with its newline. `level` is one of LEVELS. `relay` names this relay in each line where one process
-    runs several; "" leaves the field out.
+    runs several; "" leaves the field out. `worker` is this process's number where a relay has several.
     """
 
     def __init__(
@@ -55,12 +56,15 @@ class EventLog:
         level: str = "info",
         colors: bool = False,
         relay: str = "",
+        worker: int | None = None,
     ) -> None:
         self.failed = 0
         self._write = write
         self._clock = clock
         self.least = LEVELS[level]
-        self._relay = {"relay": relay} if relay else {}
+        self._who: Fields = {"relay": relay} if relay else {}
+        if worker is not None:
+            self._who["worker"] = worker
         self._render = _json if style is LogFormat.JSON else _text(colors)
 
     def __call__(self, event: Event) -> None:
@@ -76,7 +80,7 @@ class EventLog:
         self._write(self.render(level, name, fields))
 
     def render(self, level: str, name: str, fields: Fields) -> bytes:
-        return self._render({"time": _stamp(self._clock()), "level": level, "event": name, **self._relay, **fields})
+        return self._render({"time": _stamp(self._clock()), "level": level, "event": name, **self._who, **fields})
 
     def dropped_notice(self, count: int) -> bytes:
         """The line that tells of lines that nobody took (`LineWriter.notice`)."""
@@ -134,15 +138,36 @@ class _Bridge(logging.Handler):
             self._log.failed += 1
 
 
+@dataclass(frozen=True, slots=True)
+class LogStyle:
+    """How lines look, and from which level on they are written."""
+
+    style: LogFormat = LogFormat.JSON
+    level: str = "info"
+
+
 @contextmanager
 def event_log(
-    fd: int, *, clock: Callable[[], datetime], style: LogFormat = LogFormat.JSON, level: str = "info", relay: str = ""
+    fd: int,
+    look: LogStyle,
+    *,
+    clock: Callable[[], datetime],
+    worker: int | None = None,
+    lock: AbstractContextManager[object] | None = None,
 ) -> Iterator[tuple[EventLog, LineWriter]]:
-    """A log on a file descriptor while the block runs, written out at its end. The writer's `dropped` is for the metrics."""
+    """A log on a file descriptor while the block runs, written out at its end. The writer's `dropped` is for the metrics.
+
+    `worker`, and the `lock` on the descriptor: where a relay has several processes.
+    """
     log = EventLog(
-        lambda line: writer.write(line), clock=clock, style=style, level=level, colors=os.isatty(fd), relay=relay
+        lambda line: writer.write(line),
+        clock=clock,
+        style=look.style,
+        level=look.level,
+        colors=os.isatty(fd),
+        worker=worker,
     )
-    writer = LineWriter(fd, notice=log.dropped_notice)
+    writer = LineWriter(fd, notice=log.dropped_notice, lock=lock)
     try:
         yield log, writer
     finally:

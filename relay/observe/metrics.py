@@ -1,6 +1,9 @@
 """Prometheus metrics from events, and gauges read when somebody asks (docs/operations.md lists them all).
 
-Each relay has its own registry, so that several run in one process. Labels are few and bounded: connector names yes; domains,
+Each relay has its own registry, so that several run in one process. Where a relay has several processes, one of them shows the `totals`
+of all: what each has counted (`Metrics.counts`), those that ended among them, so that no sum ever goes back.
+
+Labels are few and bounded: connector names yes; domains,
 addresses and what peers say never. Whatever happens, a metric has at most `_DISTINCT` time series, the rest count as "other":
 a stranger must not be able to make them grow.
 """
@@ -10,15 +13,18 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.samples import Sample
 
 from relay import __version__
 from relay.mail import events as e
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.mail.tls import TlsFailure
+from relay.observe.processes import Processes
 
 _DISTINCT = 1000
+_COUNTED = frozenset(("counter", "histogram"))
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 14400, 86400)
 _ATTEMPT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -34,7 +40,8 @@ class Readings:
     """What is looked up at scrape time. `queue` counts recipients by state; `oldest` is the age in seconds of the oldest message, 0 if none.
 
     `store_bytes` and `free_bytes` are the queue's size and the room left for it; `connections` open sessions by listener;
-    `certificates` days left by name (negative once it has ended).
+    `certificates` days left by name (negative once it has ended). `processes` are the ids of all that belong to the relay, `workers` how
+    many of them take mail.
     """
 
     queue: Mapping[str, int] = field(default_factory=dict)
@@ -45,6 +52,15 @@ class Readings:
     certificates: Mapping[str, float] = field(default_factory=dict)
     log_lines_dropped: int = 0
     tls_sessions_uncounted: int = 0
+    processes: Sequence[int] = ()
+    workers: int = 1
+
+
+CountKey = tuple[str, str, tuple[tuple[str, str], ...]]
+"""A count by metric, sample name, and labels."""
+
+WORKERS_ENDED: CountKey = ("ironpost_workers_ended", "ironpost_workers_ended_total", ())
+"""What the supervisor counts."""
 
 
 class _Family(Generic[M]):
@@ -74,14 +90,25 @@ class _Family(Generic[M]):
 
 
 class _Plain:
-    """The registry without the `_created` series, which double the exposition and say nothing that a restart does not."""
+    """The registry without the `_created` series, which double the exposition and say nothing that a restart does not.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    `totals` take the place of what was counted here, None: they do not.
+    """
+
+    def __init__(self, registry: CollectorRegistry, totals: Mapping[CountKey, float] | None) -> None:
         self._registry = registry
+        self._totals: dict[str, list[Sample]] | None = None
+        if totals is not None:
+            self._totals = {}
+            for (metric, sample, labels), count in totals.items():
+                self._totals.setdefault(metric, []).append(Sample(sample, dict(labels), count))
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._registry.collect():
-            metric.samples = [each for each in metric.samples if not each.name.endswith("_created")]
+            if self._totals is not None and metric.type in _COUNTED and not metric.name.startswith("process_"):
+                metric.samples = self._totals.get(metric.name, [])
+            else:
+                metric.samples = [each for each in metric.samples if not each.name.endswith("_created")]
             yield metric
 
 
@@ -90,7 +117,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._processes = Processes()
+        self.registry.register(self._processes)
         self._define_inbound()
         self._define_outbound()
         self._define_tlsrpt()
@@ -131,8 +159,21 @@ class Metrics:
         if count is not None:
             count(event)
 
-    def render(self, readings: Readings | None) -> bytes:
-        """The exposition text. `readings` is None where they could not be had (the store is gone): then those gauges keep no stale value."""
+    def counts(self) -> dict[CountKey, float]:
+        """What was counted here."""
+        return {
+            (metric.name, sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for metric in self.registry.collect()
+            if metric.type in _COUNTED and not metric.name.startswith("process_")
+            for sample in metric.samples
+            if not sample.name.endswith("_created")
+        }
+
+    def render(self, readings: Readings | None, totals: Mapping[CountKey, float] | None = None) -> bytes:
+        """The exposition text. `readings` is None where they could not be had (the store is gone): then those gauges keep no stale value.
+
+        `totals`: what all processes of the relay have counted, None where there is only this one.
+        """
         gauges = (self._queue, self._connections, self._days_left)
         for gauge in gauges:
             gauge.clear()
@@ -149,7 +190,9 @@ class Metrics:
         self._free_bytes().set(readings.free_bytes)
         self._lines_dropped().set(readings.log_lines_dropped)
         self._tls_uncounted().set(readings.tls_sessions_uncounted)
-        return generate_latest(_Plain(self.registry))
+        self._workers().set(readings.workers)
+        self._processes.ids = readings.processes
+        return generate_latest(_Plain(self.registry, totals))
 
     def _counter(self, name: str, text: str, *labels: str) -> _Family[Counter]:
         return _Family(Counter(f"ironpost_{name}", text, labels, registry=self.registry), len(labels))
@@ -226,6 +269,7 @@ class Metrics:
         self._configuration_waiting = self._gauge(
             "configuration_waiting", "1 while a file on disk is not what is in force"
         )
+        self._counter("workers_ended_total", "Processes of the relay that ended and were replaced")
         self._store_ok = self._gauge("store_ok", "1 while the queue takes mail")
         self._store_ok().set(1)
         self._dane_trouble = self._gauge(
@@ -242,6 +286,7 @@ class Metrics:
         self._free_bytes = self._gauge("store_free_bytes", "Room left on the queue's disk")
         self._connections = self._gauge("connections", "Open inbound sessions", "listener")
         self._days_left = self._gauge("certificate_days_left", "Days until a certificate of ours ends", "name")
+        self._workers = self._gauge("workers", "Processes of the relay that take mail")
         self._lines_dropped = self._gauge("log_lines_dropped", "Log lines that nobody took, since the start")
 
     def _opened(self, event: e.SessionOpened) -> None:

@@ -31,7 +31,7 @@ from relay.policy.difference import changes, few, from_to, more_names, more_netw
 from relay.policy.partners import weakened_partners
 from relay.policy.publish import weakened_publication
 
-AT_RESTART = ("hostname", "certificates", "queue", "admin", "observe")
+AT_RESTART = ("hostname", "certificates", "workers", "queue", "admin", "observe")
 """Keys that are read only when the relay starts: who we are, and where things are."""
 
 HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
@@ -363,6 +363,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "listeners": _listeners,
     "certificates": lambda old, new: from_to(old, new, "certificates"),
     "trust": lambda old, new: from_to(old, new, "trust"),
+    "workers": _restart_only,
     "queue": _restart_only,
     "admin": _restart_only,
     "observe": _restart_only,

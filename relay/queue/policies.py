@@ -25,8 +25,11 @@ def save(db: sqlite3.Connection, kept: StsKept) -> None:
         "id": policy.id,
         "text": policy.text,
     }
+    # Another process of the relay may have fetched a newer one, while this one could not.
     db.execute(
-        "INSERT OR REPLACE INTO sts_policy (domain, about, fetched, ends, refresh, used) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO sts_policy (domain, about, fetched, ends, refresh, used) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (domain) DO UPDATE"
+        " SET about = excluded.about, fetched = excluded.fetched, ends = excluded.ends, refresh = excluded.refresh, used = excluded.used"
+        " WHERE excluded.fetched >= fetched",
         (
             kept.domain,
             json.dumps(about, separators=(",", ":")),

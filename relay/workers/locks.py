@@ -15,6 +15,7 @@ class Byte(IntEnum):
 
     QUEUE = 0  # the right to write to the queue
     RATES = 1
+    LOG = 2  # the right to write a line that the kernel might not take at once
 
 
 class ProcessLock:
@@ -31,6 +32,13 @@ class ProcessLock:
 
     def give(self) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._byte)
+
+    def __enter__(self) -> None:
+        """Waits for it: not in the event loop."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, self._byte)
+
+    def __exit__(self, *_error: object) -> None:
+        self.give()
 
 
 class QueueTurn(ProcessLock):

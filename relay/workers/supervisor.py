@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -28,9 +28,14 @@ from relay.workers.link import GONE
 from relay.workers.patience import Record
 from relay.workers.table import Table
 
-READY, FAILED, KEEP, ADOPT, ADOPTED, COUNTS, PAST = "ready", "failed", "keep", "adopt", "adopted", "counts", "past"
-"""What workers and supervisor tell each other: it serves; it cannot, and why; what successors shall begin with; take over the mail of a
-slot; that is done; what it has counted; and the question for what those counted that have ended."""
+READY = "ready"  # it serves
+FAILED = "failed"  # it cannot, and why
+KEEP = "keep"  # what successors shall begin with
+REPLACE = "replace"  # that worker shall stop, and have a successor
+ADOPT = "adopt"  # to a worker: take over the mail of that slot
+ADOPTED = "adopted"  # that is done
+COUNTS = "counts"  # what it has counted so far
+PAST = "past"  # asks for what all have counted, those that ended among them, and how many did
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _UNREAD = 64 * 2**20  # bytes that a worker may leave unread before it counts as stuck
@@ -70,7 +75,8 @@ class Supervisor:
         self._table, self._run, self._tell, self._limit = table, run, tell, limit
         self._seats = [_Seat(slot) for slot in range(table.count)]
         self._kept: Any = None
-        self._past: dict[Any, float] = {}
+        self._past: dict[Any, float] = {}  # counts of those that ended
+        self._deaths = 0
         self._selector = selectors.PollSelector()  # not epoll, whose state a forked process would share
         self._signals: list[int] = []
         self._begun = False
@@ -146,8 +152,9 @@ class Supervisor:
 
     def _signal(self, seats: Iterable[_Seat], number: signal.Signals) -> None:
         for seat in seats:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seat.pid, number)
+            if seat.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(seat.pid, number)
 
     # --- life and death ---
 
@@ -221,8 +228,7 @@ class Supervisor:
             seat.line = None
         seat.pid = 0
         self._table.clear(seat.slot)
-        for key, count in seat.counts.items():
-            self._past[key] = self._past.get(key, 0.0) + count
+        _add(self._past, seat.counts)
         seat.counts = {}
         for other in self._living:
             self._send(other, frame(other.slot, SUPERVISOR, Tell(GONE, seat.slot)))
@@ -244,6 +250,7 @@ class Supervisor:
         now = time.monotonic()
         seat.record = seat.record.ended(now - seat.started)
         seat.due = now + seat.record.pause
+        self._deaths += 1
         self._tell(WorkerEnded(seat.slot, how, seat.record.pause))
         if seat.record.is_hopeless:
             self._give_away(seat)
@@ -283,7 +290,7 @@ class Supervisor:
     def _hear(self, seat: _Seat, given: Frame) -> None:
         content = given.content
         if isinstance(content, Ask) and content.name == PAST:
-            self._send(seat, frame(seat.slot, SUPERVISOR, Answer(content.number, dict(self._past))))
+            self._send(seat, frame(seat.slot, SUPERVISOR, Answer(content.number, (self._counted(), self._deaths))))
         elif isinstance(content, Tell):
             if content.name == READY:
                 seat.ready = True
@@ -292,10 +299,18 @@ class Supervisor:
                 seat.failed = content.argument
             elif content.name == KEEP:
                 self._kept = content.argument
+            elif content.name == REPLACE:
+                self._signal([self._seats[content.argument]], signal.SIGTERM)
             elif content.name == COUNTS:
                 seat.counts = content.argument
             elif content.name == ADOPTED:
                 self._seats[content.argument].adopter = None
+
+    def _counted(self) -> dict[Any, float]:
+        found = dict(self._past)
+        for seat in self._seats:
+            _add(found, seat.counts)
+        return found
 
     def _send(self, seat: _Seat, given: Frame) -> None:
         seat.unsent += given.encode()
@@ -315,3 +330,8 @@ class Supervisor:
             seat.unsent.clear()
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if seat.unsent else 0)
         self._selector.modify(seat.line, wanted, seat)
+
+
+def _add(total: dict[Any, float], more: Mapping[Any, float]) -> None:
+    for key, count in more.items():
+        total[key] = total.get(key, 0.0) + count

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay.app.configuration import Configuration, NotAppliedError
+from relay.app.place import InForce
 from relay.config.load import load_with_places
 from relay.config.models import Config
 from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Event
@@ -28,7 +29,7 @@ class World:
         self.refusal = ""
         self._saved = 0
         self.save(LEVELS.format(level="encryption"))
-        self.configuration = Configuration(file, load_with_places(file), self.events.append, self._apply)
+        self.configuration = Configuration(file, InForce.of(load_with_places(file)), self.events.append, self._apply)
 
     async def _apply(self, _old: Config, _new: Config) -> None:
         if self.refusal:

@@ -43,6 +43,10 @@ SMART = {
 }
 
 
+async def nobody() -> None:
+    """There is one process only."""
+
+
 @dataclass
 class World:
     """Outbound is `attempts`: what it says to each delivery."""
@@ -66,7 +70,7 @@ class World:
         self.operations = Operations(
             self.queue.store, self.queue.scheduler, lane_of=lambda _domain: cast(Lane, None), clock=lambda: self.now
         )
-        around = Neighbours(self.queue.store, self.resolver, lambda: intake, lambda: self.operations)
+        around = Neighbours(self.queue.store, self.resolver, lambda: intake, lambda: self.operations, nobody)
         self.reports = TlsReports(around, book=lambda: self.rules, clock=lambda: self.now, emit=self.events.append)
         self.deliver = self.reports.over(self._outbound)
 

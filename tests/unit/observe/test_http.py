@@ -1,7 +1,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ from relay.config.values import HostPort
 from relay.mail.events import SessionOpened
 from relay.observe import http
 from relay.observe.http import observe_listener
-from relay.observe.metrics import Metrics, Readings
+from relay.observe.metrics import CountKey, Metrics, Readings
 
 ANY = HostPort("127.0.0.1", 0)
 
@@ -28,6 +28,9 @@ class Relay:
         if self.error:
             raise self.error
         return Readings(queue={"waiting": 7})
+
+    async def totals(self) -> Mapping[CountKey, float] | None:
+        return None
 
     async def troubles(self) -> Sequence[str]:
         await self.hang.wait()

@@ -17,7 +17,7 @@ from relay.mail.published import StsMode
 from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
 from relay.observe.fields import known, record
-from relay.observe.log import EventLog, LogFormat, event_log, format_for, library_logs
+from relay.observe.log import EventLog, LogFormat, LogStyle, event_log, format_for, library_logs
 from tests.unit.observe.samples import ALL, DELIVERED, GONE, LEAF, MISMATCH, NOW, TLS, attempt, message
 
 
@@ -273,7 +273,7 @@ def test_colours_only_where_asked_for(lines: Lines) -> None:
 def test_a_log_on_a_file(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         assert format_for(file.fileno()) is LogFormat.JSON
-        with event_log(file.fileno(), clock=lambda: NOW) as (log, writer):
+        with event_log(file.fileno(), LogStyle(), clock=lambda: NOW) as (log, writer):
             log(e.StoreRecovered())
             log(e.StoreTrouble("disk full"))
         assert writer.dropped == 0

@@ -1,0 +1,240 @@
+"""The other workers of a relay: what the first one asks them, and what each answers.
+
+Orders about mail, who is being delivered to, open sessions, troubles, counts, and a new configuration. A worker that has just died is waited
+for where its answer matters; where it does not, what is known without it is the answer.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from relay.app.configuration import NotAppliedError
+from relay.app.place import InForce
+from relay.config.models import Config
+from relay.dns.sts import StsKeeper
+from relay.mail.published import StsKept, StsUnknown
+from relay.observe.metrics import WORKERS_ENDED, CountKey
+from relay.queue.lanes import Key
+from relay.queue.sqlite import SqliteStore
+from relay.queue.store import Order, Row, StoreUnavailable
+from relay.workers.frames import SUPERVISOR
+from relay.workers.link import Gone, Handler, Link
+from relay.workers.supervisor import ADOPT, ADOPTED, COUNTS, KEEP, PAST, REPLACE
+
+_FOLLOW = 30.0  # seconds to put a configuration in force
+_ORDERS = 60.0  # seconds to carry out a page of orders
+_BACK = 5.0  # seconds for which a worker that died is waited for
+_AGAIN = 0.2
+
+LOGIN_FAILED = "login-failed"
+LEARN = "learn"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a worker is: its sessions by listener, why it takes no mail ("" where it does), and log lines that nobody took."""
+
+    pid: int
+    sessions: Mapping[str, int]
+    troubles: tuple[str, ...]
+    lines_dropped: int
+    sessions_uncounted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What this worker says when it is asked."""
+
+    condition: Callable[[], Condition]
+    running: Callable[[], Collection[Key]]
+    carry_out: Callable[[Sequence[Row], Order], Awaitable[tuple[int, int]]]
+    counts: Callable[[], Mapping[CountKey, float]]
+    follow: Callable[[Config], Awaitable[None]]
+    login_failed: Callable[[int | str], None]
+    adopt: Callable[[int], Awaitable[None]]
+    learn: Callable[[StsKept], None]
+    flush: Callable[[], Awaitable[None]]
+
+
+class Colleagues:
+    """Implements relay.queue.operations.Others. `link` is None where there are none."""
+
+    def __init__(self, link: Link | None) -> None:
+        self._link = link
+        self._totals: Mapping[CountKey, float] = {}
+
+    def answer(self, answers: Answers) -> None:
+        """From now on."""
+        link = self._link
+        if link is None:
+            return
+
+        async def condition(_argument: Any) -> Condition:
+            return answers.condition()
+
+        async def running(_argument: Any) -> Collection[Key]:
+            return answers.running()
+
+        async def carry_out(argument: tuple[Sequence[Row], Order]) -> tuple[int, int]:
+            return await answers.carry_out(*argument)
+
+        async def count(_argument: Any) -> None:
+            self.tell_counts(answers.counts())
+
+        async def login_failed(client: Any) -> None:
+            answers.login_failed(client)
+
+        async def adopt(slot: Any) -> None:
+            await answers.adopt(slot)
+            link.tell(SUPERVISOR, ADOPTED, slot)
+
+        async def learn(kept: StsKept) -> None:
+            answers.learn(kept)
+
+        async def flush(_argument: Any) -> None:
+            await answers.flush()
+
+        handlers: dict[str, Handler] = {
+            LEARN: learn,
+            "flush": flush,
+            ADOPT: adopt,
+            "condition": condition,
+            "running": running,
+            "carry-out": carry_out,
+            "count": count,
+            "follow": answers.follow,
+            LOGIN_FAILED: login_failed,
+        }
+        link.listen(handlers)
+
+    # Orders, and who is being delivered to.
+
+    def has(self, slot: int) -> bool:
+        return self._link is not None and slot in self._link.others
+
+    async def running(self) -> Collection[Key]:
+        found = await self._ask_all("running")
+        return [key for keys in found.values() for key in keys]
+
+    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+        if self._link is None:
+            raise LookupError(slot)
+        end = time.monotonic() + _BACK
+        while True:
+            try:
+                done: tuple[int, int] = await self._link.ask(slot, "carry-out", (rows, order), seconds=_ORDERS)
+            except Gone as error:
+                if time.monotonic() > end:
+                    raise StoreUnavailable(f"{error}, and has no successor yet: try again") from error
+                await asyncio.sleep(_AGAIN)
+            else:
+                return done
+
+    # How they are.
+
+    async def conditions(self) -> dict[int, Condition]:
+        """By slot."""
+        return await self._ask_all("condition")
+
+    async def _ask_all(self, name: str) -> dict[int, Any]:
+        """Without those that are gone, or failed to answer."""
+        if self._link is None:
+            return {}
+        answers = await self._link.ask_others(name)
+        return {slot: each for slot, each in answers.items() if not isinstance(each, BaseException)}
+
+    @property
+    def slot(self) -> int:
+        """Ours."""
+        return 0 if self._link is None else self._link.slot
+
+    def processes(self, conditions: Mapping[int, Condition]) -> tuple[int, ...]:
+        """The supervisor, then the workers; empty for a relay of one process."""
+        return () if self._link is None else (os.getppid(), *(each.pid for each in conditions.values()))
+
+    # Counts.
+
+    def tell_counts(self, counts: Mapping[CountKey, float]) -> None:
+        """The supervisor has them then, whatever becomes of us."""
+        if self._link is not None:
+            self._link.tell(SUPERVISOR, COUNTS, dict(counts))
+
+    async def totals(self, own: Mapping[CountKey, float]) -> Mapping[CountKey, float] | None:
+        """What all have counted, those that ended among them; None where there is one process only. Never less than before."""
+        if self._link is None:
+            return None
+        self.tell_counts(own)
+        await self._ask_all("count")
+        try:
+            found, ended = await self._link.ask(SUPERVISOR, PAST)
+            self._totals = {**found, WORKERS_ENDED: float(ended)}
+        except Gone:
+            pass  # it goes down, and we with it
+        return self._totals
+
+    async def flush(self) -> None:
+        """All that they have counted for TLS reports is written, as far as they can."""
+        await self._ask_all("flush")
+
+    # What one of them has found out.
+
+    def keeper(self, store: SqliteStore) -> StsKeeper:
+        """Where MTA-STS policies are kept: in the store, and the others hear of them."""
+        return store if self._link is None else _TellingKeeper(store, self._link)
+
+    # Limits.
+
+    def login_failed(self, client: int | str) -> None:
+        if self._link is not None:
+            self._link.tell_others(LOGIN_FAILED, client)
+
+    # The configuration.
+
+    async def share(self, new: InForce, old: InForce) -> None:
+        """Has all others follow, or none. One that dies meanwhile has a successor that begins with the new one.
+
+        Raises NotAppliedError.
+        """
+        if self._link is None:
+            return
+        # Before the others are told, so that one which starts in between has it too.
+        self._link.tell(SUPERVISOR, KEEP, InForce(new.config, new.files, is_older=True))
+        answers = await self._link.ask_others("follow", new.config, seconds=_FOLLOW)
+        failed = {slot: each for slot, each in answers.items() if isinstance(each, BaseException)}
+        if failed:
+            self._link.tell(SUPERVISOR, KEEP, InForce(old.config, old.files, is_older=True))
+            for slot in answers.keys() - failed.keys():
+                await self._take_back(self._link, slot, old.config)
+            slot, error = next(iter(failed.items()))
+            raise NotAppliedError(f"worker {slot} cannot take it: {error}")
+
+    async def _take_back(self, link: Link, slot: int, old: Config) -> None:
+        """A worker that cannot go back is replaced by one that never had the new one."""
+        try:
+            await link.ask(slot, "follow", old, seconds=_FOLLOW)
+        except Exception:  # noqa: BLE001 - whatever keeps it, it must not stay as it is
+            link.tell(SUPERVISOR, REPLACE, slot)
+
+
+class _TellingKeeper:
+    """Implements relay.dns.sts.StsKeeper."""
+
+    def __init__(self, store: SqliteStore, link: Link) -> None:
+        self._store, self._link = store, link
+
+    async def load_sts(self, domain: str) -> StsKept | StsUnknown | None:
+        return await self._store.load_sts(domain)
+
+    def save_sts(self, kept: StsKept) -> None:
+        self._store.save_sts(kept)
+        self._link.tell_others(LEARN, kept)
+
+    async def due_sts(self, now: datetime, used: datetime, limit: int) -> tuple[str, ...]:
+        return await self._store.due_sts(now, used, limit)
+
+    async def drop_sts(self, ended: datetime) -> None:
+        await self._store.drop_sts(ended)
