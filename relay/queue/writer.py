@@ -198,7 +198,8 @@ class Writer:
         self._refuse([each for each in group if each.kind is Kind.INTAKE], reason)
         return [each for each in group if each.kind is not Kind.INTAKE]
 
-    def _write(self, group: list[Operation[Any]]) -> None:
+    def _write(self, group: list[Operation[Any]], *, afresh: bool = False) -> None:
+        """`afresh`: behind a try that found remembered facts missing."""
         try:
             if not self._database.try_turn():
                 self._wait(group, "another process of this relay is writing")
@@ -215,8 +216,11 @@ class Writer:
                 self._wait(group, str(error))
             else:
                 self._break(group, error)
-        except StaleFacts:
-            self._write(group)  # with what is there now
+        except StaleFacts as error:
+            if afresh:
+                self._one_by_one(group, error)
+            else:
+                self._write(group, afresh=True)
         except Exception as error:  # noqa: BLE001 - what an operation raised is its caller's; its group must not suffer
             self._one_by_one(group, error)
 

@@ -628,7 +628,7 @@ def test_a_connection_that_is_gone_before_it_is_looked_at() -> None:
 
 
 async def gone_already(transport: Mock) -> None:
-    floor = port.Floor(Mock(), PATIENT)
+    floor = port.Floor(Mock(processes=1), PATIENT)
     session = Session(Mock(floor=floor))
     session.connection_made(transport)
     session.connection_lost(None)
@@ -642,7 +642,7 @@ def test_a_peer_that_resets_while_we_say_our_last_word() -> None:
     transport.is_closing.return_value = False
 
     async def last_word() -> None:
-        floor = port.Floor(Mock(), PATIENT)
+        floor = port.Floor(Mock(processes=1), PATIENT)
         session = Session(Mock(floor=floor))
         session._transport = transport
         session._let_go()
