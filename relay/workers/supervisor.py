@@ -79,7 +79,7 @@ class Supervisor:
         self._deaths = 0
         self._selector = selectors.PollSelector()  # not epoll, whose state a forked process would share
         self._signals: list[int] = []
-        self._begun = False
+        self._begun = self._complete = False  # the first serves; all have served once
         self._stopping = False
         self._killing = 0.0
         self._problem = ""
@@ -160,8 +160,7 @@ class Supervisor:
 
     def _is_open(self, seat: _Seat) -> bool:
         """Nobody is in it, and somebody may be, once it is due. The first worker comes alone at the start."""
-        first = self._seats[0]
-        return not seat.pid and seat.adopter is None and (self._begun or seat is first or first.ready)
+        return not seat.pid and seat.adopter is None and (self._begun or seat is self._seats[0])
 
     def _may_start(self, seat: _Seat, now: float) -> bool:
         return not self._stopping and self._is_open(seat) and now >= seat.due
@@ -243,7 +242,7 @@ class Supervisor:
         seat.ready = False
         if self._stopping:
             return
-        if not self._begun:
+        if not self._begun or (seat.failed and not self._complete):
             self._problem = how if seat.failed else f"a worker ended at its start: {how}"
             self._stop()
             return
@@ -294,7 +293,8 @@ class Supervisor:
         elif isinstance(content, Tell):
             if content.name == READY:
                 seat.ready = True
-                self._begun = self._begun or all(each.ready for each in self._seats)
+                self._begun = True
+                self._complete = self._complete or all(each.ready for each in self._seats)
             elif content.name == FAILED:
                 seat.failed = content.argument
             elif content.name == KEEP:

@@ -1,0 +1,188 @@
+"""The line between processes: frames whole whatever the pieces, answers to whoever asked, and nobody waits for the dead."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from relay.queue.store import StoreUnavailable
+from relay.workers.frames import SUPERVISOR, Answer, Ask, Content, FrameReader, Tell, frame
+from relay.workers.link import GONE, Gone, Link
+
+
+def test_frames_come_whole_whatever_the_pieces() -> None:
+    contents: list[Content] = [Ask(1, "x", {"a": [1, 2]}), Answer(1, error=ValueError("no")), Tell("y")]
+    data = b"".join(frame(2, 1, each).encode() for each in contents)
+    for size in (1, 3, 1000):
+        reader = FrameReader()
+        found = [each for start in range(0, len(data), size) for each in reader.feed(data[start : start + size])]
+        assert [(each.to, each.sender) for each in found] == [(2, 1)] * 3
+        assert [type(each.content) for each in found] == [Ask, Answer, Tell]
+        assert found[0].content == contents[0]
+
+
+def test_a_frame_of_no_process_of_ours_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a frame of"):
+        list(FrameReader().feed(b"\xff" * 6))
+
+
+class Hub:
+    """Hands frames on between links, as the supervisor does. What is for itself is kept."""
+
+    def __init__(self) -> None:
+        self.links: dict[int, Link] = {}
+        self.lines: dict[int, asyncio.StreamWriter] = {}
+        self.heard: list[tuple[int, Any]] = []
+        self.told = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+        self._all: list[asyncio.StreamWriter] = []
+
+    async def join(self, slot: int, count: int) -> Link:
+        ours, theirs = socket.socketpair()
+        reader, self.lines[slot] = await asyncio.open_unix_connection(sock=ours)
+        self._all.append(self.lines[slot])
+        self.tasks.append(asyncio.create_task(self._hand_on(reader)))
+        link = self.links[slot] = await Link.open(theirs, slot, count)
+        return link
+
+    async def _hand_on(self, reader: asyncio.StreamReader) -> None:
+        frames = FrameReader()
+        while data := await reader.read(65536):
+            for each in frames.feed(data):
+                if each.to == SUPERVISOR:
+                    self.heard.append((each.sender, each.content))
+                    self.told.set()
+                elif each.to in self.lines:
+                    self.lines[each.to].write(each.encode())
+
+    async def close(self) -> None:
+        for line in self._all:
+            line.close()
+            await line.wait_closed()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def gone(self, slot: int) -> None:
+        del self.lines[slot]
+        for each, line in self.lines.items():
+            line.write(frame(each, SUPERVISOR, Tell(GONE, slot)).encode())
+
+
+@asynccontextmanager
+async def hub(count: int) -> AsyncIterator[tuple[Hub, list[Link]]]:
+    made = Hub()
+    links = [await made.join(slot, count) for slot in range(count)]
+    try:
+        yield made, links
+    finally:
+        for link in links:
+            await link.close()
+        await made.close()
+
+
+async def double(number: Any) -> Any:
+    if number == 0:
+        raise StoreUnavailable("not now")
+    return number * 2
+
+
+async def test_asking_one_and_all() -> None:
+    async with hub(3) as (_hub, links):
+        for link in links:
+            link.listen({"double": double})
+        assert await links[0].ask(1, "double", 21) == 42
+        assert await links[2].ask_others("double", "a") == {0: "aa", 1: "aa"}
+
+
+async def test_what_the_other_side_raises_is_raised_here() -> None:
+    async with hub(2) as (_hub, links):
+        links[1].listen({"double": double})
+        with pytest.raises(StoreUnavailable, match="not now"):
+            await links[0].ask(1, "double", 0)
+        with pytest.raises(KeyError):
+            await links[0].ask(1, "what", 0)
+        found = await links[0].ask_others("double", 0)
+        assert isinstance(found[1], StoreUnavailable)
+
+
+async def test_an_answer_that_cannot_be_sent_is_an_error_and_no_silence() -> None:
+    async def odd(_argument: Any) -> Any:
+        return lambda: None
+
+    async with hub(2) as (_hub, links):
+        links[1].listen({"odd": odd})
+        with pytest.raises(RuntimeError, match="pickle"):
+            await links[0].ask(1, "odd")
+
+
+async def test_what_comes_before_anybody_listens_waits() -> None:
+    async with hub(2) as (_hub, links):
+        asking = asyncio.create_task(links[0].ask(1, "double", 4))
+        told = asyncio.Event()
+
+        async def tell(_argument: Any) -> None:
+            told.set()
+
+        links[0].tell(1, "tell")
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        links[1].listen({"double": double, "tell": tell})
+        assert await asking == 8
+        await told.wait()
+
+
+async def test_one_that_dies_is_not_waited_for() -> None:
+    async with hub(3) as (made, links):
+        links[1].listen({"double": double})
+        asking = asyncio.create_task(links[0].ask(2, "double", 4))
+        others = asyncio.create_task(links[0].ask_others("double", 1))
+        await asyncio.sleep(0)
+        made.gone(2)
+        with pytest.raises(Gone, match="process 2 of this relay has ended"):
+            await asking
+        assert await others == {1: 2}
+
+
+async def test_one_that_does_not_answer_is_waited_for_in_vain() -> None:
+    async with hub(2) as (_hub, links):
+        with pytest.raises(Gone, match="does not answer"):
+            await links[0].ask(1, "double", 4, seconds=0.01)
+        links[1].listen({"double": double})  # its answer comes too late, and hurts nobody
+        assert await links[0].ask(1, "double", 5) == 10
+
+
+async def test_when_the_supervisor_has_gone_everybody_knows() -> None:
+    async with hub(2) as (made, links):
+        asking = asyncio.create_task(links[0].ask(1, "double", 4))
+        await asyncio.sleep(0)
+        made.lines[0].close()
+        await asyncio.wait_for(links[0].lost.wait(), 5)
+        with pytest.raises(Gone, match="the supervisor of this relay has ended"):
+            await asking
+
+
+async def test_what_is_told_and_cannot_be_used_is_heard_of() -> None:
+    caught: list[dict[str, Any]] = []
+    heard = asyncio.Event()
+
+    def handler(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        caught.append(context)
+        heard.set()
+
+    asyncio.get_running_loop().set_exception_handler(handler)
+    async with hub(2) as (_hub, links):
+        links[1].listen({"double": double})
+        links[0].tell_others("double", 0)
+        await asyncio.wait_for(heard.wait(), 5)
+    assert isinstance(caught[0]["exception"], StoreUnavailable)
+
+
+async def test_the_supervisor_is_told() -> None:
+    async with hub(1) as (made, links):
+        links[0].tell(SUPERVISOR, "ready")
+        await asyncio.wait_for(made.told.wait(), 5)
+        assert made.heard == [(0, Tell("ready"))]
