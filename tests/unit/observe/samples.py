@@ -92,6 +92,8 @@ ALL: tuple[e.Event, ...] = (
     e.DaneUsable("127.0.0.1:53"),
     e.ClockSetBack(21600.0),
     e.StoreDamaged(("1 messages whose bytes are not all there (such as 01J)",)),
+    e.WorkerStarted(1, 4711),
+    e.WorkerEnded(1, "killed by SIGKILL", 0.0),
     e.AdminActed(1000, "retry", "all", 3),
     e.Unexpected("abc123", "session", "Traceback (most recent call last):\n  boom"),
 )
