@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 _SOON = 10.0  # seconds: one that lived for less failed at once
-_PAUSES = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_PAUSES: tuple[float, ...] = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _GIVE_AWAY = 3  # failures in a row after which its mail is better delivered by somebody else
 
 

@@ -8,17 +8,15 @@ from relay.app.several import MOST_BY_ITSELF, cores, how_many
 from relay.config.load import ConfigError
 from tests.unit.config.builders import loaded
 
-BASE = 'hostname: a.example\npostmaster: p@a.example\nlisteners: [{address: "127.0.0.1:0", starttls: off}]\n'
-
 
 @pytest.mark.parametrize("number", [1, 2, 64])
 def test_a_number_is_what_it_says(number: int, tmp_path: Path) -> None:
-    assert how_many(loaded(f"{BASE}workers: {number}\n", tmp_path).config) == number
+    assert how_many(loaded(f"workers: {number}\n", tmp_path).config) == number
 
 
 @pytest.mark.parametrize("text", ["", "workers: auto\n"])
 def test_by_itself_it_is_one_for_each_core(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = loaded(BASE + text, tmp_path).config
+    config = loaded(text, tmp_path).config
     monkeypatch.setattr("relay.app.several.cores", lambda: 3)
     assert how_many(config) == 3
     monkeypatch.setattr("relay.app.several.cores", lambda: 96)
@@ -28,7 +26,7 @@ def test_by_itself_it_is_one_for_each_core(text: str, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("text", ["0", "65", "true", "1.5", '"2"', "[2]", "-1", "one"])
 def test_what_is_no_number_of_workers(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="write `auto`, or a number from 1 to 64"):
-        loaded(f"{BASE}workers: {text}\n", tmp_path)
+        loaded(f"workers: {text}\n", tmp_path)
 
 
 @pytest.mark.parametrize(
