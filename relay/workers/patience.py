@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass, replace
 
-_SOON = 10.0  # seconds: one that lived for less failed at once
+_SOON = 1.0  # seconds of service: one that had less failed at once
 _PAUSES: tuple[float, ...] = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _GIVE_AWAY = 3  # failures in a row after which its mail is better delivered by somebody else
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How a slot has fared: `failures` in a row of processes that died soon after their start."""
+    """How a slot has fared: `failures` in a row of processes that died at their start, or soon after."""
 
     failures: int = 0
 
-    def ended(self, lived: float) -> "Record":
-        """A process that died by itself after so many seconds."""
-        return replace(self, failures=self.failures + 1 if lived < _SOON else 0)
+    def ended(self, served: float) -> "Record":
+        """A process died that had been of use for so many seconds; 0 where it had not come that far."""
+        return replace(self, failures=self.failures + 1 if served < _SOON else 0)
 
     @property
     def pause(self) -> float:

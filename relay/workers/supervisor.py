@@ -52,7 +52,7 @@ class Station:
 
 @dataclass(slots=True, eq=False)
 class _Seat:
-    """A slot and the process in it. `pid` 0: none. `due`: when the next one is to start."""
+    """A slot and the process in it. `pid` 0: none. `since`: when it became ready. `due`: when the next one is to start."""
 
     slot: int
     pid: int = 0
@@ -60,7 +60,7 @@ class _Seat:
     reader: FrameReader = field(default_factory=FrameReader)
     unsent: bytearray = field(default_factory=bytearray)
     ready: bool = False
-    started: float = 0.0
+    since: float = 0.0
     due: float = 0.0
     record: Record = field(default_factory=Record)
     adopter: int | None = None
@@ -167,7 +167,6 @@ class Supervisor:
 
     def _start(self, seat: _Seat, own: tuple[socket.socket, ...]) -> None:
         ours, theirs = socket.socketpair()
-        seat.started = time.monotonic()
         seat.reader, seat.failed, seat.ready = FrameReader(), "", False
         seat.unsent.clear()
         sys.stdout.flush()
@@ -239,6 +238,8 @@ class Supervisor:
         )
 
     def _ended(self, seat: _Seat, how: str) -> None:
+        now = time.monotonic()
+        served = now - seat.since if seat.ready else 0.0
         seat.ready = False
         if self._stopping:
             return
@@ -246,8 +247,7 @@ class Supervisor:
             self._problem = how if seat.failed else f"a worker ended at its start: {how}"
             self._stop()
             return
-        now = time.monotonic()
-        seat.record = seat.record.ended(now - seat.started)
+        seat.record = seat.record.ended(served)
         seat.due = now + seat.record.pause
         self._deaths += 1
         self._tell(WorkerEnded(seat.slot, how, seat.record.pause))
@@ -292,7 +292,7 @@ class Supervisor:
             self._send(seat, frame(seat.slot, SUPERVISOR, Answer(content.number, (self._counted(), self._deaths))))
         elif isinstance(content, Tell):
             if content.name == READY:
-                seat.ready = True
+                seat.ready, seat.since = True, time.monotonic()
                 self._begun = True
                 self._complete = self._complete or all(each.ready for each in self._seats)
             elif content.name == FAILED:

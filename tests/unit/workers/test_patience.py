@@ -19,4 +19,4 @@ def test_those_that_fail_at_once_are_started_less_and_less_often() -> None:
 def test_after_some_failures_its_mail_is_given_away_until_it_lives() -> None:
     record = Record()
     assert [(record := record.ended(0.5)).is_hopeless for _ in range(4)] == [False, False, True, True]
-    assert not record.ended(11).is_hopeless
+    assert not record.ended(1).is_hopeless
