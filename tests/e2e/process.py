@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,10 @@ from typing import Any, Self
 from relay.config.values import HostPort
 
 Line = dict[str, Any]
+
+
+def _listens(slot: int, line: Line) -> bool:
+    return line.get("event") == "listener-ready" and line.get("worker") == slot
 
 
 def free_port() -> int:
@@ -69,6 +74,16 @@ class RelayProcess:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """The process of each slot, as the supervisor told them last; empty for a relay of one process."""
+        return {each["worker"]: each["pid"] for each in self.lines if each.get("event") == "worker-started"}
+
+    async def all_listen(self, count: int) -> None:
+        """Returns when so many workers do."""
+        for slot in range(count):
+            await self.line(partial(_listens, slot))
 
     async def line(self, wanted: Callable[[Line], bool], *, after: int = 0, seconds: float = 30) -> Line:
         """The first line of the log, from number `after` on, that is `wanted`."""
