@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from relay.app.collector import calm_collector
 from relay.app.place import InForce, Place
 from relay.app.relay import SQLITE, Relay, StartError
 from relay.config.load import ConfigError
@@ -101,6 +102,7 @@ async def work(whole: Whole, station: Station, hear: Emit, lines_dropped: Callab
             if slot == 0:
                 loop.add_signal_handler(signal.SIGHUP, reload_on_signal(relay))
             link.tell(SUPERVISOR, READY)
+            calm_collector()
             await first_of(ended, link.lost)
     except (ConfigError, StartError) as error:
         link.tell(SUPERVISOR, FAILED, str(error))

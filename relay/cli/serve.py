@@ -68,6 +68,7 @@ def _alone(file: Path, in_force: "InForce", out: int, look: "LogStyle") -> str:
 async def _serve(file: Path, in_force: "InForce", log: "EventLog", writer: "LineWriter") -> str:
     """Until a signal. Why it could not start, "" where it could."""
     from relay.app import Relay, StartError
+    from relay.app.collector import calm_collector
     from relay.app.several import reload_on_signal
     from relay.config.load import ConfigError
 
@@ -77,6 +78,7 @@ async def _serve(file: Path, in_force: "InForce", log: "EventLog", writer: "Line
     try:
         async with Relay(file, observers=(log,), lines_dropped=lambda: writer.dropped, in_force=in_force) as relay:
             loop.add_signal_handler(signal.SIGHUP, reload_on_signal(relay))
+            calm_collector()
             await ended.wait()
             loop.remove_signal_handler(signal.SIGHUP)
     except (ConfigError, StartError) as error:

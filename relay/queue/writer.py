@@ -5,7 +5,8 @@ it had to win the interpreter back from the loop behind each statement, and took
 other processes wait for: docs/decisions/sqlite.md.) The fsync comes behind the transaction, in a thread aside. SQLite runs with
 `synchronous=NORMAL`, which keeps the database sound; that a commit outlives the power is this module's: nobody is told of one before the
 log that holds it was synced. While a group is on its way to the disk the next operations gather, so groups grow with the load by
-themselves. A bad operation fails alone: its group is done again one by one.
+themselves; outcomes, which nobody waits for, are written with the next mail where some comes within milliseconds. A bad operation fails
+alone: its group is done again one by one.
 
 When SQLite cannot write (disk full, database locked, input/output error, file gone) mail is refused and outcomes are kept until it
 can; every half second it is tried again, on a fresh connection where the old one may be at fault. A file that was removed under us is
@@ -32,6 +33,7 @@ from relay.queue.work import Kind, Operation
 
 _GROUP = 256  # operations in one transaction
 _GROUP_BYTES = 2**20  # a millisecond or two of the loop's time
+_COMPANY = 0.004  # seconds that outcomes wait for company
 _RETRY = 0.5  # seconds between two tries to recover
 _WAL_PAGES = 1000  # 4 MiB of log, and then a checkpoint
 _PAGES_EACH = 4  # that an operation changes beside its bytes: an estimate
@@ -99,7 +101,7 @@ class Writer:
             self._loop.call_soon(operation.settle, None, StoreUnavailable(refusal))
         else:
             self._waiting.append(operation)
-            self._soon()
+            self._call(urgent=operation.kind is not Kind.OUTCOME)
 
     async def close(self) -> None:
         """Writes what was submitted, closes the database. Outcomes that cannot be written fail with StoreUnavailable."""
@@ -110,6 +112,13 @@ class Writer:
         await self._aside.close()
 
     # --- when ---
+
+    def _call(self, *, urgent: bool) -> None:
+        """Nobody waits for an outcome: it goes with the next mail, or with other outcomes."""
+        if urgent or self._closing or len(self._waiting) >= _GROUP:
+            self._soon()
+        elif not self._away and not self._called:
+            self._later(_COMPANY)
 
     def _soon(self) -> None:
         if not self._away and not self._called:
@@ -152,7 +161,7 @@ class Writer:
         elif self._blocked:
             self._later(AGAIN)
         elif self._waiting:
-            self._soon()
+            self._call(urgent=any(each.kind is not Kind.OUTCOME for each in self._waiting))
         elif self._closing:
             self._end()
         elif self._told or self._kept:

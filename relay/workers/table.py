@@ -18,6 +18,7 @@ from mmap import MADV_REMOVE, PAGESIZE, mmap
 _ROWS = 4
 _WIDTH = 2**16  # cells in a row; pages that nobody counts in take no memory
 _WORD = 4  # bytes of a number
+_KNOWN = 4096  # keys whose cells are remembered
 _PAGE = PAGESIZE
 
 Cells = Sequence[int]
@@ -31,25 +32,45 @@ class Sketch:
         self._own = parts[slot]
         self._others = tuple(part for number, part in enumerate(parts) if number != slot)
         self._secret = secret
+        self._known: dict[str, Cells] = {}
 
     def cells(self, key: str) -> Cells:
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[key] = self._hash(key)
+        return found
+
+    def _hash(self, key: str) -> Cells:
         digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8, key=self._secret).digest()
         return tuple(row * _WIDTH + int.from_bytes(digest[2 * row : 2 * row + 2], "little") for row in range(_ROWS))
 
     def add(self, cells: Cells) -> None:
         own = self._own
-        for cell in cells:
-            own[cell] += 1
+        first, second, third, fourth = cells
+        own[first] += 1
+        own[second] += 1
+        own[third] += 1
+        own[fourth] += 1
 
     def remove(self, cells: Cells) -> None:
         own = self._own
-        for cell in cells:
-            own[cell] -= 1
+        first, second, third, fourth = cells
+        own[first] -= 1
+        own[second] -= 1
+        own[third] -= 1
+        own[fourth] -= 1
 
     def others(self, cells: Cells) -> int:
         """What the other processes have counted, or a little more."""
         first, second, third, fourth = cells
-        return sum([min(part[first], part[second], part[third], part[fourth]) for part in self._others])
+        count = 0
+        for part in self._others:
+            least = part[first]
+            if least:  # mostly it is none
+                count += min(least, part[second], part[third], part[fourth])
+        return count
 
 
 class Table:
