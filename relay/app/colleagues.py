@@ -36,11 +36,13 @@ LEARN = "learn"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How a worker is: its sessions by listener, why it takes no mail ("" where it does), and log lines that nobody took."""
+    """How a worker is: its sessions by listener, why it takes no mail (empty where it does), whether that is the queue's doing, and what
+    nobody took: log lines, and sessions for TLS reports."""
 
     pid: int
     sessions: Mapping[str, int]
     troubles: tuple[str, ...]
+    store_trouble: bool
     lines_dropped: int
     sessions_uncounted: int
 

@@ -130,6 +130,7 @@ class Operator:
             tls_sessions_uncounted=sum(each.sessions_uncounted for each in conditions.values()),
             processes=around.colleagues.processes(conditions),
             workers=sum(not each.troubles for each in conditions.values()),
+            store_ok=not any(each.store_trouble for each in conditions.values()),
         )
 
     async def totals(self) -> Mapping[CountKey, float] | None:
@@ -142,10 +143,16 @@ class Operator:
         """How this worker is."""
         around = self._around
         troubles = [] if around.listening() else ["no listener is open"]
-        if around.store.trouble:
-            troubles.append(f"the queue takes no mail: {around.store.trouble}")
+        trouble = around.store.trouble
+        if trouble:
+            troubles.append(f"the queue takes no mail: {trouble}")
         return Condition(
-            os.getpid(), around.sessions(), tuple(troubles), around.lines_dropped(), around.reports.uncounted
+            os.getpid(),
+            around.sessions(),
+            tuple(troubles),
+            bool(trouble),
+            around.lines_dropped(),
+            around.reports.uncounted,
         )
 
     async def _conditions(self) -> dict[int, Condition]:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
@@ -251,6 +252,15 @@ def parse_address(value: Any) -> Address:
         raise ValueError(str(error)) from None
 
 
+@lru_cache(maxsize=4096)
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class HostPort:
     """A host (name or IP address, without brackets) and a TCP port."""
@@ -263,11 +273,7 @@ class HostPort:
 
     @property
     def is_address(self) -> bool:
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return True
+        return _is_address(self.host)
 
     @classmethod
     def parse(cls, value: Any, *, default_port: int | None = None, name: bool = True) -> "HostPort":

@@ -5,6 +5,7 @@ Threat: an answer is a stranger's word: what is no host name is left out, and th
 """
 
 import ipaddress
+from functools import lru_cache
 
 import dns.edns
 import dns.exception
@@ -29,6 +30,7 @@ _NO_TTL = (5.0, 300.0)  # RFC 2308 section 5 allows up to three hours; mail is m
 _BOGUS = frozenset({*range(6, 13), 25})
 
 
+@lru_cache(maxsize=4096)
 def literal(host: str) -> Addresses | None:
     """An IP address is its own answer; None for a name."""
     if not host[-1:].isdigit() and ":" not in host:

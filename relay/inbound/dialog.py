@@ -7,7 +7,7 @@ No exception's text reaches the peer: an error of ours is 451 4.3.0 with an id t
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from relay.inbound.auth import Denied
 from relay.inbound.client import Client
@@ -84,10 +84,11 @@ class Dialog:
         machine = self.machine
         while True:
             try:
-                event = machine.next_event()
+                event: Any = machine.next_event()
                 handler = _HANDLERS.get(type(event))
                 if handler is None:
-                    return cast(Pause | None, event)
+                    pause: Pause | None = event
+                    return pause
                 handler(self, event)
             except Exception as error:  # noqa: BLE001 - a bug must cost one command or one session, never the listener
                 if self._broken:

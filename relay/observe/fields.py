@@ -32,6 +32,12 @@ def record(event: e.Event) -> Record:
     return build(event) if build is not None else _generic(event)
 
 
+def is_debug(event: e.Event) -> bool:
+    """Its record would have the level "debug": known without building it, since most logs leave it out."""
+    kind = type(event)
+    return kind is e.SessionOpened or (kind is e.SessionClosed and event.reason == "quit")  # type: ignore[attr-defined]
+
+
 def known() -> frozenset[type[e.Event]]:
     """The event classes that have a record of their own."""
     return frozenset(_BUILDERS)

@@ -21,7 +21,7 @@ import structlog
 
 from relay.mail.codec import time_text
 from relay.mail.events import Event
-from relay.observe.fields import Fields, record
+from relay.observe.fields import Fields, is_debug, record
 from relay.observe.lines import LineWriter
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -62,6 +62,7 @@ class EventLog:
         self._write = write
         self._clock = clock
         self.least = LEVELS[level]
+        self._leaves_out_debug = self.least > LEVELS["debug"]
         self._who: Fields = {"relay": relay} if relay else {}
         if worker is not None:
             self._who["worker"] = worker
@@ -69,6 +70,8 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         try:
+            if self._leaves_out_debug and is_debug(event):
+                return
             level, name, fields = record(event)
             if LEVELS[level] >= self.least:
                 self.line(level, name, fields)

@@ -41,7 +41,7 @@ class Readings:
 
     `store_bytes` and `free_bytes` are the queue's size and the room left for it; `connections` open sessions by listener;
     `certificates` days left by name (negative once it has ended). `processes` are the ids of all that belong to the relay, `workers` how
-    many of them take mail.
+    many of them take mail. `store_ok`: no process is kept from taking mail by the queue.
     """
 
     queue: Mapping[str, int] = field(default_factory=dict)
@@ -54,6 +54,7 @@ class Readings:
     tls_sessions_uncounted: int = 0
     processes: Sequence[int] = ()
     workers: int = 1
+    store_ok: bool = True
 
 
 CountKey = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -191,6 +192,8 @@ class Metrics:
         self._lines_dropped().set(readings.log_lines_dropped)
         self._tls_uncounted().set(readings.tls_sessions_uncounted)
         self._workers().set(readings.workers)
+        if totals is not None:  # else the events have told
+            self._store_ok().set(readings.store_ok)
         self._processes.ids = readings.processes
         return generate_latest(_Plain(self.registry, totals))
 

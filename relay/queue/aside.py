@@ -8,11 +8,10 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-_Work = Callable[[], Callable[[], None]]
-"""To be called in the thread; gives what is to be called in the loop."""
+_Given = tuple[Callable[[], Any], Callable[[Any, Exception | None], None]]
 
 
 class Aside:
@@ -20,22 +19,13 @@ class Aside:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._work: SimpleQueue[_Given | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def do(self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None]) -> None:
         """Calls `work` in the thread, then `then` in the loop with its result, or with None and what it raised."""
-
-        def run() -> Callable[[], None]:
-            try:
-                result = work()
-            except Exception as error:  # noqa: BLE001 - handed to whoever wanted the work
-                fault = error
-                return lambda: then(None, fault)
-            return lambda: then(result, None)
-
-        self._work.put(run)
+        self._work.put((work, then))
 
     async def close(self) -> None:
         """Ends the thread behind the work that it was given."""
@@ -43,7 +33,12 @@ class Aside:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            then = work()
+        while (given := self._work.get()) is not None:
+            work, then = given
+            result, fault = None, None
+            try:
+                result = work()
+            except Exception as error:  # noqa: BLE001 - handed to whoever wanted the work
+                fault = error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(then)
+                self._loop.call_soon_threadsafe(then, result, fault)

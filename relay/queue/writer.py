@@ -74,6 +74,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._aside = Aside("queue-disk")
         self._waiting: deque[Operation[Any]] = deque()
+        self._urgent = 0  # of those that wait: not outcomes
         self._kept: list[Operation[Any]] = []
         self._away = False
         self._called = False  # the next round comes at once
@@ -101,7 +102,8 @@ class Writer:
             self._loop.call_soon(operation.settle, None, StoreUnavailable(refusal))
         else:
             self._waiting.append(operation)
-            self._call(urgent=operation.kind is not Kind.OUTCOME)
+            self._urgent += operation.kind is not Kind.OUTCOME
+            self._call()
 
     async def close(self) -> None:
         """Writes what was submitted, closes the database. Outcomes that cannot be written fail with StoreUnavailable."""
@@ -113,9 +115,9 @@ class Writer:
 
     # --- when ---
 
-    def _call(self, *, urgent: bool) -> None:
+    def _call(self) -> None:
         """Nobody waits for an outcome: it goes with the next mail, or with other outcomes."""
-        if urgent or self._closing or len(self._waiting) >= _GROUP:
+        if self._urgent or self._closing or len(self._waiting) >= _GROUP:
             self._soon()
         elif not self._away and not self._called:
             self._later(_COMPANY)
@@ -161,7 +163,7 @@ class Writer:
         elif self._blocked:
             self._later(AGAIN)
         elif self._waiting:
-            self._call(urgent=any(each.kind is not Kind.OUTCOME for each in self._waiting))
+            self._call()
         elif self._closing:
             self._end()
         elif self._told or self._kept:
@@ -185,6 +187,7 @@ class Writer:
             operation = waiting.popleft()
             group.append(operation)
             weight += operation.weight
+            self._urgent -= operation.kind is not Kind.OUTCOME
         self._pages += _PAGES_EACH * len(group) + weight // 4096
         return group
 
@@ -239,6 +242,7 @@ class Writer:
         self._blocked = self._blocked or now
         if now - self._blocked < BUSY:
             self._waiting.extendleft(reversed(group))
+            self._urgent += sum(each.kind is not Kind.OUTCOME for each in group)
             return
         self._blocked = 0.0
         self._fall(group, f"{why} ({self._disk.path})", stale=False)
