@@ -194,14 +194,16 @@ class SqliteStore:
 
         def arrived() -> None:
             self._coming.discard(message)
+            if not entry.chunks:
+                self._arriving.discard(number(message))
             stored()
 
+        def gone() -> None:
+            self._coming.discard(message)
+            self.discard(message)  # chunks that were put before are nobody's
+
         self._coming.add(message)
-        future = self._submit(Put(self._future(), entry, arrived))
-        future.add_done_callback(lambda _done: self._coming.discard(message))
-        if not entry.chunks:  # they were put before; where this fails they are nobody's
-            future.add_done_callback(lambda _done: self.discard(entry.message.id))
-        return future
+        return self._submit(Put(self._future(), entry, arrived, gone))
 
     def discard(self, message: str) -> None:
         self._arriving.discard(number(message))

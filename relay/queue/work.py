@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from relay.mail.published import StsKept
 from relay.queue import policies
 from relay.queue.batch import Batch
+from relay.queue.ids import number
 from relay.queue.store import Entry, Record, StoreUnavailable
 
 T = TypeVar("T")
@@ -66,15 +67,24 @@ class PutChunk(Asked[None]):
 
 
 class Put(Asked[None]):
-    """`stored` is called when the message is durable, whether its caller is still there or not."""
+    """`stored` is called when the message is durable, whether its caller is still there or not; `gone` when nothing of it is kept."""
 
     kind = Kind.INTAKE
 
-    def __init__(self, future: asyncio.Future[None], entry: Entry, stored: Callable[[], None]) -> None:
+    def __init__(
+        self, future: asyncio.Future[None], entry: Entry, stored: Callable[[], None], gone: Callable[[], None]
+    ) -> None:
         super().__init__(future)
         self._entry = entry
         self._stored = stored
+        self._gone = gone
+        self._in_doubt = False
         self.weight = entry.message.size
+
+    def undo(self) -> "Withdraw":
+        """It was committed, and may not have reached the disk: its caller hears that it was not taken. What makes that true."""
+        self._in_doubt = True
+        return Withdraw(self._entry.message.id, self._gone)
 
     def run(self, batch: Batch, _db: sqlite3.Connection) -> None:
         batch.entry(self._entry)
@@ -82,7 +92,30 @@ class Put(Asked[None]):
     def settle(self, result: None, error: BaseException | None) -> None:
         if error is None:
             self._stored()
+        elif not self._in_doubt:
+            self._gone()
         super().settle(result, error)
+
+
+class Withdraw(Operation[None]):
+    """Takes a message out again whose client was told that we have not got it. Kept until it can be written."""
+
+    kind = Kind.OUTCOME
+
+    def __init__(self, message: str, gone: Callable[[], None]) -> None:
+        self._row = number(message)
+        self._gone = gone
+
+    def run(self, batch: Batch, db: sqlite3.Connection) -> None:
+        batch.flush()
+        row = (self._row,)
+        db.execute("UPDATE fact SET refs = refs - 1 WHERE k = (SELECT tls FROM message WHERE n = ?)", row)
+        db.execute("INSERT OR IGNORE INTO loose (n) SELECT n FROM message WHERE n = ?", row)
+        db.execute("DELETE FROM recipient WHERE n = ?", row)
+        db.execute("DELETE FROM message WHERE n = ?", row)
+
+    def settle(self, _result: None, _error: BaseException | None) -> None:
+        self._gone()
 
 
 class Keep(Operation[None]):

@@ -29,7 +29,7 @@ from relay.queue.database import AGAIN, BUSY, Database
 from relay.queue.disk import Disk
 from relay.queue.facts import Facts, StaleFacts
 from relay.queue.store import StoreUnavailable
-from relay.queue.work import Kind, Operation
+from relay.queue.work import Kind, Operation, Put
 
 _GROUP = 256  # operations in one transaction
 _GROUP_BYTES = 2**20  # a millisecond or two of the loop's time
@@ -309,11 +309,13 @@ class Writer:
         self._go_on()
 
     def _doubt(self, reason: str) -> None:
-        """Committed, and perhaps not on disk. Outcomes are written once more; mail is refused, though it may be there after all."""
+        """Committed, and perhaps not on disk. Outcomes are written once more; mail is refused, and taken out again as soon as that can be."""
         results, self._results = self._results, []
         for operation, result, error in results:
             if error is not None:
                 self._answer(operation, result, error)
+            elif isinstance(operation, Put):
+                self._kept.append(operation.undo())
         self._fall([operation for operation, _result, error in results if error is None], reason, stale=True)
 
     def _checkpointed(self, _nothing: None, _error: Exception | None) -> None:

@@ -2,20 +2,24 @@
 
 import asyncio
 import errno
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from relay.mail.address import NULL, parse_mailbox
+from relay.mail.envelope import Accepted, Envelope, Recipient
 from relay.mail.events import StoreRecovered, StoreTrouble
 from relay.queue import database, writer
 from relay.queue.disk import Disk
 from relay.queue.operations import Selection
-from relay.queue.store import StoreUnavailable
-from tests.unit.queue.world import NO, World
+from relay.queue.store import CHUNK, StoreUnavailable
+from tests.unit.queue.world import NO, World, evidence
 
 
 class SlowDisk:
@@ -112,7 +116,7 @@ async def test_what_comes_during_a_sync_shares_the_next_one(queue: World, disk: 
 
 
 async def test_a_sync_that_fails_promises_nothing(queue: World, disk: SlowDisk) -> None:
-    """Mail is refused, though it may be there after all; an outcome is written once more."""
+    """Mail is refused, and is not there either when it can be written again; an outcome is written once more."""
     queue.hops.gate.clear()
     waiting = await queue.put()
     await queue.settle()
@@ -120,6 +124,8 @@ async def test_a_sync_that_fails_promises_nothing(queue: World, disk: SlowDisk) 
     with pytest.raises(StoreUnavailable, match="Input/output error"):
         await queue.put("c@example.com")
     await until(lambda: not queue.store.trouble)
+    await queue.settle()
+    assert await seen(queue) == 1
     assert [type(each) for each in queue.events if isinstance(each, StoreTrouble | StoreRecovered)] == [
         StoreTrouble,
         StoreRecovered,
@@ -240,3 +246,35 @@ def _renew(path: Path, queue: World) -> None:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink()
     path.with_name("copy").rename(path)
+
+
+def _one(db: sqlite3.Connection, statement: str) -> int:
+    return int(db.execute(statement).fetchone()[0])
+
+
+async def test_large_mail_that_is_taken_out_again_leaves_nothing(queue: World, disk: SlowDisk) -> None:
+    tls = evidence()
+    await queue.settle()
+    incoming = queue.intake.begin()
+    incoming.write(b"x" * (3 * CHUNK))
+    await incoming.drain()
+    await queue.store.barrier()
+    disk.errors += [OSError(errno.EIO, "Input/output error")] * 2
+    envelope = Envelope(NULL, (Recipient(parse_mailbox("bob@example.com")),))
+    accepted = Accepted(queue.clock(), "192.0.2.9", "client.example", "mx", "ESMTPS", tls=tls)
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        await incoming.commit(envelope, accepted)
+    await until(lambda: not queue.store.trouble and not disk.errors)
+    await queue.settle()
+    await queue.store.tidy()
+    for count in (
+        "count(*) FROM message",
+        "count(*) FROM chunk",
+        "count(*) FROM loose",
+        "coalesce(sum(refs), 0) FROM fact",
+    ):
+        assert await queue.store.ask(partial(_one, statement=f"SELECT {count}")) == 0
+    assert queue.hops.seen == []
+    await queue.put()
+    await queue.settle()
+    assert len(queue.hops.delivered) == 1
