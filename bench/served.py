@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench.machine import alive, tree
 from relay.config.values import HostPort
 from relay.testing import Pki, write_config
 from tests.e2e.process import free_port
@@ -125,10 +126,21 @@ class Served:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     async def kill(self) -> None:
-        """kill -9; returns when it is gone."""
-        assert self._process is not None
-        self._process.kill()
+        """kill -9; returns when it is gone, and its workers with it."""
+        family = tree([self.pid])
+        os.kill(self.pid, signal.SIGKILL)
+        await self.gone(family)
+
+    async def gone(self, family: Iterable[int], seconds: float = 10) -> None:
+        """Returns when all of its processes have ended: the first was killed, the others see that. RuntimeError where they do not."""
         await self.ended()
+        until = time.perf_counter() + seconds
+        while left := alive(family):
+            if time.perf_counter() > until:
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+                raise RuntimeError(f"processes {left} outlived the one that started them by {seconds} s")
+            await asyncio.sleep(0.01)
 
     async def ended(self) -> int:
         assert self._process is not None

@@ -159,7 +159,7 @@ async def test_a_report_to_nobody_is_given_up_in_silence(tmp_path: Path) -> None
         await both.sink.wait()
         await both.a.operator.send_reports(ReportsQuery("b.test", today))
         ended = await both.heard.wait(RecipientEnded, 3)
-    assert (ended[-1].recipient, ended[-1].state) == ("nobody@nowhere.test", "bounced")
+    assert ("nobody@nowhere.test", "bounced") in [(each.recipient, each.state) for each in ended]
     assert not both.heard.of(ReportQueued)
 
 
