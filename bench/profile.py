@@ -85,7 +85,14 @@ async def record(shape: Shape, messages: int, root: Path, folder: Path) -> float
                 spies = [
                     await asyncio.create_subprocess_exec(
                         *(_py_spy(), "record", "--format", "raw", "--rate", str(_PER_SECOND), "--duration", "600"),
-                        *("--nonblocking", "--subprocesses", "--output", str(folder / f"{number}.raw"), "--pid", str(pid)),
+                        *(
+                            "--nonblocking",
+                            "--subprocesses",
+                            "--output",
+                            str(folder / f"{number}.raw"),
+                            "--pid",
+                            str(pid),
+                        ),
                         stdout=asyncio.subprocess.DEVNULL,
                         stderr=asyncio.subprocess.DEVNULL,
                     )
