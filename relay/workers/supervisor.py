@@ -171,15 +171,19 @@ class Supervisor:
         seat.unsent.clear()
         sys.stdout.flush()
         sys.stderr.flush()
+        # Else a SIGTERM that comes before the new process has let our handlers go would be noted there, and never heeded.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
+            if not pid:
+                self._be_worker(Station(seat.slot, theirs, self._kept), (*own, ours))
         except OSError as error:
             ours.close()
             theirs.close()
             self._ended(seat, f"it cannot be started: {error.strerror}")
             return
-        if not pid:
-            self._be_worker(Station(seat.slot, theirs, self._kept), (*own, ours))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         theirs.close()
         ours.setblocking(False)
         seat.pid, seat.line = pid, ours
@@ -194,6 +198,7 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             for each in (*not_ours, *(seat.line for seat in self._seats if seat.line is not None)):
                 each.close()
             code = self._run(station)
@@ -220,10 +225,7 @@ class Supervisor:
 
     def _lost(self, seat: _Seat, code: int) -> None:
         self._exchange(seat, selectors.EVENT_READ)  # its last words
-        if seat.line is not None:
-            self._selector.unregister(seat.line)
-            seat.line.close()
-            seat.line = None
+        self._hang_up(seat)
         seat.pid = 0
         self._table.clear(seat.slot)
         _add(self._past, seat.counts)
@@ -236,6 +238,13 @@ class Supervisor:
         self._ended(
             seat, seat.failed or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}")
         )
+
+    def _hang_up(self, seat: _Seat) -> None:
+        if seat.line is not None:
+            self._selector.unregister(seat.line)
+            seat.line.close()
+            seat.line = None
+            seat.unsent.clear()
 
     def _ended(self, seat: _Seat, how: str) -> None:
         now = time.monotonic()
@@ -273,15 +282,18 @@ class Supervisor:
             while data := line.recv(2**18):
                 for each in seat.reader.feed(data):
                     self._pass_on(seat, each)
-        except (BlockingIOError, ConnectionError):
+        except BlockingIOError:
             return
+        except ConnectionError:
+            pass  # it has gone without reading all that we sent
+        self._hang_up(seat)  # a line that has ended would wake us without end, until its worker has ended too
 
     def _pass_on(self, seat: _Seat, given: Frame) -> None:
         if given.to == SUPERVISOR:
             self._hear(seat, given)
             return
         other = self._seats[given.to]
-        if other.pid:
+        if other.line is not None:
             self._send(other, given)
         else:
             self._send(seat, frame(seat.slot, SUPERVISOR, Tell(GONE, given.to)))
@@ -313,6 +325,8 @@ class Supervisor:
         return found
 
     def _send(self, seat: _Seat, given: Frame) -> None:
+        if seat.line is None:
+            return
         seat.unsent += given.encode()
         self._flush(seat)
         if len(seat.unsent) > _UNREAD:

@@ -152,9 +152,79 @@ def unforkable(station: Station) -> int:
     return plain(station)
 
 
+def early(station: Station) -> int:
+    """The first process in the second slot is told to stop before it has run a line of its own."""
+    return plain(station)
+
+
+def mute(station: Station) -> int:
+    """The second closes its line long before it ends; the first asks it something then."""
+    toy = Toy(station)
+    toy.ready()
+    if station.slot == 1:
+        toy.tell(0, Tell("closing"))
+        toy.line.close()
+        time.sleep(0.3)
+        return 7
+    for _sender, content in toy.hear():
+        if isinstance(content, Tell):
+            say("told", name=content.name)
+            if content.name == "closing":
+                toy.tell(1, Ask(1, "hello"))
+    return 0
+
+
 SCENARIOS: dict[str, Callable[[Station], int]] = {
-    each.__name__: each for each in (plain, broken, crashing, hopeless, talking, stubborn, flooding, unforkable)
+    each.__name__: each
+    for each in (plain, broken, crashing, hopeless, talking, stubborn, flooding, unforkable, early, mute)
 }
+
+
+def fail_to_fork(time: int) -> None:
+    """At the `time`-th process."""
+    real, times = os.fork, 0
+
+    def fork() -> int:
+        nonlocal times
+        times += 1
+        if times == time:
+            raise OSError(11, "Resource temporarily unavailable")
+        return real()
+
+    os.fork = fork
+
+
+def stop_early(time: int) -> None:
+    """The `time`-th process gets SIGTERM before its fork returns there."""
+    real, times = os.fork, 0
+
+    def fork() -> int:
+        nonlocal times
+        times += 1
+        if times != time:
+            return real()
+        reading, writing = os.pipe()
+        pid = real()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            os.write(writing, b"x")
+        else:
+            os.read(reading, 1)
+        return pid
+
+    os.fork = fork
+
+
+def count_wakings(supervisor: Supervisor) -> Callable[[], int]:
+    real, times = supervisor._selector.select, 0
+
+    def select(timeout: float | None = None) -> Any:
+        nonlocal times
+        times += 1
+        return real(timeout)
+
+    supervisor._selector.select = select  # type: ignore[method-assign]
+    return lambda: times
 
 
 def main() -> None:
@@ -168,18 +238,12 @@ def main() -> None:
     if name == "hopeless":
         patience._PAUSES = (0.0, 0.0, 0.05, 0.1)
     if name == "unforkable":
-        real, times = os.fork, 0
-
-        def fork() -> int:
-            nonlocal times
-            times += 1
-            if times == 3:
-                raise OSError(11, "Resource temporarily unavailable")
-            return real()
-
-        os.fork = fork
+        fail_to_fork(3)
+    if name == "early":
+        stop_early(2)
+    wakings = count_wakings(supervisor)
     problem = supervisor.serve()
-    say("end", problem=problem)
+    say("end", problem=problem, wakings=wakings())
 
 
 if __name__ == "__main__":
