@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from relay.queue.lanes import Key
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import Order, Row, StoreUnavailable
 from relay.workers.frames import SUPERVISOR
-from relay.workers.link import Gone, Handler, Link
+from relay.workers.link import Gone, Handler, Link, Silent
 from relay.workers.supervisor import ADOPT, ADOPTED, COUNTS, KEEP, PAST, REPLACE
 
 _FOLLOW = 30.0  # seconds to put a configuration in force
@@ -30,6 +30,7 @@ _ORDERS = 60.0  # seconds to carry out a page of orders
 _BACK = 5.0  # seconds for which a worker that died is waited for
 _AGAIN = 0.2
 
+FOLLOW = "follow"
 LOGIN_FAILED = "login-failed"
 LEARN = "learn"
 
@@ -108,7 +109,7 @@ class Colleagues:
             "running": running,
             "carry-out": carry_out,
             "count": count,
-            "follow": answers.follow,
+            FOLLOW: answers.follow,
             LOGIN_FAILED: login_failed,
         }
         link.listen(handlers)
@@ -133,6 +134,8 @@ class Colleagues:
                 if time.monotonic() > end:
                     raise StoreUnavailable(f"{error}, and has no successor yet: try again") from error
                 await asyncio.sleep(_AGAIN)
+            except Silent as error:
+                raise StoreUnavailable(f"{error}: try again") from error
             else:
                 return done
 
@@ -174,7 +177,7 @@ class Colleagues:
         try:
             found, ended = await self._link.ask(SUPERVISOR, PAST)
             self._totals = {**found, WORKERS_ENDED: float(ended)}
-        except Gone:
+        except (Gone, Silent):
             pass  # it goes down, and we with it
         return self._totals
 
@@ -196,28 +199,44 @@ class Colleagues:
 
     # The configuration.
 
-    async def share(self, new: InForce, old: InForce) -> None:
-        """Has all others follow, or none. One that dies meanwhile has a successor that begins with the new one.
+    def keep(self, in_force: InForce) -> None:
+        """Workers that are started from now on begin with it."""
+        if self._link is not None:
+            self._link.tell(SUPERVISOR, KEEP, replace(in_force, is_older=True))
 
-        Raises NotAppliedError.
+    async def share(self, new: InForce, old: InForce) -> None:
+        """Has all others follow, or none. Raises NotAppliedError.
+
+        Threat: workers that die meanwhile, the one that shares among them. So successors begin with the old one until all have taken the
+        new one, and those that began so are asked again.
         """
-        if self._link is None:
+        link = self._link
+        if link is None:
             return
-        # Before the others are told, so that one which starts in between has it too.
-        self._link.tell(SUPERVISOR, KEEP, InForce(new.config, new.files, is_older=True))
-        answers = await self._link.ask_others("follow", new.config, seconds=_FOLLOW)
-        failed = {slot: each for slot, each in answers.items() if isinstance(each, BaseException)}
-        if failed:
-            self._link.tell(SUPERVISOR, KEEP, InForce(old.config, old.files, is_older=True))
-            for slot in answers.keys() - failed.keys():
-                await self._take_back(self._link, slot, old.config)
-            slot, error = next(iter(failed.items()))
-            raise NotAppliedError(f"worker {slot} cannot take it: {error}")
+        try:
+            await self._all_follow(link, new.config)
+            self.keep(new)
+            await self._all_follow(link, new.config)
+        except NotAppliedError:
+            self.keep(old)
+            await asyncio.gather(*(self._take_back(link, slot, old.config) for slot in link.others))
+            raise
+
+    async def _all_follow(self, link: Link, config: Config) -> None:
+        """One that does not answer is replaced: nobody knows what it has in force. Raises NotAppliedError where one refuses."""
+        answers = await link.ask_others(FOLLOW, config, seconds=_FOLLOW)
+        for slot, error in answers.items():
+            if isinstance(error, Silent):
+                link.tell(SUPERVISOR, REPLACE, slot)
+            elif isinstance(error, BaseException):
+                raise NotAppliedError(f"worker {slot} cannot take it: {error}")
 
     async def _take_back(self, link: Link, slot: int, old: Config) -> None:
         """A worker that cannot go back is replaced by one that never had the new one."""
         try:
-            await link.ask(slot, "follow", old, seconds=_FOLLOW)
+            await link.ask(slot, FOLLOW, old, seconds=_FOLLOW)
+        except Gone:
+            pass  # the supervisor knows what is kept by now: its successor begins with that
         except Exception:  # noqa: BLE001 - whatever keeps it, it must not stay as it is
             link.tell(SUPERVISOR, REPLACE, slot)
 

@@ -9,6 +9,7 @@ Threat: a half-saved file, or a slip of the editor, that opens the relay without
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,15 @@ class Configuration:
     async def follow(self, config: Config) -> None:
         """Another process of the relay has decided. Raises NotAppliedError."""
         async with self._turn:
-            await self._put_in_force(config)
+            if config != self.config:
+                await self._put_in_force(config)
+
+    async def share(self) -> None:
+        """Has the other processes follow what is in force here: our predecessor may have died while they were taking another one."""
+        async with self._turn:
+            ours = InForce(self.config, self._files)
+            with suppress(NotAppliedError):  # whoever could not take it is being replaced
+                await self._share(ours, ours)
 
     async def look(self) -> None:
         """Called every few seconds: takes a changed file if nothing in it is weaker, says once why it does not otherwise."""

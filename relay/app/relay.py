@@ -244,6 +244,9 @@ class Relay:
             )
         )
         if place.leads:
+            self._colleagues.keep(in_force)
+            if in_force.is_older:
+                self._begin(stack, configuration.share())
             self._begin(stack, self._adopt_abandoned())
         self._begin(stack, self._watch(self._looks(config, keyring, policies)))
         if place.link is not None:

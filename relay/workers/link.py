@@ -1,6 +1,6 @@
 """A worker's line to the others and to the supervisor, in its event loop.
 
-Threat: one that is asked and dies, or hangs. Whoever asks hears `Gone` as soon as the supervisor knows, or when the time is over.
+Threat: one that is asked and dies, or hangs. Whoever asks hears `Gone` as soon as the supervisor knows, or `Silent` when the time is over.
 """
 
 import asyncio
@@ -17,7 +17,11 @@ Handler = Callable[[Any], Awaitable[Any]]
 
 
 class Gone(Exception):  # noqa: N818 - it is a state of the other one, not an error of ours
-    """The process that was asked has ended, or does not answer."""
+    """The process that was asked has ended."""
+
+
+class Silent(Exception):  # noqa: N818 - as above
+    """The process that was asked has not answered in time, and may still do what it was asked."""
 
 
 class Link(asyncio.Protocol):
@@ -56,7 +60,7 @@ class Link(asyncio.Protocol):
             self.tell(each, name, argument)
 
     async def ask(self, to: int, name: str, argument: Any = None, *, seconds: float = 5.0) -> Any:
-        """Raises what the other side's handler raised, or Gone."""
+        """Raises what the other side's handler raised, Gone or Silent."""
         self._number += 1
         number = self._number
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -66,12 +70,12 @@ class Link(asyncio.Protocol):
             async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError:
-            raise Gone(f"process {to} of this relay does not answer") from None
+            raise Silent(f"process {to} of this relay does not answer") from None
         finally:
             del self._asked[number]
 
     async def ask_others(self, name: str, argument: Any = None, *, seconds: float = 5.0) -> dict[int, Any]:
-        """The answer of each, or the exception that it raised; without those that are gone."""
+        """The answer of each, or the exception that it raised, or Silent; without those that are gone."""
         answers = await asyncio.gather(
             *(self.ask(each, name, argument, seconds=seconds) for each in self.others), return_exceptions=True
         )

@@ -1,16 +1,14 @@
 """The line between processes: frames whole whatever the pieces, answers to whoever asked, and nobody waits for the dead."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from relay.queue.store import StoreUnavailable
 from relay.workers.frames import SUPERVISOR, Answer, Ask, Content, FrameReader, Tell, frame
-from relay.workers.link import GONE, Gone, Link
+from relay.workers.link import Gone, Silent
+from tests.unit.workers.hub import hub
 
 
 def test_frames_come_whole_whatever_the_pieces() -> None:
@@ -27,61 +25,6 @@ def test_frames_come_whole_whatever_the_pieces() -> None:
 def test_a_frame_of_no_process_of_ours_is_an_error() -> None:
     with pytest.raises(ValueError, match="a frame of"):
         list(FrameReader().feed(b"\xff" * 6))
-
-
-class Hub:
-    """Hands frames on between links, as the supervisor does. What is for itself is kept."""
-
-    def __init__(self) -> None:
-        self.links: dict[int, Link] = {}
-        self.lines: dict[int, asyncio.StreamWriter] = {}
-        self.heard: list[tuple[int, Any]] = []
-        self.told = asyncio.Event()
-        self.tasks: list[asyncio.Task[None]] = []
-        self._all: list[asyncio.StreamWriter] = []
-
-    async def join(self, slot: int, count: int) -> Link:
-        ours, theirs = socket.socketpair()
-        reader, self.lines[slot] = await asyncio.open_unix_connection(sock=ours)
-        self._all.append(self.lines[slot])
-        self.tasks.append(asyncio.create_task(self._hand_on(reader)))
-        link = self.links[slot] = await Link.open(theirs, slot, count)
-        return link
-
-    async def _hand_on(self, reader: asyncio.StreamReader) -> None:
-        frames = FrameReader()
-        while data := await reader.read(65536):
-            for each in frames.feed(data):
-                if each.to == SUPERVISOR:
-                    self.heard.append((each.sender, each.content))
-                    self.told.set()
-                elif each.to in self.lines:
-                    self.lines[each.to].write(each.encode())
-
-    async def close(self) -> None:
-        for line in self._all:
-            line.close()
-            await line.wait_closed()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    def gone(self, slot: int) -> None:
-        del self.lines[slot]
-        for each, line in self.lines.items():
-            line.write(frame(each, SUPERVISOR, Tell(GONE, slot)).encode())
-
-
-@asynccontextmanager
-async def hub(count: int) -> AsyncIterator[tuple[Hub, list[Link]]]:
-    made = Hub()
-    links = [await made.join(slot, count) for slot in range(count)]
-    try:
-        yield made, links
-    finally:
-        for link in links:
-            await link.close()
-        await made.close()
 
 
 async def double(number: Any) -> Any:
@@ -149,8 +92,9 @@ async def test_one_that_dies_is_not_waited_for() -> None:
 
 async def test_one_that_does_not_answer_is_waited_for_in_vain() -> None:
     async with hub(2) as (_hub, links):
-        with pytest.raises(Gone, match="does not answer"):
+        with pytest.raises(Silent, match="does not answer"):
             await links[0].ask(1, "double", 4, seconds=0.01)
+        assert isinstance((await links[0].ask_others("double", 4, seconds=0.01))[1], Silent)
         links[1].listen({"double": double})  # its answer comes too late, and hurts nobody
         assert await links[0].ask(1, "double", 5) == 10
 
