@@ -16,6 +16,7 @@ from relay.app.configuration import NotAppliedError
 from relay.app.place import InForce
 from relay.config.models import Config
 from relay.dns.sts import StsKeeper
+from relay.inbound.limits import Failures
 from relay.mail.published import StsKept, StsUnknown
 from relay.observe.metrics import WORKERS_ENDED, CountKey
 from relay.queue.lanes import Key
@@ -32,6 +33,7 @@ _AGAIN = 0.2
 
 FOLLOW = "follow"
 LOGIN_FAILED = "login-failed"
+FAILED_LOGINS = "failed-logins"
 LEARN = "learn"
 
 
@@ -58,6 +60,7 @@ class Answers:
     counts: Callable[[], Mapping[CountKey, float]]
     follow: Callable[[Config], Awaitable[None]]
     login_failed: Callable[[int | str], None]
+    failed_logins: Callable[[], Mapping[int | str, Failures]]
     adopt: Callable[[int], Awaitable[None]]
     learn: Callable[[StsKept], None]
     flush: Callable[[], Awaitable[None]]
@@ -91,6 +94,9 @@ class Colleagues:
         async def login_failed(client: Any) -> None:
             answers.login_failed(client)
 
+        async def failed_logins(_argument: Any) -> Mapping[int | str, Failures]:
+            return answers.failed_logins()
+
         async def adopt(slot: Any) -> None:
             await answers.adopt(slot)
             link.tell(SUPERVISOR, ADOPTED, slot)
@@ -111,6 +117,7 @@ class Colleagues:
             "count": count,
             FOLLOW: answers.follow,
             LOGIN_FAILED: login_failed,
+            FAILED_LOGINS: failed_logins,
         }
         link.listen(handlers)
 
@@ -196,6 +203,10 @@ class Colleagues:
     def login_failed(self, client: int | str) -> None:
         if self._link is not None:
             self._link.tell_others(LOGIN_FAILED, client)
+
+    async def failed_logins(self) -> Sequence[Mapping[int | str, Failures]]:
+        """That the others know of."""
+        return tuple((await self._ask_all(FAILED_LOGINS)).values())
 
     # The configuration.
 

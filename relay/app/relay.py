@@ -238,6 +238,7 @@ class Relay:
                 counts=self.metrics.counts,
                 follow=configuration.follow,
                 login_failed=self._listeners.login_failed,
+                failed_logins=self._listeners.failed_logins,
                 adopt=self._adopt,
                 learn=policies.learn,
                 flush=reports.flush,
@@ -251,6 +252,7 @@ class Relay:
         self._begin(stack, self._watch(self._looks(config, keyring, policies)))
         if place.link is not None:
             self._begin(stack, self._count())
+            self._begin(stack, self._learn_failed_logins())
 
     def _begin(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         stack.push_async_callback(_ended, asyncio.create_task(work))
@@ -316,7 +318,7 @@ class Relay:
             lane_of=self._lane_of,
             emit=self._emit,
             clock=utc_now,
-            limits=Limits(candidates=whole.candidates // count, memory=whole.memory // count),
+            limits=Limits(whole.deliveries // count, whole.candidates // count, whole.memory // count),
             allowance=self._place.lanes,
         )
 
@@ -394,6 +396,10 @@ class Relay:
                 await asyncio.sleep(self._times.watch)
             else:
                 return
+
+    async def _learn_failed_logins(self) -> None:
+        for failures in await self._colleagues.failed_logins():
+            self._listeners.learn_failed_logins(failures)
 
     async def _count(self) -> None:
         while True:

@@ -8,19 +8,35 @@ together not many more; an unknown user costs as much time as a known one. A pas
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from relay.inbound.limits import Key, LoginFailures
+from relay.inbound.limits import Failures, Key, LoginFailures
 from relay.inbound.passwords import Account, Accounts, PasswordFileError, normalised, verify
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Emit
 
-THREADS = 2  # argon2 with its usual parameters takes 64 MiB and half a CPU second, so these bound memory too
-WAITING = 32
-WAITING_PER_CLIENT = 8
+
+@dataclass(frozen=True, slots=True)
+class LoginLimits:
+    """Logins in work at the same time: `threads` verify, so many wait, of all clients and of one.
+
+    argon2 with its usual parameters takes 64 MiB and half a CPU second, so these bound memory too.
+    """
+
+    threads: int = 2
+    waiting: int = 32
+    waiting_per_client: int = 8
+
+    def among(self, processes: int) -> "LoginLimits":
+        """What one of so many has. Never so little that a user with two connections, or one client beside another, is turned away."""
+        return LoginLimits(
+            max(self.threads // processes, 1),
+            max(self.waiting // processes, 4),
+            max(self.waiting_per_client // processes, 2),
+        )
 
 
 class Denied(Enum):
@@ -54,14 +70,13 @@ class Authenticator:
         *,
         failures: LoginFailures | None = None,
         verify: Callable[[str, str], bool] = verify,
-        waiting: int = WAITING,
-        threads: int = THREADS,
+        limits: LoginLimits = LoginLimits(),
         tell: Callable[[Key], None] | None = None,
     ) -> None:
-        self._path, self._emit, self._verify, self._most_waiting = path, emit, verify, waiting
+        self._path, self._emit, self._verify, self._limits = path, emit, verify, limits
         self._failures = LoginFailures() if failures is None else failures
         self._tell = tell
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="argon2")
         self._waiting = 0
         self._by_client: dict[Key, int] = {}
         self._stamp = self._look()
@@ -83,7 +98,7 @@ class Authenticator:
         if self._failures.wait(client, loop.time()):
             return Denied.BLOCKED
         mine = self._by_client.get(client, 0)
-        if self._waiting >= self._most_waiting or mine >= WAITING_PER_CLIENT:
+        if self._waiting >= self._limits.waiting or mine >= self._limits.waiting_per_client:
             return Denied.BUSY
         self._refresh()
         account = self._accounts.by_user.get(normalised(user))
@@ -106,6 +121,13 @@ class Authenticator:
 
     def failed_elsewhere(self, client: Key) -> None:
         self._failures.add(client, asyncio.get_running_loop().time())
+
+    def failures(self) -> Mapping[Key, Failures]:
+        """Those that are not forgotten, for another process that begins: else a blocked client would have fresh tries there."""
+        return self._failures.remembered(asyncio.get_running_loop().time())
+
+    def learn(self, failures: Mapping[Key, Failures]) -> None:
+        self._failures.learn(failures)
 
     def _look(self) -> _Stamp | None:
         """None where there is no file to look at."""

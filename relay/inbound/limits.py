@@ -6,6 +6,7 @@ Threat: floods. Whoever holds one IPv6 address holds its /64 (RFC 6177), so that
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -118,8 +119,10 @@ class Room:
         self.taken -= size
 
 
-@dataclass(slots=True)
-class _Failures:
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Of one client."""
+
     count: int
     until: float
     """Before this moment no login is tried."""
@@ -139,7 +142,7 @@ class LoginFailures:
         self, tries: int = 5, memory: float = 600.0, first: float = 30.0, longest: float = 900.0, size: int = 10_000
     ) -> None:
         self._tries, self._memory, self._first, self._longest, self._size = tries, memory, first, longest, size
-        self._clients: OrderedDict[Key, _Failures] = OrderedDict()
+        self._clients: OrderedDict[Key, Failures] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -155,6 +158,20 @@ class LoginFailures:
         over = count - self._tries
         # The exponent is bounded before the power: a float overflows at 2 ** 1024.
         until = now + min(self._first * 2.0 ** min(over, 30), self._longest) if over >= 0 else now
-        self._clients[key] = _Failures(count, until, until + self._memory)
+        self._clients[key] = Failures(count, until, until + self._memory)
+        self._trim()
+
+    def remembered(self, now: float) -> Mapping[Key, Failures]:
+        return {key: each for key, each in self._clients.items() if now < each.forgotten}
+
+    def learn(self, others: Mapping[Key, Failures]) -> None:
+        """From another process of this machine, whose clock is ours. Whoever knows of more failures is right."""
+        for key, each in others.items():
+            known = self._clients.get(key)
+            if known is None or known.count < each.count:
+                self._clients[key] = each
+        self._trim()
+
+    def _trim(self) -> None:
         while len(self._clients) > self._size:
             self._clients.popitem(last=False)

@@ -6,14 +6,14 @@ can stand beside it.
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.config.models import Config, Listener, ListenerKind, Switch
 from relay.config.values import HostPort
-from relay.inbound.auth import THREADS, Authenticator
-from relay.inbound.limits import Key
+from relay.inbound.auth import Authenticator, LoginLimits
+from relay.inbound.limits import Failures, Key
 from relay.inbound.port import Floor, Port
 from relay.inbound.services import Services, TimeLimits
 from relay.inbound.session import Session
@@ -76,6 +76,15 @@ class Listeners:
         if self._floor.authenticator is not None:
             self._floor.authenticator.failed_elsewhere(client)
 
+    def failed_logins(self) -> Mapping[Key, Failures]:
+        """Those that count still."""
+        return {} if self._floor.authenticator is None else self._floor.authenticator.failures()
+
+    def learn_failed_logins(self, failures: Mapping[Key, Failures]) -> None:
+        """Those that another process of this relay knows of."""
+        if self._floor.authenticator is not None:
+            self._floor.authenticator.learn(failures)
+
     async def close(self, grace: float = 30.0) -> None:
         """Takes no more connections; idle sessions end at once, others after their message, all of them after `grace` seconds.
 
@@ -131,8 +140,8 @@ class Listeners:
 
     def _authenticator(self, passwords: Path) -> Authenticator:
         services = self._services
-        threads = max(THREADS // services.processes, 1)
-        return Authenticator(passwords, services.emit, threads=threads, tell=services.login_failed)
+        limits = LoginLimits().among(services.processes)
+        return Authenticator(passwords, services.emit, limits=limits, tell=services.login_failed)
 
     async def _open(self, listeners: Sequence[Listener], *, claim: bool) -> dict[Listener, Bound]:
         opened: dict[Listener, Bound] = {}

@@ -1,11 +1,13 @@
 """`relay serve` with several workers, as an ops team sees it: one relay, whichever of its processes answers, and whichever dies."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 import signal
 import smtplib
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.testing import Sink, write_config
+from relay.inbound.passwords import make_line
+from relay.testing import Pki, Sink, write_config
 from tests.e2e.process import RelayProcess, free_port
 from tests.e2e.test_serve import run, send
 
@@ -330,6 +333,40 @@ def _seconds(text: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(text).timestamp()
+
+
+async def test_who_is_blocked_for_failed_logins_has_no_fresh_tries_at_a_successor(tmp_path: Path) -> None:
+    Pki(tmp_path / "pki").issue(tmp_path / "certs", "relay.test", "127.0.0.1")
+    (tmp_path / "passwords").write_text(make_line("alice", "correct horse", "*") + "\n")
+    listener = {"address": f"127.0.0.1:{free_port()}", "kind": "submission"}
+    file = config(tmp_path, listeners=[listener], certificates="certs", submission={"passwords": "passwords"})
+    async with serving(file) as relay:
+        port = relay.address.port
+        await until_true(lambda: _is_blocked(port))
+        for slot, pid in relay.workers.items():
+            seen = len(relay.lines)
+            os.kill(pid, signal.SIGKILL)
+            await relay.line(lambda each: each.get("event") == "listener-ready", after=seen)
+            while not any(
+                each.get("event") == "command-refused" and each["worker"] == slot for each in relay.lines[seen:]
+            ):
+                assert await _is_blocked(port)
+
+
+async def _is_blocked(port: int) -> bool:
+    return await asyncio.to_thread(_login, port) == (
+        454,
+        b"4.7.0 too many failed logins from your address: try again later",
+    )
+
+
+def _login(port: int) -> tuple[int, bytes]:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="client.test", timeout=20) as client:
+        client.starttls(context=context)
+        client.ehlo()
+        return client.docmd("AUTH", "PLAIN " + base64.b64encode(b"\0alice\0wrong").decode())
 
 
 # The configuration.

@@ -15,6 +15,7 @@ from relay.app.place import InForce, Place
 from relay.app.relay import Relay
 from relay.config.load import load_with_places
 from relay.config.models import Config
+from relay.queue.scheduler import Limits
 from relay.testing import write_config
 from relay.workers.frames import SUPERVISOR, Tell
 from relay.workers.link import Link
@@ -228,6 +229,17 @@ async def test_the_first_leader_says_what_successors_begin_with(tmp_path: Path) 
         finally:
             table.close()
         assert _said(made)[0] == (KEEP, InForce(ours.config, ours.files, is_older=True))
+
+
+async def test_what_a_relay_of_one_process_may_do_is_shared_out(tmp_path: Path) -> None:
+    """`deliveries` are what bounds its open connections."""
+    async with hub(1) as (_hub, links):
+        table = Table(4)
+        try:
+            async with Relay(config(tmp_path), place=Place(0, 4, table, links[0])) as relay:
+                assert relay._scheduler._limits.deliveries == Limits().deliveries // 4
+        finally:
+            table.close()
 
 
 def _said(made: Hub) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
-from relay.inbound.auth import WAITING_PER_CLIENT, Authenticator, Denied
+from relay.inbound.auth import Authenticator, Denied, LoginLimits
 from relay.inbound.limits import LoginFailures
 from relay.inbound.passwords import Account, PasswordFileError, verify
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Event
@@ -84,8 +84,9 @@ async def test_logins_in_work_are_bounded(file: Path, events: list[Event]) -> No
         go.wait(30)
         return True
 
-    authenticator = Authenticator(file, events.append, verify=slow, waiting=WAITING_PER_CLIENT + 1)
-    logins = [asyncio.create_task(authenticator.login("bob", "x", HERE)) for _ in range(WAITING_PER_CLIENT)]
+    limits = LoginLimits(waiting=4, waiting_per_client=3)
+    authenticator = Authenticator(file, events.append, verify=slow, limits=limits)
+    logins = [asyncio.create_task(authenticator.login("bob", "x", HERE)) for _ in range(3)]
     await asyncio.sleep(0)
     assert await authenticator.login("bob", "x", HERE) is Denied.BUSY
     logins.append(asyncio.create_task(authenticator.login("bob", "x", 2)))
@@ -96,6 +97,23 @@ async def test_logins_in_work_are_bounded(file: Path, events: list[Event]) -> No
     assert isinstance(await authenticator.login("bob", "x", HERE), Account)
     assert not authenticator._by_client  # nothing is kept of clients that have gone
     authenticator.close()
+
+
+@pytest.mark.parametrize(
+    ("processes", "expected"),
+    [(1, LoginLimits(2, 32, 8)), (2, LoginLimits(1, 16, 4)), (4, LoginLimits(1, 8, 2)), (64, LoginLimits(1, 4, 2))],
+)
+def test_logins_in_work_are_bounded_for_all_processes(processes: int, expected: LoginLimits) -> None:
+    assert LoginLimits().among(processes) == expected
+
+
+async def test_another_process_that_begins_knows_who_is_blocked(file: Path, events: list[Event]) -> None:
+    made = [Authenticator(file, events.append, failures=LoginFailures(tries=1)) for _ in range(2)]
+    assert await made[0].login("bob", "a", HERE) is Denied.WRONG
+    made[1].learn(made[0].failures())
+    assert await made[1].login("bob", "geheim", HERE) is Denied.BLOCKED
+    for each in made:
+        each.close()
 
 
 def touch(file: Path, text: str) -> None:

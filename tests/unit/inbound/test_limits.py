@@ -84,6 +84,26 @@ def test_failures_far_apart_never_add_up(failures: LoginFailures) -> None:
         assert failures.wait(7, number * 601.0) == 0
 
 
+def test_what_another_process_knows_counts_where_it_is_more(failures: LoginFailures) -> None:
+    other = LoginFailures(tries=3, memory=600, first=30)
+    for key, here, there in (("both", 1, 3), ("ours", 3, 1), ("theirs", 0, 3)):
+        for _ in range(here):
+            failures.add(key, 1000)
+        for _ in range(there):
+            other.add(key, 1000)
+    failures.learn(other.remembered(1010))
+    assert [failures.wait(key, 1010) for key in ("both", "ours", "theirs")] == [20, 20, 20]
+    assert other.remembered(1630) == {}
+
+
+def test_the_table_is_bounded_whoever_fills_it(failures: LoginFailures) -> None:
+    other = LoginFailures()
+    for number in range(10):
+        other.add(number, 1000)
+    failures.learn(other.remembered(1000))
+    assert len(failures) == 4
+
+
 def test_the_table_is_bounded_and_drops_the_oldest(failures: LoginFailures) -> None:
     for _ in range(3):
         failures.add("old", 1000)
