@@ -5,6 +5,7 @@ can stand beside it.
 """
 
 import asyncio
+import select
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from relay.inbound.services import Services, TimeLimits
 from relay.inbound.session import Session
 from relay.inbound.sockets import BACKLOG, Door, ListenError
 from relay.mail.events import ListenerReady
+
+_TO_SESSION = 4  # turns of the loop, at most, from accept to the session's first word
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Listeners:
         """
         floor = self._floor
         floor.stopping = True
+        await self._accept_waiting()
         for each in self._bound:
             each.server.close()
         self._bound = ()
@@ -109,6 +113,18 @@ class Listeners:
         if floor.authenticator is not None:
             floor.authenticator.close()
             floor.authenticator = None
+
+    async def _accept_waiting(self) -> None:
+        """Who has connected and is not accepted yet hears 421 like everybody else: closing the socket would reset the connection."""
+        waiting = select.poll()
+        for each in self._bound:
+            waiting.register(each.listening, select.POLLIN)
+        turns = 0
+        while waiting.poll(0) and turns < BACKLOG:  # a flood does not keep us
+            turns += 1
+            await asyncio.sleep(0)
+        for _ in range(_TO_SESSION):
+            await asyncio.sleep(0)
 
     async def _emptied(self, seconds: float) -> None:
         if self._floor.sessions:

@@ -336,6 +336,17 @@ async def test_whoever_comes_while_we_close(tmp_path: Path) -> None:
             assert (await wire.expect(421)).startswith("4.3.2 ")
 
 
+@on_both_loops
+async def test_whoever_waits_to_be_accepted_while_we_close(tmp_path: Path) -> None:
+    """Closing the socket would reset them."""
+    async with relay(tmp_path, CLEAR | {"limits": {"connections_per_ip": 100}}) as world:
+        waiting = [socket.create_connection(("127.0.0.1", world.port), timeout=10) for _ in range(50)]
+        await world.listeners.close()
+        for each in waiting:
+            with each:
+                assert each.recv(1000).startswith(b"421 4.3.2 ")
+
+
 async def test_sizes_come_from_the_configuration_of_their_time(tmp_path: Path) -> None:
     async with relay(tmp_path, CLEAR | {"limits": {"message_size": 1000}}) as world, await world.connect() as old:
         assert "SIZE 1000" in (await old.ehlo()).split("\n")
