@@ -119,11 +119,11 @@ class Listeners:
         waiting = select.poll()
         for each in self._bound:
             waiting.register(each.listening, select.POLLIN)
-        turns = 0
-        while waiting.poll(0) and turns < BACKLOG:  # a flood does not keep us
-            turns += 1
-            await asyncio.sleep(0)
-        for _ in range(_TO_SESSION):
+        quiet = 0
+        for _turn in range(BACKLOG):  # a flood does not keep us
+            quiet = 0 if waiting.poll(0) else quiet + 1
+            if quiet > _TO_SESSION:
+                return
             await asyncio.sleep(0)
 
     async def _emptied(self, seconds: float) -> None:
