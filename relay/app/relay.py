@@ -110,6 +110,7 @@ class Relay:
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
         self._stack = AsyncExitStack()
+        self._stopping = False
 
     # What is open, for those who embed a relay.
 
@@ -161,6 +162,7 @@ class Relay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping = True
         await self._stack.aclose()
 
     async def _start(self, stack: AsyncExitStack, in_force: InForce) -> None:
@@ -360,6 +362,8 @@ class Relay:
 
     async def _apply(self, old: Config, new: Config) -> None:
         """Everything that does not ask for the rule book each time it decides."""
+        if self._stopping:
+            return  # a listener that opened now would stay open
         try:
             policies = await self._policy_server.prepare(claim=self._place.leads)
             try:
