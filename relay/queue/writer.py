@@ -188,7 +188,6 @@ class Writer:
             group.append(operation)
             weight += operation.weight
             self._urgent -= operation.kind is not Kind.OUTCOME
-        self._pages += _PAGES_EACH * len(group) + weight // 4096
         return group
 
     def _serve(self, group: list[Operation[Any]]) -> None:
@@ -295,6 +294,7 @@ class Writer:
                     db.execute("ROLLBACK")
             raise
         self._unsynced = True
+        self._pages += _PAGES_EACH * len(group) + sum(each.weight for each in group) // 4096
         for operation, result in zip(group, results, strict=True):
             self._answer(operation, result, None)
         if batch.loosened:

@@ -204,6 +204,18 @@ async def test_a_turn_is_waited_for(queue: World, others: Others) -> None:
     assert not queue.of(StoreTrouble)
 
 
+async def test_waiting_for_a_turn_writes_no_pages(queue: World, others: Others) -> None:
+    """Else whoever waits long makes a checkpoint with every message."""
+    others.theirs = True
+    before = queue.store._writer._pages
+    putting = asyncio.create_task(queue.put(body=b"x" * 100_000))
+    await until(lambda: others.refused > 20)
+    assert queue.store._writer._pages == before
+    others.theirs = False
+    await putting
+    assert before + 25 <= queue.store._writer._pages < before + 100
+
+
 async def test_a_turn_that_does_not_come_is_trouble(
     queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
 ) -> None:
