@@ -45,7 +45,12 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-class Edition(sqlite3.OperationalError):
+def error_code(error: sqlite3.Error) -> int:
+    """SQLite's primary code; 0 for what Python itself raised."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+class Edition(StoreError):  # noqa: N818 - says what is
     """Another process of this relay has written the queue's file anew; this connection is to the old one."""
 
 
@@ -59,7 +64,7 @@ class Database:
         self._edition = turn.edition
 
     def try_turn(self) -> bool:
-        """True: nobody else writes until `turn_over`. False: ask again in a moment. Raises Edition where this connection must not be used."""
+        """True: no other process of this relay writes until `turn_over`. Raises Edition where this connection must not be used."""
         if not self._turn.take():
             return False
         if self._turn.edition != self._edition:
@@ -67,7 +72,24 @@ class Database:
             raise Edition(f"{self._disk.path} was written anew")
         return True
 
+    def begin(self) -> str:
+        """ "": it is our turn, and a transaction was begun. Else who is writing; ask again in a moment. Raises Edition, sqlite3.Error."""
+        if not self.try_turn():
+            return "another process of this relay is writing"
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self.turn_over()
+            if error_code(error) != sqlite3.SQLITE_BUSY:
+                raise
+            return str(error)
+        return ""
+
     def turn_over(self) -> None:
+        """What was begun and not committed is undone."""
+        if self.connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.execute("ROLLBACK")
         self._turn.give()
 
     def close(self) -> None:

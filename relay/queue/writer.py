@@ -14,7 +14,6 @@ written anew from the open connection, which still sees all of it.
 """
 
 import asyncio
-import contextlib
 import sqlite3
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any, TypeVar
 from relay.mail.events import Emit, StoreRecovered, StoreTrouble
 from relay.queue.aside import Aside
 from relay.queue.batch import Batch
-from relay.queue.database import AGAIN, BUSY, Database
+from relay.queue.database import AGAIN, BUSY, Database, Edition, error_code
 from relay.queue.disk import Disk
 from relay.queue.facts import Facts, StaleFacts
 from relay.queue.store import StoreUnavailable
@@ -157,6 +156,8 @@ class Writer:
             self._go_aside(self._disk.sync, self._synced)
             return
         self._settle()
+        if not self._waiting:
+            self._blocked = 0.0  # whoever waited was refused meanwhile
         if self._pages >= _WAL_PAGES and not self._broken:
             self._pages = 0
             self._go_aside(self._database.checkpoint, self._checkpointed)
@@ -212,19 +213,20 @@ class Writer:
     def _write(self, group: list[Operation[Any]], *, afresh: bool = False) -> None:
         """`afresh`: behind a try that found remembered facts missing."""
         try:
-            if not self._database.try_turn():
-                self._wait(group, "another process of this relay is writing")
+            held = self._database.begin()
+            if held:
+                self._wait(group, held)
                 return
+            self._blocked = 0.0
             try:
                 self._commit(group)
             finally:
                 self._database.turn_over()
-            self._blocked = 0.0
+        except Edition as error:
+            self._fall(group, str(error), stale=True)
         except sqlite3.DatabaseError as error:
             if isinstance(error, _BLAMELESS):
                 self._one_by_one(group, error)
-            elif error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                self._wait(group, str(error))
             else:
                 self._break(group, error)
         except StaleFacts as error:
@@ -243,12 +245,11 @@ class Writer:
             self._waiting.extendleft(reversed(group))
             self._urgent += sum(each.kind is not Kind.OUTCOME for each in group)
             return
-        self._blocked = 0.0
         self._fall(group, f"{why} ({self._disk.path})", stale=False)
 
     def _fall(self, group: list[Operation[Any]], reason: str, *, stale: bool) -> None:
         """Nothing can be written from here on."""
-        self._broken, self._stale = reason, stale
+        self._broken, self._stale, self._blocked = reason, stale, 0.0
         self._tell(reason)
         self._refuse(group, reason)
 
@@ -264,7 +265,7 @@ class Writer:
         """SQLite cannot write. On a full disk outcomes are tried by themselves: they need little room, and give some back."""
         reason = f"{error} ({self._disk.path})"
         outcomes = self._without_intake(group, reason)
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL and len(outcomes) < len(group):
+        if error_code(error) == sqlite3.SQLITE_FULL and len(outcomes) < len(group):
             self._full = reason
             self._tell(reason)
             if outcomes:
@@ -283,15 +284,11 @@ class Writer:
         db = self._database.connection
         batch = Batch(db, self._facts, self._slot)
         try:
-            db.execute("BEGIN IMMEDIATE")
             results = [operation.run(batch, db) for operation in group]
             batch.flush()
             db.execute("COMMIT")
         except BaseException:
             self._facts.forget()
-            if db.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
             raise
         self._unsynced = True
         self._pages += _PAGES_EACH * len(group) + sum(each.weight for each in group) // 4096
@@ -343,7 +340,7 @@ class Writer:
                     self._database.probe()
                 finally:
                     self._database.turn_over()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, Edition) as error:
                 return f"{error} ({self._disk.path})"
             self._full = ""
         return self._full

@@ -216,6 +216,38 @@ async def test_waiting_for_a_turn_writes_no_pages(queue: World, others: Others) 
     assert before + 25 <= queue.store._writer._pages < before + 100
 
 
+@pytest.mark.parametrize("error", [None, sqlite3.OperationalError("disk I/O error")])
+async def test_a_wait_that_ends_without_a_commit_is_over(
+    queue: World, others: Others, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """Refused for want of room, or by an error: the writer waits no more, the next wait begins anew, and the queue can be closed."""
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    it, room = queue.store._writer, queue.room
+    others.theirs = True
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: others.refused > 3)
+    with monkeypatch.context() as patch:
+        if error is None:
+            queue.room = 10
+        else:
+            patch.setattr(it, "_commit", _raising(error))
+            others.theirs = False
+        with pytest.raises(StoreUnavailable):
+            await putting
+        assert not it._blocked
+    queue.room, others.theirs = room, False
+    await until(lambda: not queue.store.trouble)
+    await asyncio.wait_for(queue.store.close(), 10)
+    await queue.open()
+
+
+def _raising(error: Exception) -> Callable[[object], None]:
+    def run(_group: object) -> None:
+        raise error
+
+    return run
+
+
 async def test_a_turn_that_does_not_come_is_trouble(
     queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +280,24 @@ async def test_a_file_that_another_process_wrote_anew_is_opened_anew(
     second = await queue.put()
     await queue.settle()
     assert [await queue.states(each) for each in (first, second)] == [["delivered"], ["delivered"]]
+    assert await seen(queue) == 2
+
+
+async def test_a_file_that_was_written_anew_behind_our_last_look_is_noticed(
+    queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the group that meets it answered: its clients wait."""
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    queue.store._disk.pause = 3600
+    await queue.put()
+    await queue.settle()
+    _renew(queue.path, queue)
+    others.edition += 1
+    with pytest.raises(StoreUnavailable, match="anew"):
+        await asyncio.wait_for(queue.put(), 10)
+    await until(lambda: not queue.store.trouble)
+    await queue.put()
+    await queue.settle()
     assert await seen(queue) == 2
 
 
