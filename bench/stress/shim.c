@@ -34,7 +34,7 @@ static char prefix[4096];
 static size_t prefix_length;
 static int log_fd = -1;
 static int32_t number_of[FILES]; /* by descriptor: the file's number, 0 none */
-static int32_t last_number;
+static int32_t *last_number; /* the processes of a relay count together, or one name would stand for files of two */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
 #define REAL(name) ({ static __typeof__(&name) real; if (!real) real = dlsym(RTLD_NEXT, #name); real; })
@@ -49,8 +49,9 @@ __attribute__((constructor)) static void begin(void) {
             syscall(SYS_close, fd);
         }
     }
+    last_number = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     place = getenv("SHIM_PREFIX");
-    if (place) {
+    if (place && last_number != MAP_FAILED) {
         snprintf(prefix, sizeof prefix, "%s", place);
         prefix_length = strlen(prefix);
     }
@@ -110,10 +111,10 @@ static int opened(const char *path, int flags, mode_t mode) {
     if (!(is_new && faulty(OPENS))) fd = syscall(SYS_openat, AT_FDCWD, path, flags, mode);
     int error = errno;
     if (fd >= 0 && fd < FILES) {
-        number_of[fd] = ++last_number;
-        put('N', last_number, getpid(), absolute, strlen(absolute));
-        if (is_new) put('C', last_number, 0, NULL, 0);
-        if (flags & O_TRUNC) put('T', last_number, 0, NULL, 0);
+        int32_t given = number_of[fd] = __atomic_add_fetch(last_number, 1, __ATOMIC_SEQ_CST);
+        put('N', given, getpid(), absolute, strlen(absolute));
+        if (is_new) put('C', given, 0, NULL, 0);
+        if (flags & O_TRUNC) put('T', given, 0, NULL, 0);
     }
     pthread_mutex_unlock(&turn);
     errno = error;
