@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relay.queue.check import Report, check
 from relay.queue.database import connect
-from relay.queue.disk import Lock, beside, create
+from relay.queue.disk import Lock, beside, create, existing
 from relay.queue.schema import CODES
 from relay.queue.store import State, StoreUnusable
 
@@ -27,7 +27,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise StoreUnusable(f"there is no queue at {path}")
     try:
         # Not mode=ro: a reader that may not write leaves -wal and -shm behind where it is the last one.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY)) as db:
+        with closing(sqlite3.connect(existing(path), uri=True, timeout=_BUSY)) as db:
             db.isolation_level = None
             db.execute("PRAGMA query_only = ON")
             db.execute("BEGIN")

@@ -15,6 +15,7 @@ from relay.mail.codec import time_text
 from relay.queue.store import StoreLocked, StoreUnusable
 
 _PRIVATE = 0o600  # mail is not for other users of the machine
+_PIECE = 2**20
 _HYSTERESIS = 20  # mail is taken again with a twentieth more room than the limit, lest it flaps
 
 
@@ -60,6 +61,11 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
     except OSError as error:
         raise StoreUnusable(f"cannot open the queue {path}: {error.strerror}") from error
+
+
+def existing(path: Path) -> str:
+    """How SQLite is told to open a file, and to make none where it is gone."""
+    return f"{path.absolute().as_uri()}?mode=rw"
 
 
 def sync_folder(path: Path) -> None:
@@ -127,6 +133,17 @@ class Disk:
     def sync(self) -> None:
         """Returns when all that was committed is on the disk. Raises OSError."""
         os.fdatasync(self._log)
+
+    def write_again(self) -> None:
+        """The whole log, as it reads now, goes to the disk once more. Only while nobody else writes to it. Raises OSError.
+
+        Threat: where a sync fails the kernel forgets that those pages were to be written, and says so once to each who has the file open
+        then. The next sync succeeds without them, and so does every sync of a process that opens the file later.
+        """
+        offset = 0
+        while data := os.pread(self._log, _PIECE, offset):
+            offset += os.pwrite(self._log, data, offset)
+        self.sync()
 
     def close(self) -> None:
         if self._log >= 0:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from relay.queue.disk import existing
 from relay.queue.ids import number
 from relay.queue.store import BodyMissing, StoreUnavailable
 
@@ -60,7 +61,9 @@ class Reader:
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
-            self._db = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                existing(self._path), uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False
+            )
             self._db.execute("PRAGMA query_only = ON")
             self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return self._db

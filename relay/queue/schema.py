@@ -124,7 +124,8 @@ def prepare(db: sqlite3.Connection, place: str) -> None:
             f"{place} was written by a newer version of this program (schema {version}, known up to {len(MIGRATIONS)}); "
             "start that version, or restore the queue's backup"
         )
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded only in an empty file; lets it shrink again later
+    if not tables:  # later it is not heeded, and would only wait for whoever writes
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets it shrink again
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreUnusable(

@@ -22,8 +22,8 @@ from relay.mail.events import Emit, StoreDamaged, Unexpected
 from relay.mail.published import StsKept, StsUnknown
 from relay.queue import chores, loading, policies, questions
 from relay.queue.check import Problem, glance
-from relay.queue.database import Database, connect
-from relay.queue.disk import Disk, Lock, beside, create, room
+from relay.queue.database import Database
+from relay.queue.disk import Disk, Lock, beside, room
 from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
 from relay.queue.reader import Reader, StoredBody
@@ -48,6 +48,7 @@ from relay.queue.store import (
     TraceQuery,
     Waiting,
 )
+from relay.queue.turn import Turn
 from relay.queue.work import Asked, Chore, ForgetFacts, Keep, KeepPolicy, Put, PutChunk
 from relay.queue.writer import Writer
 
@@ -67,27 +68,30 @@ class _Opened:
     """The database, the highest row keys in it (of messages, and of attempts; 0 for none), and the latest time in it (milliseconds since
     1970, 0 for none)."""
 
-    db: sqlite3.Connection
+    database: Database
     newest: int
     attempt: int
     latest: int
     problems: tuple[Problem, ...]
 
 
-def _open(path: Path) -> _Opened:
-    create(path)
+def _open(disk: Disk, turn: Turn) -> _Opened:
+    database: Database | None = None
     try:
-        db = connect(path)
+        database = Database(disk, turn)
+        db = database.connection
         # A message that was still arriving at a crash has a number too, and perhaps chunks under it.
         newest = db.execute(
             "SELECT max(n) FROM (SELECT max(n) AS n FROM message UNION ALL SELECT max(n) FROM loose)"
         ).fetchone()
         attempts = db.execute("SELECT k, at FROM attempt ORDER BY k DESC LIMIT 1").fetchone() or (0, 0)
         problems = glance(db)
-    except sqlite3.Error as error:
-        raise StoreUnusable(f"cannot open the queue {path}: {error}; {_REMEDY}") from error
+    except (sqlite3.Error, OSError) as error:
+        if database is not None:
+            database.close()
+        raise StoreUnusable(f"cannot open the queue {disk.path}: {error}; {_REMEDY}") from error
     began = milliseconds(begun(newest[0])) if newest[0] else 0
-    return _Opened(db, newest[0] or 0, attempts[0], max(began, attempts[1]), problems)
+    return _Opened(database, newest[0] or 0, attempts[0], max(began, attempts[1]), problems)
 
 
 class SqliteStore:
@@ -114,7 +118,7 @@ class SqliteStore:
         self._scheduling = Reader(disk.path, "scheduling")
         self._asking = Reader(disk.path, "asking")
         self._writer = Writer(
-            Database(opened.db, disk, share.turn),
+            opened.database,
             disk,
             slot=share.slot,
             emit=emit,
@@ -134,23 +138,24 @@ class SqliteStore:
         keep: timedelta = KEEP,
         probe: Callable[[Path], int] = room,
         pause: float = _LOOK,
-        share: Share = Share(),  # noqa: B008 - frozen
+        share: Share | None = None,
     ) -> "SqliteStore":
         """`free_space` in bytes; ended messages stay for traces for `keep`; `probe` tells the bytes left in a folder,
         and is asked, with what else is looked at on disk, every `pause` seconds while mail comes.
 
         Raises StoreLocked, StoreUnusable.
         """
+        share = share or Share()
         lock = Lock(beside(path, ".lock"))
         if not share.locked:
             lock.take(clock())
+        disk = Disk(path, free_space, probe, pause)
         try:
-            opened = await asyncio.to_thread(_open, path)
+            opened = await asyncio.to_thread(_open, disk, share.turn)
         except BaseException:
+            disk.close()
             lock.release()
             raise
-        disk = Disk(path, free_space, probe, pause)
-        disk.note()
         if opened.problems:
             emit(StoreDamaged(tuple(map(str, opened.problems))))
         return cls(opened, share, lock, disk, emit=emit, clock=clock, keep=keep)

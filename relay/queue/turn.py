@@ -25,12 +25,27 @@ class Turn(Protocol):
         """The holder of the turn has put another file in the place of the queue's."""
         ...
 
+    @property
+    def doubt(self) -> bool:
+        """True: a sync of the log failed. What was in the log by then may be nowhere but in memory, and SQLite reads none of what comes behind
+        it after a power cut: nobody may write, or promise anything, until the log was written to the disk once more."""
+        ...
+
+    def raise_doubt(self) -> None:
+        """By anybody, at any time."""
+        ...
+
+    def end_doubt(self) -> None:
+        """By the holder of the turn, once the log is safe."""
+        ...
+
 
 class Alone:
     """One process has the queue to itself: it is always its turn."""
 
     def __init__(self) -> None:
         self.edition = 0
+        self.doubt = False
 
     def take(self) -> bool:
         return True
@@ -40,3 +55,9 @@ class Alone:
 
     def new_edition(self) -> None:
         self.edition += 1
+
+    def raise_doubt(self) -> None:
+        self.doubt = True
+
+    def end_doubt(self) -> None:
+        self.doubt = False

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from relay.mail.events import Emit, StoreRecovered, StoreTrouble
 from relay.queue.aside import Aside
 from relay.queue.batch import Batch
-from relay.queue.database import AGAIN, BUSY, Database, Edition, error_code
+from relay.queue.database import AGAIN, Database, Held, Outdated, error_code
 from relay.queue.disk import Disk
 from relay.queue.facts import Facts, StaleFacts
 from relay.queue.store import StoreUnavailable
@@ -153,7 +153,7 @@ class Writer:
         """Behind a group: to the disk with it, then its callers hear, then whatever is next."""
         if self._unsynced:
             self._unsynced = False
-            self._go_aside(self._disk.sync, self._synced)
+            self._go_aside(self._database.sync, self._synced)
             return
         self._settle()
         if not self._waiting:
@@ -222,8 +222,8 @@ class Writer:
                 self._commit(group)
             finally:
                 self._database.turn_over()
-        except Edition as error:
-            self._fall(group, str(error), stale=True)
+        except Outdated as error:
+            self._fall(group, f"{error} ({self._disk.path})", stale=True)
         except sqlite3.DatabaseError as error:
             if isinstance(error, _BLAMELESS):
                 self._one_by_one(group, error)
@@ -237,15 +237,15 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - what an operation raised is its caller's; its group must not suffer
             self._one_by_one(group, error)
 
-    def _wait(self, group: list[Operation[Any]], why: str) -> None:
+    def _wait(self, group: list[Operation[Any]], held: Held) -> None:
         """Somebody else holds the database. For a moment that is nothing to speak of."""
         now = time.monotonic()
         self._blocked = self._blocked or now
-        if now - self._blocked < BUSY:
+        if now - self._blocked < held.patience:
             self._waiting.extendleft(reversed(group))
             self._urgent += sum(each.kind is not Kind.OUTCOME for each in group)
             return
-        self._fall(group, f"{why} ({self._disk.path})", stale=False)
+        self._fall(group, f"{held.why} ({self._disk.path})", stale=False)
 
     def _fall(self, group: list[Operation[Any]], reason: str, *, stale: bool) -> None:
         """Nothing can be written from here on."""
@@ -340,7 +340,7 @@ class Writer:
                     self._database.probe()
                 finally:
                     self._database.turn_over()
-            except (sqlite3.Error, Edition) as error:
+            except (sqlite3.Error, Outdated) as error:
                 return f"{error} ({self._disk.path})"
             self._full = ""
         return self._full

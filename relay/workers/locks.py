@@ -42,7 +42,7 @@ class ProcessLock:
 
 
 class QueueTurn(ProcessLock):
-    """Implements relay.queue.turn.Turn. The edition is in the table's common page."""
+    """Implements relay.queue.turn.Turn. Edition and doubt are in the table's common page."""
 
     def __init__(self, table: Table) -> None:
         super().__init__(table.fd, Byte.QUEUE)
@@ -54,3 +54,13 @@ class QueueTurn(ProcessLock):
 
     def new_edition(self) -> None:
         self._common[0] += 1
+
+    @property
+    def doubt(self) -> bool:
+        return bool(self._common[1])
+
+    def raise_doubt(self) -> None:
+        self._common[1] = 1
+
+    def end_doubt(self) -> None:
+        self._common[1] = 0

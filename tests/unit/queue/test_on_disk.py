@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,10 @@ from relay.mail.address import NULL, parse_mailbox
 from relay.mail.envelope import Accepted, Envelope, Recipient
 from relay.mail.events import StoreRecovered, StoreTrouble
 from relay.queue import database, writer
-from relay.queue.disk import Disk
+from relay.queue.disk import Disk, beside
 from relay.queue.operations import Selection
-from relay.queue.store import CHUNK, StoreUnavailable
+from relay.queue.share import Share
+from relay.queue.store import CHUNK, StoreError, StoreUnavailable
 from tests.unit.queue.world import NO, World, evidence
 
 
@@ -166,7 +169,8 @@ class Others:
     def __init__(self) -> None:
         self.theirs = False
         self.ours = False
-        self.edition = 0
+        self.edition = 1
+        self.doubt = False
         self.refused = 0
 
     def take(self) -> bool:
@@ -182,6 +186,13 @@ class Others:
     def new_edition(self) -> None:
         assert self.ours
         self.edition += 1
+
+    def raise_doubt(self) -> None:
+        self.doubt = True
+
+    def end_doubt(self) -> None:
+        assert self.ours
+        self.doubt = False
 
 
 @pytest.fixture
@@ -248,11 +259,51 @@ def _raising(error: Exception) -> Callable[[object], None]:
     return run
 
 
+async def test_a_checkpoint_has_its_turn_for_the_end_of_the_log_only(
+    queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long part keeps nobody from writing; what was added meanwhile is brought in too, or the log would never begin anew under load."""
+    await queue.put(body=b"x" * 100_000)
+    await queue.settle()
+    base, bring_in = queue.store._writer._database, database.Database._bring_in
+    turns: list[bool] = []
+
+    def watched(self: database.Database) -> None:
+        turns.append(others.ours)
+        bring_in(self)
+        if not others.ours:
+            with closing(sqlite3.connect(queue.path)) as other:
+                other.execute("PRAGMA wal_autocheckpoint = 0")
+                other.execute("INSERT INTO loose (n) VALUES (1)")
+                other.commit()
+
+    monkeypatch.setattr(database.Database, "_bring_in", watched)
+    base.checkpoint()
+    assert turns == [False, True]
+    assert base.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone() == (
+        0,
+        1,
+        1,
+    )  # the frame that began it anew
+
+
+async def test_another_process_may_have_its_turn_for_longer_than_another_program(
+    queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be waiting for the disk."""
+    monkeypatch.setattr(database, "BUSY", 0.0)
+    others.theirs = True
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: others.refused > 20)
+    others.theirs = False
+    await putting
+    assert not queue.of(StoreTrouble)
+
+
 async def test_a_turn_that_does_not_come_is_trouble(
     queue: World, others: Others, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (database, writer):
-        monkeypatch.setattr(module, "BUSY", 0.02)
+    monkeypatch.setattr(database, "TURN", 0.02)
     monkeypatch.setattr(writer, "_RETRY", 0.02)
     others.theirs = True
     with pytest.raises(StoreUnavailable, match="another process of this relay is writing"):
@@ -299,6 +350,115 @@ async def test_a_file_that_was_written_anew_behind_our_last_look_is_noticed(
     await queue.put()
     await queue.settle()
     assert await seen(queue) == 2
+
+
+class Kernel:
+    """What reaches the disk of the log: the pages that were written since the last sync; of a sync that fails none, then or later."""
+
+    def __init__(self, queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = 0
+        self._log = beside(queue.path, "-wal")
+        self._database = queue.path
+        self._clean = self._disk = self._log.read_bytes()
+        write_again = Disk.write_again
+
+        def written_again(disk: Disk) -> None:
+            self._clean = b""  # all its pages are dirty once more
+            write_again(disk)
+
+        monkeypatch.setattr(Disk, "sync", lambda _disk: self._sync())
+        monkeypatch.setattr(Disk, "write_again", written_again)
+
+    def _sync(self) -> None:
+        now, page = self._log.read_bytes(), 512
+        dirty = [at for at in range(0, len(now), page) if now[at : at + page] != self._clean[at : at + page]]
+        self._clean = now
+        if self.fails:
+            self.fails -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        disk = bytearray(self._disk.ljust(len(now), b"\0"))
+        for at in dirty:
+            disk[at : at + page] = now[at : at + page]
+        self._disk = bytes(disk)
+
+    def after_a_cut(self, copy: Path) -> set[str]:
+        """The messages that a start then finds."""
+        shutil.copy(self._database, copy)
+        beside(copy, "-wal").write_bytes(self._disk)
+        with closing(sqlite3.connect(copy)) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return {row[0] for row in db.execute("SELECT id FROM message")}
+
+
+@pytest.fixture
+async def kernel(queue: World, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    queue.hops.gate.clear()
+    await queue.put()
+    await queue.settle()
+    return Kernel(queue, monkeypatch)
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+async def test_mail_that_is_taken_after_a_sync_that_failed_outlives_the_power(
+    queue: World, kernel: Kernel, tmp_path: Path, fails: int
+) -> None:
+    """The next sync succeeds without the pages of the one that failed, and after a power cut SQLite reads the log up to the first gap."""
+    first = await queue.put()
+    kernel.fails = fails
+    with pytest.raises(StoreUnavailable):
+        await queue.put()
+    await until(lambda: not queue.store.trouble)
+    later = [await queue.put() for _ in range(3)]
+    assert {each.id for each in (first, *later)} <= kernel.after_a_cut(tmp_path / "copy.db")
+
+
+async def test_a_process_that_opens_the_log_behind_a_sync_that_failed_makes_it_whole(
+    queue: World, kernel: Kernel, tmp_path: Path
+) -> None:
+    """Nobody tells it: whoever saw the fault may be dead."""
+    await queue.store.barrier()
+    connection = queue.store._writer._database.connection
+    connection.execute("UPDATE message SET size = size")
+    kernel.fails = 1
+    with pytest.raises(OSError, match="Input/output"):
+        queue.store._disk.sync()
+    successor = World(queue.path, queue.clock)
+    await successor.open(share=Share(1, 2, locked=True))
+    later = await successor.put()
+    assert later.id in kernel.after_a_cut(tmp_path / "copy.db")
+    await successor.store.close()
+
+
+async def test_the_doubt_of_one_process_is_that_of_all(queue: World, others: Others, kernel: Kernel) -> None:
+    """Another one's sync failed while ours was under way, or before we began: what we wrote is behind its gap."""
+    others.raise_doubt()
+    with pytest.raises(StoreUnavailable, match="may not be on the disk"):
+        await queue.put()
+    await until(lambda: not queue.store.trouble)
+    assert not others.doubt
+    await queue.put()
+    sync = kernel._sync
+
+    def meanwhile() -> None:
+        sync()
+        others.raise_doubt()
+        kernel._sync = sync  # type: ignore[method-assign]
+
+    kernel._sync = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable, match="may not be on the disk"):
+        await queue.put()
+    await until(lambda: not queue.store.trouble)
+    await queue.put()
+
+
+async def test_a_log_in_doubt_is_not_brought_into_the_database(queue: World, others: Others) -> None:
+    others.raise_doubt()
+    before = queue.path.read_bytes()
+    with pytest.raises(StoreError):
+        queue.store._writer._database.checkpoint()
+    assert queue.path.read_bytes() == before
+    others.doubt = False
 
 
 def _renew(path: Path, queue: World) -> None:

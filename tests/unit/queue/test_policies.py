@@ -10,7 +10,7 @@ import pytest
 
 from relay.mail.events import StoreRecovered
 from relay.mail.published import StsFetched, StsKept, StsMode, StsPolicy, StsUnknown
-from relay.queue import policies, writer
+from relay.queue import database, policies, writer
 from relay.queue.schema import _STS_POLICIES, MIGRATIONS, prepare
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
@@ -97,7 +97,7 @@ async def test_what_has_long_ended_is_dropped(queue: World) -> None:
 async def test_a_policy_waits_for_a_store_in_trouble(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an outcome does; and nothing is fetched anew that could not be kept."""
     monkeypatch.setattr(writer, "_RETRY", 0.02)
-    monkeypatch.setattr(writer, "BUSY", 0.05)
+    monkeypatch.setattr(database, "BUSY", 0.05)
     blocker = sqlite3.connect(queue.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     queue.store.save_sts(KEPT)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 
 from relay.queue import chores
+from relay.queue.disk import beside
 from relay.queue.facts import StaleFacts
 from relay.queue.ids import SLOTS, number, slot_of
 from relay.queue.operations import Selection
 from relay.queue.schema import _SLOTS, MIGRATIONS, prepare
 from relay.queue.share import Share
-from relay.queue.store import CHUNK, Order, Query, Row, State, StoreUnavailable, TraceQuery
+from relay.queue.store import CHUNK, Order, Query, Row, State, StoreUnavailable, StoreUnusable, TraceQuery
+from relay.queue.turn import Alone
 from tests.unit.queue.world import LATER, OK, START, World, evidence
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -306,6 +309,67 @@ async def test_orders_go_to_whoever_has_the_mail(tmp_path: Path) -> None:
         assert elsewhere.asked == [
             (slot, order, 1) for order in (Order.HOLD, Order.RELEASE, Order.DELETE) for slot in (1, 2)
         ]
+
+
+class OneAtATime(Alone):
+    """A turn that several stores of this process share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        return self._lock.acquire(blocking=False)
+
+    def give(self) -> None:
+        self._lock.release()
+
+
+async def test_a_successor_leaves_a_file_that_was_removed_to_whoever_has_it_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file under the name would keep its mail from being written anew."""
+    monkeypatch.setattr("relay.queue.writer._RETRY", 0.02)
+    path, turn = tmp_path / "queue.db", OneAtATime()
+    living, successor = World(path), World(path)
+    await living.start(share=Share(0, 2, turn, locked=True))
+    living.hops.gate.clear()
+    message = await living.put()
+    for suffix in ("", "-wal", "-shm"):
+        beside(path, suffix).unlink()
+    living.store._reopened()
+    with pytest.raises(StoreUnavailable):
+        await living.store.load([message.id])  # a reader that is opened anew makes no file either
+    absent, exists = threading.Event(), Path.exists
+
+    def looked(self: Path) -> bool:
+        found = exists(self)
+        if self == path and not found:
+            absent.set()
+        return found
+
+    monkeypatch.setattr(Path, "exists", looked)
+    opening = asyncio.create_task(successor.open(share=Share(1, 2, turn, locked=True)))
+    await asyncio.wait_for(asyncio.to_thread(absent.wait), 10)
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        await living.put()
+    await asyncio.wait_for(opening, 10)
+    assert [each.message.id for each in await living.store.load([message.id])] == [message.id]
+    assert await successor.states(message) == ["waiting"]
+    await successor.put()
+    await successor.store.close()
+    await living.close(grace=0.01)
+
+
+async def test_a_file_that_nobody_has_any_more_is_not_made_anew_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.queue.database._PATIENCE", 0.0)
+    turn = Alone()
+    turn.new_edition()
+    with pytest.raises(StoreUnusable, match="is gone"):
+        await World(tmp_path / "queue.db").open(share=Share(1, 2, turn, locked=True))
+    assert not (tmp_path / "queue.db").exists()
 
 
 def _plans(db: sqlite3.Connection) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pytest
 from relay.mail.envelope import Message
 from relay.mail.events import StoreRecovered, StoreTrouble
 from relay.mail.reply import Reply
-from relay.queue import writer
+from relay.queue import database, writer
 from relay.queue.disk import beside
 from relay.queue.schema import APPLICATION_ID, MIGRATIONS
 from relay.queue.sqlite import SqliteStore
@@ -27,7 +27,7 @@ from tests.unit.queue.world import LATER, NO, OK, World, world
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_RETRY", 0.02)
-    monkeypatch.setattr(writer, "BUSY", 0.05)
+    monkeypatch.setattr(database, "BUSY", 0.05)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -294,6 +294,18 @@ async def test_a_disk_that_fills_up(small_disk: Path) -> None:
 
 
 # --- opening ---
+
+
+async def test_a_start_while_somebody_else_writes(queue: World, blocker: sqlite3.Connection) -> None:
+    """The log cannot be made sure of: mail is refused until it can."""
+    await queue.close()
+    blocker.execute("BEGIN IMMEDIATE")
+    await queue.start()
+    with pytest.raises(StoreUnavailable):
+        await queue.put()
+    blocker.execute("ROLLBACK")
+    await recovered(queue)
+    await queue.put()
 
 
 async def test_a_second_relay_is_refused_and_told_by_whom(queue: World) -> None:

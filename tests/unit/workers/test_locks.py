@@ -79,3 +79,12 @@ def test_editions_are_seen_by_all(table: Table) -> None:
     assert one.edition == two.edition == 0
     one.new_edition()
     assert two.edition == 1
+
+
+def test_doubt_is_seen_by_all(table: Table) -> None:
+    one, two = QueueTurn(table), QueueTurn(table)
+    one.raise_doubt()
+    two.raise_doubt()
+    assert one.doubt
+    two.end_doubt()
+    assert not one.doubt
