@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from relay.mail.attempt import Attempt
 from relay.mail.codec import Json, accepted_json, envelope_json, notify_text, outcome_json
@@ -22,13 +23,21 @@ _RECIPIENT = "recipient (n, i, state, domain, local, notify, orcpt, due, attempt
 _CHUNK = "chunk (n, seq, data)"
 _ATTEMPT = "attempt (k, n, at, hop, address, connector, plan, evidence, outcomes, seconds)"
 
-Values = Sequence[object]
+_FACTS_OF_ATTEMPT = slice(6, 8)  # plan, evidence
+
+Values = Sequence[Any]
 
 
 @lru_cache(maxsize=256)
 def _insert(verb: str, table: str, rows: int) -> str:
     row = f"({', '.join('?' * (table.count(',') + 1))})"
     return f"{verb} INTO {table} VALUES {', '.join([row] * rows)}"
+
+
+@lru_cache(maxsize=_MOST)
+def _insert_telling(verb: str, table: str, rows: int) -> str:
+    """Tells the keys of the rows that were not there."""
+    return f"{_insert(verb, table, rows)} RETURNING k"
 
 
 # An ended recipient stays as it is: what was decided and reported is not taken back.
@@ -47,11 +56,14 @@ def _update(_verb: str, _table: str, rows: int) -> str:
 
 def _write(
     db: sqlite3.Connection, sql: Callable[[str, str, int], str], verb: str, table: str, rows: list[Values]
-) -> None:
+) -> list[Values]:
+    """What the statements return."""
+    told: list[Values] = []
     for start in range(0, len(rows), _MOST):
         some = rows[start : start + _MOST]
-        db.execute(sql(verb, table, len(some)), [value for row in some for value in row])
+        told += db.execute(sql(verb, table, len(some)), [value for row in some for value in row])
     rows.clear()
+    return told
 
 
 def last_json(last: Last) -> Json:
@@ -165,7 +177,7 @@ class Batch:
         _write(db, _insert, "INSERT OR IGNORE", _MESSAGE, self._reports)
         _write(db, _insert, "INSERT OR IGNORE", _RECIPIENT, self._report_recipients)
         _write(db, _insert, "INSERT OR IGNORE", _CHUNK, self._report_chunks)
-        _write(db, _insert, "INSERT OR IGNORE", _ATTEMPT, self._attempts)
+        self._write_attempts()
         _write(db, _update, "", "", self._updates)
         if self._over:
             listed = encode(self._over)
@@ -178,6 +190,14 @@ class Batch:
             self.loosened |= finish(db, self._ended, self._now)
             self._ended.clear()
         self.facts.write_counts(db)
+
+    def _write_attempts(self) -> None:
+        """One that is there already does not name its plan and evidence a second time."""
+        given = {row[0]: row for row in self._attempts}
+        for (key,) in _write(self._db, _insert_telling, "INSERT OR IGNORE", _ATTEMPT, self._attempts):
+            del given[key]
+        for row in given.values():
+            self.facts.unname(*row[_FACTS_OF_ATTEMPT])
 
 
 def finish(db: sqlite3.Connection, rows: Sequence[int], now: int) -> bool:

@@ -83,7 +83,6 @@ _FACTS = {
     "plans or pieces of evidence that are counted too low: they would be forgotten too early": (
         "SELECT count(*) FROM named JOIN fact USING (k) WHERE refs < times"
     ),
-    # A record whose commit was in doubt is written, and counted, twice.
     "plans or pieces of evidence that are kept for longer than needed": (
         "SELECT count(*) FROM fact LEFT JOIN named USING (k) WHERE refs > coalesce(times, 0)"
     ),

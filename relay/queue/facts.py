@@ -55,6 +55,12 @@ class Facts:
         self._named[row] += 1
         return row
 
+    def unname(self, *rows: int | None) -> None:
+        """What named these was there already, and counted."""
+        for row in rows:
+            if row is not None:
+                self._named[row] -= 1
+
     def _row(self, db: sqlite3.Connection, data: Json | None) -> int:
         text = encode(data)
         digest = blake2b(text.encode("ascii"), digest_size=16).digest()

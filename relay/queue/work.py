@@ -5,6 +5,7 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import Generic, TypeVar
 
 from relay.mail.published import StsKept
@@ -146,6 +147,22 @@ class Chore(Asked[T]):
     def run(self, batch: Batch, db: sqlite3.Connection) -> T:
         batch.flush()
         return self._work(db)
+
+
+class Confirmed(Operation[None]):
+    """Committed, and perhaps not on the disk: its caller hears what came of it once a later commit is there. (Done again it might give another
+    answer: nothing is left to delete.) Kept until then."""
+
+    kind = Kind.OUTCOME
+
+    def __init__(self, operation: Operation[T], result: T) -> None:
+        self._tell = partial(operation.settle, result)
+
+    def run(self, _batch: Batch, _db: sqlite3.Connection) -> None:
+        """The log is whole before anything is written again."""
+
+    def settle(self, _result: None, error: BaseException | None) -> None:
+        self._tell(error)
 
 
 class KeepPolicy(Operation[None]):

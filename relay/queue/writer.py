@@ -28,7 +28,7 @@ from relay.queue.database import AGAIN, Database, Held, Outdated, error_code
 from relay.queue.disk import Disk
 from relay.queue.facts import Facts, StaleFacts
 from relay.queue.store import StoreUnavailable
-from relay.queue.work import Kind, Operation, Put
+from relay.queue.work import Confirmed, Kind, Operation, Put
 
 _GROUP = 256  # operations in one transaction
 _GROUP_BYTES = 2**20  # a millisecond or two of the loop's time
@@ -306,14 +306,20 @@ class Writer:
         self._go_on()
 
     def _doubt(self, reason: str) -> None:
-        """Committed, and perhaps not on disk. Outcomes are written once more; mail is refused, and taken out again as soon as that can be."""
+        """Committed, and perhaps not on disk. Outcomes are written once more; mail is refused, and taken out again as soon as that can be;
+        whoever wants a chore hears of it then."""
         results, self._results = self._results, []
+        again: list[Operation[Any]] = []
         for operation, result, error in results:
             if error is not None:
                 self._answer(operation, result, error)
-            elif isinstance(operation, Put):
-                self._kept.append(operation.undo())
-        self._fall([operation for operation, _result, error in results if error is None], reason, stale=True)
+            elif operation.kind is Kind.CHORE:
+                again.append(Confirmed(operation, result))
+            else:
+                again.append(operation)
+                if isinstance(operation, Put):
+                    self._kept.append(operation.undo())
+        self._fall(again, reason, stale=True)
 
     def _checkpointed(self, _nothing: None, _error: Exception | None) -> None:
         """Where it failed the log grows; whatever is the matter, the next group meets it too."""

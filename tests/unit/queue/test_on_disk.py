@@ -21,8 +21,8 @@ from relay.queue import database, writer
 from relay.queue.disk import Disk, beside
 from relay.queue.operations import Selection
 from relay.queue.share import Share
-from relay.queue.store import CHUNK, StoreError, StoreUnavailable
-from tests.unit.queue.world import NO, World, evidence
+from relay.queue.store import CHUNK, Order, StoreError, StoreUnavailable
+from tests.unit.queue.world import LATER, NO, World, evidence
 
 
 class SlowDisk:
@@ -140,6 +140,19 @@ async def test_a_sync_that_fails_promises_nothing(queue: World, disk: SlowDisk) 
     await queue.settle()
     assert await queue.states(waiting) == ["delivered"]
     assert len([to for _message, to in queue.hops.delivered if to == "bob@example.com"]) == 1
+
+
+async def test_an_order_whose_sync_failed_is_answered_with_what_it_did(queue: World, disk: SlowDisk) -> None:
+    """It holds; done again it would find nothing to delete."""
+    queue.hops.says["bob@example.com"] = [LATER]
+    message = await queue.put()
+    await queue.settle()
+    disk.errors.append(OSError(errno.EIO, "Input/output error"))
+    changed = await queue.store.amend([(message.id, 0)], Order.DELETE, queue.clock.now)
+    assert changed == [True]
+    assert not disk.errors
+    assert not queue.store.trouble
+    assert await queue.states(message) == ["deleted"]
 
 
 async def test_the_log_does_not_grow_with_what_was_written(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:

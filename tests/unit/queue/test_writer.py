@@ -15,6 +15,8 @@ from relay.mail.envelope import Message
 from relay.mail.events import Unexpected
 from relay.mail.outcome import Delivered
 from relay.mail.tls import TlsEvidence
+from relay.queue.check import Report as Checked
+from relay.queue.check import check
 from relay.queue.operations import Selection
 from relay.queue.reports import Report
 from relay.queue.store import CHUNK, Change, Entry, Last, Mark, Record, State, StoreUnavailable, TraceQuery
@@ -79,6 +81,7 @@ async def test_the_same_id_twice_is_a_bug_and_overwrites_nothing(queue: World) -
 async def test_a_record_that_is_written_twice_counts_once(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after an input/output error at COMMIT, when nobody knows whether it happened."""
     queue.hops.says["example.com"] = [LATER]
+    queue.hops.evidence = evidence()
     message = await queue.put()
     await queue.settle()
     last = Last(OK, START, "mx.example:25")
@@ -98,6 +101,9 @@ async def test_a_record_that_is_written_twice_counts_once(queue: World, monkeypa
     (trace,) = await queue.operations.trace(TraceQuery(id=message.id))
     assert len(trace["attempts"]) == 2
     assert await one(queue, "SELECT count(*) FROM message") == 2
+    assert await queue.store.ask(check) == Checked(
+        1, 1, ()
+    )  # its plan and evidence too: else they would never be forgotten
 
 
 async def _report(queue: World, about: Message) -> Message:
