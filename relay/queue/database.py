@@ -80,7 +80,7 @@ class Database:
         end = time.monotonic() + _PATIENCE
         while not self._is_open():
             if time.monotonic() > end:
-                raise StoreUnusable(f"{disk.path} is gone, and no process of this relay has it open; restart the relay")
+                raise StoreUnusable(f"{disk.path} is gone, and no process of this relay has written it anew")
             time.sleep(_LOOK)
 
     def _is_open(self) -> bool:
