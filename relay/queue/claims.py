@@ -57,6 +57,9 @@ class Claims:
     def is_held(self, key: Key) -> bool:
         return key in self._held
 
+    def taken(self) -> frozenset[Key]:
+        return frozenset(self._held)
+
     def candidate(self, key: Key) -> Candidate | None:
         return self._held.get(key)
 

@@ -217,7 +217,8 @@ class Feeder:
         try:
             with self._claims.reading():
                 # Those in hand are due too, and the first in the index.
-                due = await self._store.due(domain, now, room + lane.claimed + self._claims.reserved)
+                limit = room + lane.claimed + self._claims.reserved
+                due = await self._store.due(domain, now, limit, self._claims.taken())
                 lane = self._lane_of(domain)  # the configuration may be another one now
                 keep = not self._fed(lane, due.found) or due.more
         finally:

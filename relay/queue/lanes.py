@@ -18,7 +18,8 @@ from relay.policy.route import Lane
 from relay.queue.store import Order, Standing
 
 _FAILURES = 5  # deliveries in a row that close a lane
-_SHALLOW, _DEEP = 16, 128  # fewest and most messages in memory for one lane, beside those under way
+_SHALLOW, _DEEP = 16, 512  # fewest and most messages in memory for one lane, beside those under way
+_ROUNDS = 16  # messages in memory for each delivery that may run: half of them are read at a time, with what is in hand passed over
 _SECOND = 1000  # all times here are milliseconds since 1970
 _NANOSECONDS = 1_000_000
 
@@ -157,7 +158,7 @@ class LaneState:
     @property
     def depth(self) -> int:
         """Messages to hold in memory."""
-        return 1 if self._closed else min(max(2 * self.lane.concurrency, _SHALLOW), _DEEP)
+        return 1 if self._closed else min(max(_ROUNDS * self.lane.concurrency, _SHALLOW), _DEEP)
 
     @property
     def is_timed(self) -> bool:

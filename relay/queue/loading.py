@@ -8,7 +8,7 @@ in the way of another's.
 import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,18 +17,20 @@ from relay.mail.codec import accepted_from, envelope_from, evidence_from, notify
 from relay.mail.envelope import Message, Recipient
 from relay.mail.tls import TlsEvidence
 from relay.queue.ids import first_number, moment, number
-from relay.queue.store import NEW, Cursor, DuePage, Last, Mark, Standing
+from relay.queue.store import CHUNK, NEW, Cursor, DuePage, Last, Mark, Standing
 
 _DUE = "state = 0 AND slot = ? AND due <= ?"
+_BODIES = 2 * 2**20  # bytes read at a time
 _EVIDENCE = 256  # pieces remembered: many messages came over one connection
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A message and where those of its recipients stand that were asked for."""
+    """A message and where those of its recipients stand that were asked for. `content` is empty where it was not read with it."""
 
     message: Message
     standing: Mapping[int, Standing]
+    content: bytes = b""
 
 
 def due_domains(db: sqlite3.Connection, slot: int, mark: Mark, now: int, limit: int) -> DuePage:
@@ -59,6 +61,25 @@ def parse_last(text: str | None) -> Last | None:
     return Last(outcome_from(data), moment(data["at"]), data["hop"])
 
 
+def _with_bodies(db: sqlite3.Connection, found: list[Loaded]) -> list[Loaded]:
+    """The first of them that are small, as far as there is room. A body that is not whole is left to whoever asks for it."""
+    numbers, room = list[int](), _BODIES
+    for each in found:
+        if each.message.size <= min(CHUNK, room):
+            numbers.append(number(each.message.id))
+            room -= each.message.size
+    rows = db.execute(
+        "SELECT n, data FROM chunk WHERE n IN (SELECT value FROM json_each(?)) AND seq = 0", (json.dumps(numbers),)
+    )
+    contents = {n: bytes(data) for n, data in rows}
+    return [
+        replace(each, content=content)
+        if len(content := contents.get(number(each.message.id), b"")) == each.message.size
+        else each
+        for each in found
+    ]
+
+
 class Loader:
     """Builds messages from rows: `due` and `overdue` from those of one slot. Belongs to one reader's thread."""
 
@@ -66,16 +87,20 @@ class Loader:
         self._slot = slot
         self._evidence: OrderedDict[int, TlsEvidence | None] = OrderedDict()
 
-    def due(self, db: sqlite3.Connection, domain: str, now: int, limit: int) -> tuple[list[Loaded], bool]:
-        """And whether there may be more."""
+    def due(
+        self, db: sqlite3.Connection, domain: str, now: int, limit: int, taken: Set[tuple[str, int]]
+    ) -> tuple[list[Loaded], bool]:
+        """With the bodies of small messages: one by one each would wait for this thread. And whether there may be more."""
         rows = db.execute(
-            "SELECT n FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND slot = ?"
+            "SELECT n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND slot = ?"
             " AND due <= ? ORDER BY due LIMIT ?",
             (domain, self._slot, now, limit),
         ).fetchall()
+        passed = {(number(message), index) for message, index in taken}
         # dict.fromkeys: each message once, in order
-        found = self._messages(db, dict.fromkeys(row[0] for row in rows), _DUE, (self._slot, now))
-        return found, len(rows) == limit
+        wanted = dict.fromkeys(n for n, i in rows if (n, i) not in passed)
+        found = self._messages(db, wanted, _DUE, (self._slot, now))
+        return _with_bodies(db, found), len(rows) == limit
 
     def overdue(
         self, db: sqlite3.Connection, domain: str, times: tuple[int, int, int], after: Cursor | None, limit: int

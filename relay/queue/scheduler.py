@@ -272,10 +272,7 @@ class Scheduler:
                 if self.claims.is_free((message.id, index)) and self._lane(recipients[index].address.domain) is lane
             }
             if standing:
-                candidate = Candidate(lane, message, waiting.body, standing)
-                self._candidates += 1
-                self.claims.take(candidate)
-                lane.window.append(candidate)
+                self._enlist(lane, message, waiting.body if waiting.in_memory else None, standing)
         self._pump(lane)
         return room
 

@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import sqlite3
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from relay.queue.database import Database
 from relay.queue.disk import Disk, Lock, beside, room
 from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
-from relay.queue.reader import Reader, StoredBody
+from relay.queue.reader import MemoryBody, Reader, StoredBody
 from relay.queue.share import Share
 from relay.queue.store import (
     Ages,
@@ -275,8 +275,10 @@ class SqliteStore:
         found = await self._scheduling.run(loading.next_due, self._share.slot, mark)
         return None if found is None else moment(found)
 
-    async def due(self, domain: str, now: datetime, limit: int) -> DueMessages:
-        loaded, more = await self._scheduling.run(self._loader.due, domain, milliseconds(now), limit)
+    async def due(
+        self, domain: str, now: datetime, limit: int, taken: Set[tuple[str, int]] = frozenset()
+    ) -> DueMessages:
+        loaded, more = await self._scheduling.run(self._loader.due, domain, milliseconds(now), limit, taken)
         return DueMessages(self._waiting(loaded), more)
 
     def body(self, message: Message) -> MessageBytes:
@@ -293,7 +295,9 @@ class SqliteStore:
     def _waiting(self, loaded: Sequence[Loaded]) -> tuple[Waiting, ...]:
         """Without those whose commit is not told yet: whoever put them takes them up by itself then."""
         return tuple(
-            Waiting(each.message, self.body(each.message), each.standing)
+            Waiting(each.message, MemoryBody((each.content,)), each.standing, in_memory=True)
+            if each.content
+            else Waiting(each.message, self.body(each.message), each.standing)
             for each in loaded
             if each.message.id not in self._coming
         )

@@ -6,7 +6,7 @@ changes the store is one transaction, and done when its future is.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -125,11 +125,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message read back, with those of its recipients that wait and are due."""
+    """A message read back, with those of its recipients that wait and are due. `in_memory`: its body was read with it."""
 
     message: Message
     body: MessageBytes
     standing: Mapping[int, Standing]
+    in_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,10 +319,12 @@ class Store(Protocol):
         """When the first recipient after `mark` is due; None if none waits."""
         ...
 
-    async def due(self, domain: str, now: datetime, limit: int) -> DueMessages:
+    async def due(
+        self, domain: str, now: datetime, limit: int, taken: Set[tuple[str, int]] = frozenset()
+    ) -> DueMessages:
         """Messages of ours with recipients at `domain` that are due, longest due first; at most `limit` of its recipients are looked at.
 
-        Each comes with all its due recipients, at other domains too.
+        Those in `taken` (message id, index) are passed over. Each message comes with all its due recipients, at other domains too.
         """
         ...
 

@@ -103,7 +103,7 @@ def test_a_lane_is_forgotten_only_when_that_loses_nothing() -> None:
     assert not lane.is_idle(2 * SECOND)
 
 
-@pytest.mark.parametrize(("concurrency", "depth"), [(1, 16), (8, 16), (20, 40), (1000, 128)])
+@pytest.mark.parametrize(("concurrency", "depth"), [(1, 16), (8, 128), (20, 320), (1000, 512)])
 def test_the_window_goes_with_the_concurrency(concurrency: int, depth: int) -> None:
     assert state(concurrency).depth == depth
 

@@ -342,7 +342,11 @@ async def test_a_crowd_of_destinations_is_served_in_turn_within_the_memory(tmp_p
     await made.close()
     after = World(tmp_path / "queue.db")
     after.limits = Limits(candidates=5, deliveries=3)
+    after.hops.gate.clear()
     await after.start()
+    await after.settle()
+    assert after.hops.running == 3
+    after.hops.gate.set()
     await after.settle()
     assert {each for each, _to in after.hops.delivered} == ids
     assert after.hops.most == 3
@@ -503,6 +507,37 @@ async def test_a_backlog_is_worked_off_at_full_width(tmp_path: Path, domains: in
         assert {each for each, _to in after.hops.delivered} == ids
         assert len(after.hops.delivered) == 400
         assert 10 <= after.hops.most <= 20 * domains
+
+
+async def test_a_read_brings_small_bodies_along_and_passes_over_what_is_in_hand(tmp_path: Path) -> None:
+    async with world(tmp_path / "queue.db") as made:
+        made.hops.gate.clear()
+        first = await made.put(body=b"first\r\n")
+        await made.settle()  # under way
+        small = await made.put(body=b"small\r\n")
+        large = await made.put(body=b"0123456789" * 100_000)
+        taken = frozenset({(first.id, 0)})
+        due = await made.store.due("example.com", START + MINUTE, 10, taken)
+        found = {each.message.id: each for each in due.found}
+        assert found.keys() == {small.id, large.id}
+        assert {each.in_memory for each in due.found if each.message.id == small.id} == {True}
+        assert not found[large.id].in_memory
+        for each, content in ((small, b"small\r\n"), (large, b"0123456789" * 100_000)):
+            assert b"".join([chunk async for chunk in found[each.id].body.chunks()]) == content
+        made.hops.gate.set()
+        await made.settle()
+
+
+async def test_bodies_that_a_read_brings_along_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.queue.loading._BODIES", 25)
+    async with world(tmp_path / "queue.db") as made:
+        made.hops.gate.clear()
+        for _ in range(4):
+            await made.put(body=b"10 bytes\r\n")
+        due = await made.store.due("example.com", START + MINUTE, 10)
+        assert [each.in_memory for each in due.found] == [True, True, False, False]
+        made.hops.gate.set()
+        await made.settle()
 
 
 async def test_a_clock_that_is_set_back_loses_nothing(queue: World) -> None:

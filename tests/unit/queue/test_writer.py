@@ -353,7 +353,7 @@ async def test_the_memory_of_facts_is_bounded(tmp_path: Path, monkeypatch: pytes
             tls = TlsEvidence("TLSv1.3", f"cipher{i}", "X25519")
             made.hops.evidence = tls
             await made.put(tls=tls)
-        await made.settle()
+            await made.settle()
         found = await made.operations.trace(TraceQuery())
         assert [each["attempts"][0]["evidence"]["cipher"] for each in found] == [
             f"cipher{i}" for i in (5, 4, 3, 2, 1, 0)

@@ -135,6 +135,7 @@ class Hops:
         try:
             self.waiting += 1
             await self.gate.wait()
+            await asyncio.sleep(0)  # no hop answers in the turn of the loop in which it is asked
             self.waiting -= 1
             self.bodies[message.id] = b"".join([chunk async for chunk in delivery.body.chunks()])
             outcomes = {}
