@@ -18,6 +18,7 @@ from relay.mail.outcome import Deferred
 from relay.mail.plan import Level, Plaintext, TlsPlan
 from relay.queue.batch import Batch
 from relay.queue.database import connect
+from relay.queue.disk import create
 from relay.queue.facts import Facts
 from relay.queue.ids import Ids
 from relay.queue.store import Change, Entry, Last, Record, State
@@ -47,6 +48,7 @@ def fill(
     now = datetime.now(UTC)
     came = now - timedelta(hours=1)
     ids = Ids(lambda: came)
+    create(path)
     with closing(connect(path)) as db:
         for pragma in ("synchronous = OFF", "wal_autocheckpoint = 20000", f"cache_size = -{512 * 1024}"):
             db.execute(f"PRAGMA {pragma}")

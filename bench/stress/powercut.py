@@ -28,6 +28,7 @@ from bench.stress.platter import Cut, Platter
 from bench.stress.shim import Shim, changes
 from relay.queue.check import check
 from relay.queue.database import connect
+from relay.queue.disk import create
 from relay.testing import Sink
 from relay.testing.sink import Received
 
@@ -68,6 +69,7 @@ async def record(folder: Path, messages: int, lives: int = 4) -> tuple[Shim, See
 
 def judge_disk(path: Path, place: int, seen: Seen) -> Counter[str]:
     """Opens what the cut left, as a start would. Raises Lost."""
+    create(path)
     with closing(connect(path)) as db:
         report = check(db)
         if not report.is_sound:
