@@ -72,7 +72,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=0, help="default 3, with --quick 1")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of messages")
     parser.add_argument(
-        "--workers", action="append", metavar="N|auto", help="ours with so many processes; repeatable, then they take turns"
+        "--workers",
+        action="append",
+        metavar="N|auto",
+        help="ours with so many processes; repeatable, then they take turns",
     )
     parser.add_argument("--alone", action="store_true", help="without Postfix")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the queues are")
