@@ -85,14 +85,8 @@ async def record(shape: Shape, messages: int, root: Path, folder: Path) -> float
                 spies = [
                     await asyncio.create_subprocess_exec(
                         *(_py_spy(), "record", "--format", "raw", "--rate", str(_PER_SECOND), "--duration", "600"),
-                        *(
-                            "--nonblocking",
-                            "--subprocesses",
-                            "--output",
-                            str(folder / f"{number}.raw"),
-                            "--pid",
-                            str(pid),
-                        ),
+                        *("--nonblocking", "--subprocesses", "--pid", str(pid)),
+                        *("--output", str(folder / f"{number}.raw")),
                         stdout=asyncio.subprocess.DEVNULL,
                         stderr=asyncio.subprocess.DEVNULL,
                     )

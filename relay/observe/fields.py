@@ -34,8 +34,9 @@ def record(event: e.Event) -> Record:
 
 def is_debug(event: e.Event) -> bool:
     """Its record would have the level "debug": known without building it, since most logs leave it out."""
-    kind = type(event)
-    return kind is e.SessionOpened or (kind is e.SessionClosed and event.reason == "quit")  # type: ignore[attr-defined]
+    if isinstance(event, e.SessionClosed):
+        return event.reason == "quit"
+    return isinstance(event, e.SessionOpened | e.TlsSessionTried)
 
 
 def known() -> frozenset[type[e.Event]]:
@@ -159,7 +160,7 @@ def _closed(event: e.SessionClosed) -> Record:
         tls_version=event.tls,
     )
     # A session that ended as it should is told by the messages it brought.
-    return DEBUG if event.reason == "quit" else INFO, "session-closed", fields
+    return DEBUG if is_debug(event) else INFO, "session-closed", fields
 
 
 def _ended(event: e.RecipientEnded) -> Record:

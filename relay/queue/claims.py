@@ -27,8 +27,9 @@ class Claims:
     def take(self, candidate: Candidate) -> None:
         message = candidate.message.id
         for index in candidate.indexes:
-            self._held[message, index] = candidate
-        candidate.lane.claimed += len(candidate.indexes)
+            key = message, index
+            self._held[key] = candidate
+            candidate.lane.taken.add(key)
 
     def reserve(self, keys: Iterable[Key]) -> None:
         """For an order, without a candidate."""
@@ -42,7 +43,7 @@ class Claims:
             if candidate is None:
                 self.reserved -= 1
             else:
-                candidate.lane.claimed -= 1
+                candidate.lane.taken.discard(key)
             if self._reads:
                 self._freed.add(key)
             if self._awaited:
@@ -56,9 +57,6 @@ class Claims:
 
     def is_held(self, key: Key) -> bool:
         return key in self._held
-
-    def taken(self) -> frozenset[Key]:
-        return frozenset(self._held)
 
     def candidate(self, key: Key) -> Candidate | None:
         return self._held.get(key)

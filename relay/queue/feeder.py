@@ -218,7 +218,7 @@ class Feeder:
             with self._claims.reading():
                 # Those in hand are due too, and the first in the index.
                 limit = room + lane.claimed + self._claims.reserved
-                due = await self._store.due(domain, now, limit, self._claims.taken())
+                due = await self._store.due(domain, now, limit, frozenset(lane.taken))
                 lane = self._lane_of(domain)  # the configuration may be another one now
                 keep = not self._fed(lane, due.found) or due.more
         finally:

@@ -121,9 +121,9 @@ class LaneState:
         "_tokens",
         "answers",
         "backlog",
-        "claimed",
         "lane",
         "running",
+        "taken",
         "trouble",
         "window",
     )
@@ -134,7 +134,7 @@ class LaneState:
         self.window: deque[Candidate] = deque()
         self.backlog: dict[str, int] = {}
         self.running = 0
-        self.claimed = 0  # recipients in memory, under way and settling ones too
+        self.taken: set[Key] = set()  # recipients in memory, under way and settling ones too
         self.answers = False  # a delivery got through to it, and it is not down
         self.trouble: Outcome | None = None  # what the last delivery that did not get through said
         self._failures = 0
@@ -142,6 +142,10 @@ class LaneState:
         self._opens = 0
         self._stamp = now
         self._tokens = self._burst
+
+    @property
+    def claimed(self) -> int:
+        return len(self.taken)
 
     @property
     def has_place(self) -> bool:
@@ -248,7 +252,7 @@ class LaneState:
 
     def is_idle(self, now: int) -> bool:
         """True where forgetting it loses nothing."""
-        quiet = not (self.window or self.backlog or self.running or self.claimed)
+        quiet = not (self.window or self.backlog or self.running or self.taken)
         if not quiet or self.opens_at(now) > now:
             return False
         return not self.lane.rate or self._allowance is not None or self._tokens >= self._burst

@@ -166,29 +166,36 @@ class Supervisor:
         return not self._stopping and self._is_open(seat) and now >= seat.due
 
     def _start(self, seat: _Seat, own: tuple[socket.socket, ...]) -> None:
-        ours, theirs = socket.socketpair()
         seat.reader, seat.failed, seat.ready = FrameReader(), "", False
         seat.unsent.clear()
         sys.stdout.flush()
         sys.stderr.flush()
-        # Else a SIGTERM that comes before the new process has let our handlers go would be noted there, and never heeded.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        line: tuple[socket.socket, ...] = ()
         try:
-            pid = os.fork()
-            if not pid:
-                self._be_worker(Station(seat.slot, theirs, self._kept), (*own, ours))
-        except OSError as error:
-            ours.close()
-            theirs.close()
+            ours, theirs = line = socket.socketpair()
+            pid = self._fork(Station(seat.slot, theirs, self._kept), (*own, ours))
+        except OSError as error:  # no memory, no process, no descriptor is left
+            for each in line:
+                each.close()
             self._ended(seat, f"it cannot be started: {error.strerror}")
             return
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         theirs.close()
         ours.setblocking(False)
         seat.pid, seat.line = pid, ours
         self._selector.register(ours, selectors.EVENT_READ, seat)
         self._tell(WorkerStarted(seat.slot, pid))
+
+    def _fork(self, station: Station, not_its: Iterable[socket.socket]) -> int:
+        """The process id of the new worker. Raises OSError."""
+        # Else a SIGTERM that comes before the new process has let our handlers go would be noted there, and never heeded.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if not pid:
+                self._be_worker(station, not_its)
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _be_worker(self, station: Station, not_ours: Iterable[socket.socket]) -> NoReturn:
         """In the new process. What belongs to the supervisor is let go before anything else happens."""
@@ -235,9 +242,7 @@ class Supervisor:
         for other in self._seats:
             if other.adopter == seat.slot:
                 other.adopter = None
-        self._ended(
-            seat, seat.failed or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}")
-        )
+        self._ended(seat, seat.failed or (f"killed by {_name(-code)}" if code < 0 else f"exited with {code}"))
 
     def _hang_up(self, seat: _Seat) -> None:
         if seat.line is not None:
@@ -344,6 +349,13 @@ class Supervisor:
             seat.unsent.clear()
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if seat.unsent else 0)
         self._selector.modify(seat.line, wanted, seat)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"
 
 
 def _add(total: dict[Any, float], more: Mapping[Any, float]) -> None:

@@ -16,7 +16,7 @@ from relay.mail.plan import TlsPlan
 from relay.mail.published import StsMode
 from relay.mail.reply import Reply
 from relay.mail.tls import TlsFailure
-from relay.observe.fields import known, record
+from relay.observe.fields import is_debug, known, record
 from relay.observe.log import EventLog, LogFormat, LogStyle, event_log, format_for, library_logs
 from tests.unit.observe.samples import ALL, DELIVERED, GONE, LEAF, MISMATCH, NOW, TLS, attempt, message
 
@@ -53,6 +53,11 @@ def test_what_an_accepted_message_asks_of_tls(lines: Lines) -> None:
         {"tls_optional": True},
         {},
     ]
+
+
+@pytest.mark.parametrize("event", [*ALL, e.SessionClosed("mx", "192.0.2.1", "quit", 0.1, "")])
+def test_what_is_left_out_unbuilt_would_have_been_debug(event: e.Event) -> None:
+    assert is_debug(event) == (record(event)[0] == "debug")
 
 
 def test_every_event_class_has_a_record_of_its_own() -> None:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 Line = dict[str, Any]
 
 
@@ -78,6 +80,16 @@ async def test_one_that_is_killed_has_a_successor_in_its_slot() -> None:
         await made.next("end")
 
 
+async def test_a_signal_without_a_name_ends_one_worker_and_not_the_relay() -> None:
+    async with toys("plain") as made:
+        first = await made.next("work", slot=1)
+        os.kill(first["pid"], signal.SIGRTMIN + 1)
+        assert (await made.next("WorkerEnded"))["how"] == f"killed by signal {signal.SIGRTMIN + 1}"
+        await made.next("work", slot=1)
+        made.stop()
+        assert (await made.next("end"))["problem"] == ""
+
+
 async def test_what_is_wrong_at_the_start_is_said_once_and_nothing_runs() -> None:
     async with toys("broken") as made:
         assert (await made.next("end"))["problem"] == "no port for the second"
@@ -139,12 +151,16 @@ async def test_one_that_reads_nothing_is_replaced() -> None:
         await made.next("end")
 
 
-async def test_a_successor_that_cannot_be_forked_is_tried_again() -> None:
-    async with toys("unforkable") as made:
+@pytest.mark.parametrize(
+    ("scenario", "why"),
+    [("unforkable", "Resource temporarily unavailable"), ("lineless", "Too many open files")],
+)
+async def test_a_successor_that_cannot_be_started_is_tried_again(scenario: str, why: str) -> None:
+    async with toys(scenario) as made:
         first = await made.next("work", slot=1)
         os.kill(first["pid"], signal.SIGKILL)
         await made.next("WorkerEnded", how="killed by SIGKILL")
-        await made.next("WorkerEnded", how="it cannot be started: Resource temporarily unavailable")
+        await made.next("WorkerEnded", how=f"it cannot be started: {why}")
         await made.next("work", slot=1)
         made.stop()
         await made.next("end")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -152,6 +153,10 @@ def unforkable(station: Station) -> int:
     return plain(station)
 
 
+def lineless(station: Station) -> int:
+    return plain(station)
+
+
 def early(station: Station) -> int:
     """The first process in the second slot is told to stop before it has run a line of its own."""
     return plain(station)
@@ -176,22 +181,22 @@ def mute(station: Station) -> int:
 
 SCENARIOS: dict[str, Callable[[Station], int]] = {
     each.__name__: each
-    for each in (plain, broken, crashing, hopeless, talking, stubborn, flooding, unforkable, early, mute)
+    for each in (plain, broken, crashing, hopeless, talking, stubborn, flooding, unforkable, lineless, early, mute)
 }
 
 
-def fail_to_fork(time: int) -> None:
-    """At the `time`-th process."""
-    real, times = os.fork, 0
+def fail(owner: Any, name: str, time: int, error: OSError) -> None:
+    """The `time`-th call."""
+    real, times = getattr(owner, name), 0
 
-    def fork() -> int:
+    def call(*about: Any) -> Any:
         nonlocal times
         times += 1
         if times == time:
-            raise OSError(11, "Resource temporarily unavailable")
-        return real()
+            raise error
+        return real(*about)
 
-    os.fork = fork
+    setattr(owner, name, call)
 
 
 def stop_early(time: int) -> None:
@@ -238,7 +243,9 @@ def main() -> None:
     if name == "hopeless":
         patience._PAUSES = (0.0, 0.0, 0.05, 0.1)
     if name == "unforkable":
-        fail_to_fork(3)
+        fail(os, "fork", 3, OSError(11, "Resource temporarily unavailable"))
+    if name == "lineless":
+        fail(socket, "socketpair", 4, OSError(24, "Too many open files"))
     if name == "early":
         stop_early(2)
     wakings = count_wakings(supervisor)
