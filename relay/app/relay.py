@@ -189,16 +189,7 @@ class Relay:
             emit=self._emit,
         )
         stack.push_async_callback(policies.close)
-        outbound = Outbound(
-            book=book,
-            resolver=resolver,
-            tls=tls,
-            ourselves=SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound)).look,
-            clock=utc_now,
-            emit=self._emit,
-            publications=LookedUp(resolver, policies, utc_now),
-            settings=self._delivery,
-        )
+        outbound = self._make_outbound(resolver, tls, policies)
         stack.push_async_callback(outbound.close)
         reports = TlsReports(
             Neighbours(store, resolver, lambda: intake, lambda: operations, self._colleagues.flush),
@@ -232,27 +223,44 @@ class Relay:
         await scheduler.start()
         stack.push_async_callback(self._stop_scheduler)
         await self._open_doors(stack, config)
-        self._colleagues.answer(
-            Answers(
-                condition=self._operator.condition,
-                running=scheduler.claims.running,
-                carry_out=operations.carry_out,
-                counts=self.metrics.counts,
-                follow=configuration.follow,
-                login_failed=self._listeners.login_failed,
-                failed_logins=self._listeners.failed_logins,
-                adopt=self._adopt,
-                learn=policies.learn,
-                flush=reports.flush,
-            )
+        self._colleagues.answer(self._answers(operations, policies, reports))
+        self._join(stack, in_force)
+        self._begin(stack, self._watch(self._looks(config, keyring, policies)))
+
+    def _make_outbound(self, resolver: Resolver, tls: TlsClient, policies: StsPolicies) -> Outbound:
+        return Outbound(
+            book=self._configuration.book,
+            resolver=resolver,
+            tls=tls,
+            ourselves=SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound)).look,
+            clock=utc_now,
+            emit=self._emit,
+            publications=LookedUp(resolver, policies, utc_now),
+            settings=self._delivery,
         )
-        if place.leads:
+
+    def _answers(self, operations: Operations, policies: StsPolicies, reports: TlsReports) -> Answers:
+        return Answers(
+            condition=self._operator.condition,
+            running=self._scheduler.claims.running,
+            carry_out=operations.carry_out,
+            counts=self.metrics.counts,
+            follow=self._configuration.follow,
+            login_failed=self._listeners.login_failed,
+            failed_logins=self._listeners.failed_logins,
+            adopt=self._adopt,
+            learn=policies.learn,
+            flush=reports.flush,
+        )
+
+    def _join(self, stack: AsyncExitStack, in_force: InForce) -> None:
+        """Takes our part among the workers."""
+        if self._place.leads:
             self._colleagues.keep(in_force)
             if in_force.is_older:
-                self._begin(stack, configuration.share())
+                self._begin(stack, self._configuration.share())
             self._begin(stack, self._adopt_abandoned())
-        self._begin(stack, self._watch(self._looks(config, keyring, policies)))
-        if place.link is not None:
+        if self._place.link is not None:
             self._begin(stack, self._count())
             self._begin(stack, self._learn_failed_logins())
 
