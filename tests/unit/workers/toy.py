@@ -67,8 +67,8 @@ class Toy:
 def plain(station: Station) -> int:
     """Does nothing, and dies when it is told to by a signal."""
     toy = Toy(station)
-    toy.ready()
     say("work", slot=station.slot, pid=os.getpid(), kept=station.kept)
+    toy.ready()  # only then can the next one start, and say so
     return toy.idle()
 
 
