@@ -67,8 +67,9 @@ class Toy:
 def plain(station: Station) -> int:
     """Does nothing, and dies when it is told to by a signal."""
     toy = Toy(station)
+    say("born", slot=station.slot)
+    toy.ready()  # the next one may start from here on, and say that it works before we do
     say("work", slot=station.slot, pid=os.getpid(), kept=station.kept)
-    toy.ready()  # only then can the next one start, and say so
     return toy.idle()
 
 
