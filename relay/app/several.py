@@ -23,6 +23,7 @@ from relay.queue.disk import Lock, beside
 from relay.queue.store import StoreLocked, StoreUnusable
 from relay.workers.frames import SUPERVISOR
 from relay.workers.link import Link
+from relay.workers.service import of_this_process
 from relay.workers.supervisor import FAILED, READY, Station, Supervisor
 from relay.workers.table import Table
 
@@ -76,7 +77,7 @@ def supervise(file: Path, in_force: InForce, run: Callable[[Whole, Station], int
         return str(error)
     whole = Whole(file, in_force, Table(how_many(config)), sockets)
     try:
-        return Supervisor(whole.table, lambda station: run(whole, station), tell).serve()
+        return Supervisor(whole.table, lambda station: run(whole, station), tell, service=of_this_process()).serve()
     finally:
         sockets.close()
         whole.table.close()

@@ -4,6 +4,7 @@ With `workers: 1` this process is the relay; else it is the supervisor of as man
 """
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -79,11 +80,24 @@ async def _serve(file: Path, in_force: "InForce", log: "EventLog", writer: "Line
         async with Relay(file, observers=(log,), lines_dropped=lambda: writer.dropped, in_force=in_force) as relay:
             loop.add_signal_handler(signal.SIGHUP, reload_on_signal(relay))
             calm_collector()
-            await ended.wait()
+            await _until(ended)
             loop.remove_signal_handler(signal.SIGHUP)
     except (ConfigError, StartError) as error:
         return str(error)
     return ""
+
+
+async def _until(ended: asyncio.Event) -> None:
+    """Until it is set; the service manager hears meanwhile that we live."""
+    from relay.workers.service import of_this_process
+
+    service = of_this_process()
+    service.ready("mail is taken")
+    while not ended.is_set():
+        service.alive()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), service.watchdog or None)
+    service.stopping()
 
 
 def _several(file: Path, in_force: "InForce", out: int, look: "LogStyle") -> str:

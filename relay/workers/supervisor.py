@@ -5,6 +5,7 @@ not know: `run` is called in each. A worker is forked, not started anew: it runs
 replaced the files, shares their memory, and is there within milliseconds.
 
 The first worker starts alone, so that what is wrong with the configuration or the queue is found, and said, once.
+A worker that has begun to tell what it counts and then says nothing for `silence` seconds hangs: it is killed, and replaced.
 Threat: this process is killed. Every worker sees its line end and stops by itself (`Link.lost`); the lock on the queue is theirs too
 until then, so that nobody else takes the queue meanwhile.
 """
@@ -26,6 +27,7 @@ from relay.mail.events import Emit, WorkerEnded, WorkerStarted
 from relay.workers.frames import SUPERVISOR, Answer, Ask, Frame, FrameReader, Tell, frame
 from relay.workers.link import GONE
 from relay.workers.patience import Record
+from relay.workers.service import Service
 from relay.workers.table import Table
 
 READY = "ready"  # it serves
@@ -66,13 +68,26 @@ class _Seat:
     adopter: int | None = None
     failed: str = ""
     counts: dict[Any, float] = field(default_factory=dict)
+    heard: float = 0.0  # when it told its counts last; 0: not yet
+    hung: bool = False
 
 
 class Supervisor:
     """`run` gives the exit code of a worker. `tell` takes events, and must not wait. `limit`: seconds that workers may take to stop."""
 
-    def __init__(self, table: Table, run: Callable[[Station], int], tell: Emit, *, limit: float = 90.0) -> None:
-        self._table, self._run, self._tell, self._limit = table, run, tell, limit
+    def __init__(
+        self,
+        table: Table,
+        run: Callable[[Station], int],
+        tell: Emit,
+        *,
+        limit: float = 90.0,
+        silence: float = 120.0,
+        service: Service = Service(),  # noqa: B008 - frozen
+    ) -> None:
+        self._table, self._run, self._tell, self._limit, self._silence = table, run, tell, limit, silence
+        self._service = service
+        self._looked = 0.0  # when it last looked for workers that hang
         self._seats = [_Seat(slot) for slot in range(table.count)]
         self._kept: Any = None
         self._past: dict[Any, float] = {}  # counts of those that ended
@@ -121,6 +136,7 @@ class Supervisor:
                 self._heed(number)
             self._reap()
             now = time.monotonic()
+            self._look(now)
             if self._stopping and now >= self._killing:
                 self._signal(self._living, signal.SIGKILL)
                 self._killing = now + self._limit
@@ -133,8 +149,28 @@ class Supervisor:
         return [seat for seat in self._seats if seat.pid]
 
     def _timeout(self) -> float | None:
+        now = time.monotonic()
         waits = [self._killing] if self._stopping else [seat.due for seat in self._seats if self._is_open(seat)]
-        return max(0.0, min(waits) - time.monotonic()) if waits else None
+        if not self._stopping and any(seat.heard for seat in self._seats):
+            waits.append(now + self._silence / 4)
+        if self._service.watchdog:
+            waits.append(now + self._service.watchdog)
+        return max(0.0, min(waits) - now) if waits else None
+
+    def _look(self, now: float) -> None:
+        """Kills what hangs. Where we have not run ourselves (a machine that slept, a container that was paused), nobody could speak."""
+        if self._service.watchdog:
+            self._service.alive()
+        slept = now - self._looked > self._silence / 2
+        self._looked = now
+        for seat in self._living:
+            if not seat.heard or self._stopping:
+                continue
+            if slept:
+                seat.heard = now
+            elif now - seat.heard > self._silence:
+                seat.heard, seat.hung = 0.0, True
+                self._signal([seat], signal.SIGKILL)
 
     # --- signals ---
 
@@ -147,6 +183,7 @@ class Supervisor:
     def _stop(self) -> None:
         if not self._stopping:
             self._stopping = True
+            self._service.stopping()
             self._killing = time.monotonic() + self._limit
             self._signal(self._living, signal.SIGTERM)
 
@@ -167,6 +204,7 @@ class Supervisor:
 
     def _start(self, seat: _Seat, own: tuple[socket.socket, ...]) -> None:
         seat.reader, seat.failed, seat.ready = FrameReader(), "", False
+        seat.heard, seat.hung = 0.0, False
         seat.unsent.clear()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -242,7 +280,10 @@ class Supervisor:
         for other in self._seats:
             if other.adopter == seat.slot:
                 other.adopter = None
-        self._ended(seat, seat.failed or (f"killed by {_name(-code)}" if code < 0 else f"exited with {code}"))
+        how = f"killed by {_name(-code)}" if code < 0 else f"exited with {code}"
+        if seat.hung:
+            how = f"said nothing for {self._silence:g} seconds, so it was killed"
+        self._ended(seat, seat.failed or how)
 
     def _hang_up(self, seat: _Seat) -> None:
         if seat.line is not None:
@@ -311,7 +352,9 @@ class Supervisor:
             if content.name == READY:
                 seat.ready, seat.since = True, time.monotonic()
                 self._begun = True
-                self._complete = self._complete or all(each.ready for each in self._seats)
+                if not self._complete and all(each.ready for each in self._seats):
+                    self._complete = True
+                    self._service.ready(f"mail is taken by {len(self._seats)} workers")
             elif content.name == FAILED:
                 seat.failed = content.argument
             elif content.name == KEEP:
@@ -319,7 +362,7 @@ class Supervisor:
             elif content.name == REPLACE:
                 self._signal([self._seats[content.argument]], signal.SIGTERM)
             elif content.name == COUNTS:
-                seat.counts = content.argument
+                seat.counts, seat.heard = content.argument, time.monotonic()
             elif content.name == ADOPTED:
                 self._seats[content.argument].adopter = None
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from tests.e2e.peers import program
 from tests.e2e.process import RelayProcess, free_port
 
 pytestmark = pytest.mark.timeout(120)
+
+
+CLEAR = [{"address": "127.0.0.1:0", "starttls": "off"}]
 
 
 def base(folder: Path, **more: Any) -> Path:
@@ -251,3 +255,26 @@ async def test_swaks_in_clear_over_tls_with_a_certificate_and_with_a_login(tmp_p
     assert {each.sender for each in messages} == {"x@else.test", "boss@partner.test", "alice@relay.test"}
     (submitted,) = [each for each in messages if each.sender == "alice@relay.test"]
     assert b"with ESMTPSA" in submitted.content
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_service_manager_hears_of_start_life_and_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+
+        async def hears(beginning: str) -> None:
+            async with asyncio.timeout(30):
+                while not (await asyncio.get_running_loop().sock_recv(manager, 1000)).startswith(beginning.encode()):
+                    pass
+
+        async with RelayProcess(base(tmp_path, certificates=None, listeners=CLEAR, workers=workers)):
+            await hears("READY=1")
+            await hears("WATCHDOG=1")
+            await hears("WATCHDOG=1")
+        await hears("STOPPING=1")

@@ -64,6 +64,18 @@ async def test_the_first_starts_before_the_others_and_all_stop_together() -> Non
         assert not any(each["what"] == "WorkerEnded" for each in made.lines)
 
 
+async def test_one_that_hangs_is_killed_and_one_that_tells_its_counts_is_not() -> None:
+    async with toys("silent") as made:
+        first = await made.next("work", slot=1)
+        ended = await made.next("WorkerEnded")
+        assert (ended["worker"], ended["how"]) == (1, "said nothing for 2 seconds, so it was killed")
+        second = await made.next("work", slot=1)
+        assert second["pid"] != first["pid"]
+        assert {each["worker"] for each in made.lines if each["what"] == "WorkerEnded"} == {1}
+        made.stop()
+        assert await made.process.wait() == 0
+
+
 async def test_one_that_is_killed_has_a_successor_in_its_slot() -> None:
     async with toys("plain") as made:
         first = await made.next("work", slot=1)

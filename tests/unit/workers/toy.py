@@ -104,6 +104,22 @@ def hopeless(station: Station) -> int:
     return 0
 
 
+def silent(station: Station) -> int:
+    """The first tells its counts again and again; the second does so once, and hangs. Its successor works."""
+    toy = Toy(station)
+    toy.ready()
+    say("work", slot=station.slot, pid=os.getpid())
+    toy.tell(SUPERVISOR, Tell(COUNTS, {}))
+    if station.slot == 1:
+        return toy.idle()
+    toy.line.settimeout(0.1)
+    while True:
+        try:
+            return toy.idle()
+        except TimeoutError:
+            toy.tell(SUPERVISOR, Tell(COUNTS, {}))
+
+
 def talking(station: Station) -> int:
     """The second one counts, asks the first, and is replaced; then the first asks what all have counted."""
     toy = Toy(station)
@@ -182,7 +198,20 @@ def mute(station: Station) -> int:
 
 SCENARIOS: dict[str, Callable[[Station], int]] = {
     each.__name__: each
-    for each in (plain, broken, crashing, hopeless, talking, stubborn, flooding, unforkable, lineless, early, mute)
+    for each in (
+        plain,
+        broken,
+        crashing,
+        hopeless,
+        talking,
+        stubborn,
+        flooding,
+        unforkable,
+        lineless,
+        early,
+        mute,
+        silent,
+    )
 }
 
 
@@ -240,7 +269,7 @@ def main() -> None:
     def tell(event: Event) -> None:
         say(type(event).__name__, **asdict(event))
 
-    supervisor = Supervisor(table, SCENARIOS[name], tell, limit=0.3)
+    supervisor = Supervisor(table, SCENARIOS[name], tell, limit=0.3, silence=2.0)
     if name == "hopeless":
         patience._PAUSES = (0.0, 0.0, 0.05, 0.1)
     if name == "unforkable":
