@@ -5,7 +5,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY requirements.txt ./
 RUN python -m venv /opt/ironpost \
- && /opt/ironpost/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
+ && /opt/ironpost/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 COPY pyproject.toml README.md ./
 COPY relay ./relay
 RUN /opt/ironpost/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
@@ -13,8 +13,9 @@ RUN /opt/ironpost/bin/pip install --no-cache-dir --disable-pip-version-check --n
  && /opt/ironpost/bin/pip uninstall --yes --quiet pip
 
 FROM python:3.13-slim
-# The numeric id is fixed so that volumes can be prepared for it from outside.
-RUN groupadd --gid 10025 ironpost \
+# The numeric id is fixed so that volumes can be prepared for it from outside. Nothing in the image may lend its owner's rights.
+RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+ && groupadd --gid 10025 ironpost \
  && useradd --uid 10025 --gid 10025 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ironpost \
  && install -d -o ironpost -g ironpost -m 0700 /var/lib/ironpost /run/ironpost \
  && install -d -m 0755 /etc/ironpost
