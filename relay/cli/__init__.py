@@ -43,6 +43,7 @@ COMMANDS = (
     ),
     Command("reload", "relay.cli.reload", "Put the configuration on disk in force, and say what becomes weaker."),
     Command("health", "relay.cli.health", "Does the relay take mail? For a container's health check."),
+    Command("doctor", "relay.cli.doctor", "Check the surroundings: ports, DNS, clock, disk, limits, names, networks."),
     Command("password", "relay.cli.password", "Set a submission user's password."),
     Command("sink", "relay.cli.sink", "Take all mail and print or store it, for trying a set-up."),
 )

@@ -31,7 +31,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, str
 
     try:
         loaded = load_with_places(config)
-        found = tuple(_beyond_the_file(loaded, datetime.now(UTC)))
+        found = tuple(beyond_the_file(loaded, datetime.now(UTC)))
     except ConfigError as error:
         found = tuple((Weight.ERROR, problem) for problem in error.problems)
     errors = sum(weight is Weight.ERROR for weight, _ in found)
@@ -44,7 +44,7 @@ def command(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, str
         raise typer.Exit(ExitCode.NO)
 
 
-def _beyond_the_file(loaded: "Loaded", now: datetime) -> Iterator[tuple[Weight, "Problem"]]:
+def beyond_the_file(loaded: "Loaded", now: datetime) -> Iterator[tuple[Weight, "Problem"]]:
     """What stands in other files, and advice, for a file that is sound by itself."""
     from relay.config.advice import advice
     from relay.config.certificates import Folder, Severity, read_folder

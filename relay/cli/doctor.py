@@ -1,0 +1,159 @@
+"""`relay doctor`: is everything around the relay as it should be? Looks, has it judged (`relay.policy.surroundings`), and names remedies.
+
+Needs no running relay; where one runs, it is asked how it is. Run it as the relay's user and where the relay runs: in its container, in its
+network namespace.
+"""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from relay.config.load import Loaded
+    from relay.config.models import Config
+    from relay.policy.surroundings import Finding
+
+ReachOption = Annotated[
+    list[str] | None,
+    typer.Option("--reach", metavar="DOMAIN|HOST:PORT", help="Try to reach this, instead of what connectors name."),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Leave out what asks the network.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Count warnings as failures.")]
+
+
+def command(
+    config: ConfigOption = DEFAULT_CONFIG,
+    reach: ReachOption = None,
+    offline: OfflineOption = False,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Check the surroundings: ports, DNS and DNSSEC, clock, disk, file limits, permissions, certificates, names, networks.
+
+    Exit code 0 where nothing failed, 1 where something did. Warnings change that only with --strict; what could not be found out never does.
+    """
+    findings = tuple(_examine(config, reach or (), offline=offline))
+    failed = [each for each in findings if each.state in _bad(strict)]
+    if json:
+        print_json({"healthy": not failed, "findings": [_as_json(each) for each in findings]})
+    else:
+        _print(findings)
+    if failed:
+        raise typer.Exit(ExitCode.NO)
+
+
+def _bad(strict: bool) -> tuple[str, ...]:
+    return ("failed", "warning") if strict else ("failed",)
+
+
+def _examine(file: Path, wanted: Sequence[str], *, offline: bool) -> Iterator["Finding"]:
+    from relay.config.load import ConfigError, load_with_places
+    from relay.policy.surroundings import Finding, State
+
+    try:
+        loaded = load_with_places(file)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding("configuration", State.FAILED, str(problem), "relay check says the same, with all errors")
+        return
+    yield from _configuration(loaded)
+    yield from _host(loaded.config, file)
+    if not offline:
+        yield from asyncio.run(_network(loaded.config, wanted))
+
+
+def _configuration(loaded: "Loaded") -> Iterator["Finding"]:
+    """The file, and the certificates and trust that it names, as `relay check` sees them."""
+    from relay.cli.check import Weight, beyond_the_file
+    from relay.policy.surroundings import Finding, State
+
+    found = tuple(beyond_the_file(loaded, datetime.now(UTC)))
+    for weight, problem in found:
+        state = State.FAILED if weight is Weight.ERROR else State.WARNING
+        yield Finding("configuration", state, str(problem), f"relay check --config {problem.file}")
+    if not found:
+        yield Finding("configuration", State.FINE, "relay check has nothing to say")
+
+
+def _host(config: "Config", file: Path) -> Iterator["Finding"]:
+    from relay.app.several import how_many
+    from relay.cli import doctor_host as look
+    from relay.config.values import HostPort
+    from relay.policy import surroundings as judge
+
+    status = _status(file)
+    ours = [HostPort.parse(each) for each in (status or {}).get("listeners", {}).values()]
+    listeners = {each.name: each.address for each in config.listeners if each.address.port}
+    yield from judge.ports({name: look.bound(address, ours) for name, address in listeners.items()})
+    yield from judge.disk(look.disk(Path(config.queue.removeprefix("sqlite:"))), config.limits.free_space)
+    yield from judge.kernel(look.kernel(), config.limits.connections, how_many(config))
+    yield judge.clock(look.clock())
+    yield from judge.permissions(look.readable(config))
+    yield from judge.gateways(config, look.gateways(), contained=look.contained())
+    waiting = (status or {}).get("configuration", {}).get("waiting", [])
+    troubles = (status or {}).get("troubles", [])
+    yield from judge.running(None if status is None else bool(status["ready"]), troubles, waiting)
+
+
+def _status(file: Path) -> dict[str, Any] | None:
+    """Of the running relay; None where none can be asked."""
+    from relay.cli.client import Relay
+
+    try:
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            Relay.of(file, None) as relay,
+        ):  # that none runs is a finding of ours
+            return relay.get("/status")
+    except typer.Exit:
+        return None
+
+
+async def _network(config: "Config", wanted: Sequence[str]) -> list["Finding"]:
+    from relay.cli import doctor_net as look
+    from relay.dns.resolver import DnsResolver
+    from relay.policy import surroundings as judge
+
+    resolver = DnsResolver.of(config.dns)
+    try:
+        answered, _tested = await asyncio.gather(look.Asking(config).root(), resolver.test())
+        called, leads = await look.names(config, resolver)
+        tries = await look.reach(config, resolver, wanted)
+        trouble = resolver.dane if config.dns.validating else ""
+        return [
+            *judge.dns(answered.answers, answered.seconds, config.dns.validating, trouble),
+            *judge.reverse_dns(config.hostname, called, leads),
+            *judge.way_out(tries),
+        ]
+    finally:
+        await resolver.close()
+
+
+def _as_json(finding: "Finding") -> dict[str, str]:
+    return {
+        "check": finding.check,
+        "state": finding.state.value,
+        "text": finding.text,
+        "remedy": finding.remedy,
+    }
+
+
+_COLOURS = {"fine": "green", "warning": "yellow", "failed": "red", "unknown": "blue"}
+
+
+def _print(findings: Sequence["Finding"]) -> None:
+    for each in findings:
+        state = typer.style(f"{each.state.value:8}", fg=_COLOURS[each.state.value], bold=True)
+        typer.echo(f"{state} {typer.style(each.check, bold=True)}: {each.text}")
+        if each.remedy:
+            typer.echo(f"         -> {each.remedy}")
+    counts = [f"{sum(each.state.value == state for each in findings)} {state}" for state in _COLOURS]
+    typer.echo(", ".join(counts))
