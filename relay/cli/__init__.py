@@ -4,8 +4,9 @@ Talks to a running relay over its admin socket only. Exit codes and options that
 """
 
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import typer
@@ -44,6 +45,7 @@ COMMANDS = (
     Command("reload", "relay.cli.reload", "Put the configuration on disk in force, and say what becomes weaker."),
     Command("health", "relay.cli.health", "Does the relay take mail? For a container's health check."),
     Command("doctor", "relay.cli.doctor", "Check the surroundings: ports, DNS, clock, disk, limits, names, networks."),
+    Command("completion", "relay.cli.completion", "Print what lets a shell complete commands and options."),
     Command("password", "relay.cli.password", "Set a submission user's password."),
     Command("sink", "relay.cli.sink", "Take all mail and print or store it, for trying a set-up."),
 )
@@ -71,7 +73,14 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The `relay` command. Exits with the codes of design section 11."""
-    build(sys.argv[1:])(prog_name="relay")
+    build(_typed(sys.argv[1:], os.environ))(prog_name="relay")
+
+
+def _typed(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
+    """The command line; where a shell asks how it could go on (`relay completion`), the one that stands at its prompt."""
+    if "_RELAY_COMPLETE" not in environment:
+        return arguments
+    return (environment.get("COMP_WORDS") or environment.get("_TYPER_COMPLETE_ARGS", "")).split()[1:]
 
 
 def _version(wanted: bool) -> None:
