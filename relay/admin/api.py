@@ -1,172 +1,186 @@
-"""The HTTP API on a unix socket: the queue, traces, reload and status for `relay queue`, `relay trace` and `relay reload`.
+"""Endpoints as an HTTP application: who asks, may they, what is asked, the answer, and a word to the audit log of what was changed.
 
-    GET  /status
-    GET  /queue?to=DOMAIN&connector=NAME&state=STATE&after=ID&limit=N
-    GET  /queue/ID
-    POST /queue/ACTION      {"ids": [...]} or {"all": true} or {"to": DOMAIN, "connector": NAME}
-    GET  /trace?id=&to=&from=&message_id=&since=&limit=
-    GET  /reports?domain=&day=&limit=
-    GET  /reports/show?domain=&day=
-    GET  /reports/received?since=&limit=
-    POST /reports/send      {} or {"domain": DOMAIN, "day": DAY}
-    POST /reload            {"dry_run": true}
+Knows nothing of what the endpoints are about (`relay.admin.endpoint`), nor how a caller is recognised: each listener brings its own `Identify`.
+An error is {"error": TEXT}.
 
-Answers are JSON; an error is {"error": TEXT}. What is asked is checked in `relay.admin.questions`, who may ask at all by the socket's mode
-(`relay.admin.unix`). Answers come in pages, so that a queue of a million messages fills nobody's memory.
+Threat: a body without end, or nested without end; a parameter that is overlooked because its name was mistyped.
 """
 
 import json
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from relay.admin.operations import Action, Operations, Unavailable
-from relay.admin.questions import (
+from relay.admin.endpoint import (
+    JSON,
+    Answer,
+    Asked,
     BadQuestionError,
-    action_question,
-    page_question,
-    received_question,
-    reload_question,
-    report_question,
-    reports_question,
-    send_question,
-    trace_question,
+    Caller,
+    Change,
+    Content,
+    Endpoint,
+    NotFoundError,
+    Q,
+    Question,
+    Unavailable,
 )
-from relay.mail.events import AdminActed, Emit
 
-_LARGEST_BODY = 2**18
+Identify = Callable[[Request], Awaitable[Caller]]
+"""Raises NotRecognisedError."""
+Note = Callable[[Caller, str, Change], Awaitable[None]]
+"""Writes an action and what it changed to the audit log."""
 
-Answer = Callable[[Request], Awaitable[Response]]
+
+class NotRecognisedError(Exception):
+    """401, or 429 where it was tried too often; str() says what is wanted."""
+
+    def __init__(self, text: str, status: int = 401) -> None:
+        super().__init__(text)
+        self.status = status
 
 
-def application(operations: Operations, emit: Emit) -> Starlette:
-    """The ASGI application. `emit` hears of every change that somebody made (AdminActed)."""
-    api = _Api(operations, emit)
+def application(endpoints: Sequence[Endpoint[Any]], identify: Identify, note: Note) -> Starlette:
+    """The ASGI application."""
     return Starlette(
         routes=[
-            Route("/status", api.status, methods=["GET"]),
-            Route("/queue", api.queue, methods=["GET"]),
-            Route("/queue/{name}", api.message, methods=["GET"]),
-            Route("/queue/{name}", api.act, methods=["POST"]),
-            Route("/trace", api.trace, methods=["GET"]),
-            Route("/reports", api.reports, methods=["GET"]),
-            Route("/reports/show", api.report, methods=["GET"]),
-            Route("/reports/received", api.received_reports, methods=["GET"]),
-            Route("/reports/send", api.send_reports, methods=["POST"]),
-            Route("/reload", api.reload, methods=["POST"]),
+            Route(each.path, _Call(each, identify, note).answer, methods=[each.method], name=each.name)
+            for each in endpoints
         ],
         exception_handlers={
-            BadQuestionError: _bad_question,
-            Unavailable: _unavailable,
+            BadQuestionError: _refusal(400),
+            NotFoundError: _refusal(404),
+            Unavailable: _refusal(503),
+            NotRecognisedError: _not_recognised,
             HTTPException: _http_error,
             Exception: _unexpected,
         },
     )
 
 
-class _Api:
-    def __init__(self, operations: Operations, emit: Emit) -> None:
-        self._operations = operations
-        self._emit = emit
-
-    async def status(self, _request: Request) -> Response:
-        return JSONResponse(await self._operations.status())
-
-    async def queue(self, request: Request) -> Response:
-        query = request.query_params
-        selection, after, limit = page_question(query, query.getlist("state"))
-        return JSONResponse(await self._operations.messages(selection, after=after, limit=limit))
-
-    async def message(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        found = await self._operations.message(name)
-        return _error(404, f"there is no message {name[:80]} in the queue") if found is None else JSONResponse(found)
-
-    async def act(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in set(Action):
-            return _error(404, f"{name[:80]!r} is none of {', '.join(Action)}")
-        selection = action_question(await _body(request))
-        done = await self._operations.act(Action(name), selection)
-        self._emit(AdminActed(_uid(request), name, str(selection), int(done["changed"])))
-        return JSONResponse(done)
-
-    async def trace(self, request: Request) -> Response:
-        found = await self._operations.trace(trace_question(request.query_params))
-        return JSONResponse({"traces": list(found)})
-
-    async def reports(self, request: Request) -> Response:
-        return JSONResponse(await self._operations.reports(reports_question(request.query_params)))
-
-    async def report(self, request: Request) -> Response:
-        query = report_question(request.query_params)
-        found = await self._operations.report(query)
-        if found is None:
-            return _error(404, f"no session was counted for {query.domain} on that day")
-        return JSONResponse(found)
-
-    async def received_reports(self, request: Request) -> Response:
-        since, limit = received_question(request.query_params)
-        return JSONResponse(await self._operations.received_reports(since, limit))
-
-    async def send_reports(self, request: Request) -> Response:
-        query = send_question(await _body(request), datetime.now(UTC).date())
-        done = await self._operations.send_reports(query)
-        selection = " ".join(filter(None, (query.domain, query.day.isoformat() if query.day else ""))) or "all"
-        self._emit(AdminActed(_uid(request), "send-reports", selection, sum(done["states"].values())))
-        return JSONResponse(done)
-
-    async def reload(self, request: Request) -> Response:
-        dry_run = reload_question(await _body(request))
-        result = await self._operations.reload(dry_run=dry_run)
-        if not dry_run:
-            self._emit(AdminActed(_uid(request), "reload", "; ".join(result.weaker), int(result.taken)))
-        answer = {
-            "taken": result.taken,
-            "changed": result.changed,
-            "dry_run": dry_run,
-            "weaker": list(result.weaker),
-            "restart": list(result.restart),
-            "errors": list(result.errors),
+class _Call:
+    def __init__(self, endpoint: Endpoint[Any], identify: Identify, note: Note) -> None:
+        self._endpoint, self._identify, self._note = endpoint, identify, note
+        fields = endpoint.asks.model_fields
+        self._lists = {
+            field.alias or name
+            for name, field in fields.items()
+            if getattr(field.annotation, "__origin__", None) in (tuple, list)
         }
-        return JSONResponse(answer, status_code=422 if result.errors else 200)
+
+    async def answer(self, request: Request) -> Response:
+        endpoint = self._endpoint
+        caller = await self._identify(request)
+        if not caller.scope.covers(endpoint.scope):
+            return _error(403, f"this needs the scope {endpoint.scope}; {caller.name} has {caller.scope}")
+        given = parse(endpoint.asks, await self._given(request))
+        answer: Answer = await endpoint.handler(Asked(given, caller, _limited(request, endpoint.largest)))
+        if answer.change is not None:
+            await self._note(caller, endpoint.action, answer.change)
+        return _response(answer)
+
+    async def _given(self, request: Request) -> dict[str, Any]:
+        path = dict(request.path_params)
+        in_query = self._endpoint.method == "GET" or self._endpoint.takes != JSON
+        given = self._query(request) if in_query else await _body(request, self._endpoint.largest)
+        for name in path:
+            if name in given:
+                raise BadQuestionError(f"{name}: it stands in the path already")
+        return given | path
+
+    def _query(self, request: Request) -> dict[str, Any]:
+        query = request.query_params
+        found: dict[str, Any] = {}
+        for name in query:
+            values = query.getlist(name)
+            if name in self._lists:
+                found[name] = values
+            elif len(values) > 1:
+                raise BadQuestionError(f"{name[:80]}: it is given more than once")
+            else:
+                found[name] = values[0]
+        return found
 
 
-def _uid(request: Request) -> int:
-    """Who is at the other end of the socket (`relay.admin.unix` puts it where a port would be)."""
-    return request.client.port if request.client is not None else -1
-
-
-async def _body(request: Request) -> Any:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _LARGEST_BODY:
-            raise BadQuestionError("the body is too large")
+def parse(asks: type[Q], given: Mapping[str, Any]) -> Q:
+    """Raises BadQuestionError, which names the parameter."""
     try:
-        return json.loads(bytes(data) or b"{}")
+        return asks.model_validate(given)
+    except ValidationError as error:
+        raise BadQuestionError(_said(asks, error)) from None
+
+
+def _said(asks: type[Question], error: ValidationError) -> str:
+    """The first thing that is wrong. A misspelt name comes first: it may be why another is missing."""
+    problems = error.errors(include_url=False)
+    first = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
+    name = ".".join(str(part) for part in first["loc"])[:80]
+    known = sorted(field.alias or key for key, field in asks.model_fields.items())
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{name}: there is no such parameter here, only {', '.join(known) or 'none'}"
+        case "missing":
+            return f"{name}: it must be given"
+        case "value_error":
+            text = str(first["ctx"]["error"])
+        case _:
+            text = first["msg"]
+    return f"{name}: {text}" if name else text
+
+
+async def _limited(request: Request, largest: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > largest:
+            raise BadQuestionError("the body is too large")
+        yield chunk
+
+
+async def _body(request: Request, largest: int) -> dict[str, Any]:
+    data = b"".join([chunk async for chunk in _limited(request, largest)])
+    try:
+        found = json.loads(data or b"{}")
     except ValueError:  # bad UTF-8 too
         raise BadQuestionError("the body is not JSON") from None
     except RecursionError:
         raise BadQuestionError("the body is nested too deep") from None
+    if not isinstance(found, dict):
+        raise BadQuestionError('the body is a JSON object, such as {"name": "value"}')
+    return found
 
 
-def _error(status: int, text: str) -> Response:
-    return JSONResponse({"error": text}, status_code=status)
+def _response(answer: Answer) -> Response:
+    content = answer.body
+    if not isinstance(content, Content):
+        return JSONResponse(content, answer.status)
+    headers = {"content-disposition": f'attachment; filename="{content.filename}"'} if content.filename else {}
+    if isinstance(content.chunks, bytes):
+        return Response(content.chunks, answer.status, headers, content.media_type)
+    return StreamingResponse(content.chunks, answer.status, headers, content.media_type)
 
 
-async def _bad_question(_request: Request, error: Exception) -> Response:
-    return _error(400, str(error))
+def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": text}, status, headers)
 
 
-async def _unavailable(_request: Request, error: Exception) -> Response:
-    return _error(503, str(error))
+def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_request: Request, error: Exception) -> Response:
+        return _error(status, str(error))
+
+    return answer
+
+
+async def _not_recognised(_request: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, NotRecognisedError) else 401
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    return _error(status, str(error), headers)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

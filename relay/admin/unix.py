@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from starlette.requests import Request
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from relay.admin.api import application
-from relay.admin.operations import Operations
+from relay.admin.endpoint import Caller, Scope
 from relay.asgi import serving
-from relay.mail.events import Emit
 
 _PEER = struct.Struct("iII")  # pid, uid, gid: unix(7)
 _NOBODY = 2**32 - 1  # (uid_t) -1: a socket without a peer
@@ -47,13 +47,22 @@ def peer_uid(sock: socket.socket) -> int:
     return -1 if uid == _NOBODY else int(uid)
 
 
+async def at_socket(request: Request) -> Caller:
+    """Whoever may open the socket may do everything."""
+    uid = request.client.port if request.client is not None else -1
+    return Caller(f"uid {uid}" if uid >= 0 else "unknown", Scope.ADMIN, "socket")
+
+
 @asynccontextmanager
-async def admin_socket(path: Path, operations: Operations, emit: Emit) -> AsyncIterator[None]:
-    """Serve the admin API on `path` while the block runs. SocketUnusableError where another relay listens there, or it cannot be made."""
+async def admin_socket(path: Path, app: ASGIApp) -> AsyncIterator[None]:
+    """Serve the admin API, whose callers `at_socket` recognises, on `path` while the block runs.
+
+    SocketUnusableError where another relay listens there, or it cannot be made.
+    """
     sock = bind_unix(path)
     inode = _inode(path)
     try:
-        async with serving(application(operations, emit), sock, PeerProtocol):
+        async with serving(app, sock, PeerProtocol):
             yield
     finally:
         _remove(path, inode)

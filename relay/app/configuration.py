@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.admin.operations import Reload
+from relay.admin.reload import Reload
 from relay.app.place import InForce
 from relay.config.load import ConfigError, Loaded, load_with_places
 from relay.config.models import Config

@@ -7,7 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import relay
-from relay.admin import operations as asked
+from relay.admin.endpoint import Unavailable
+from relay.admin.queue import Action
+from relay.admin.queue import Selection as Selected
+from relay.admin.reload import Reload
+from relay.admin.reports import ReportsQuery
+from relay.admin.trace import TraceQuery as Wanted
 from relay.app.colleagues import Colleagues, Condition
 from relay.app.configuration import Configuration
 from relay.app.reports import TlsReports
@@ -43,7 +48,7 @@ class Surroundings:
 
 
 class Operator:
-    """Implements `relay.admin.operations.Operations` and `relay.observe.http.Observed`."""
+    """Implements what the topics of `relay.admin` ask, and `relay.observe.http.Observed`."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -70,24 +75,24 @@ class Operator:
             "queue": await _asked(around.operations.statistics()),
         }
 
-    async def messages(self, selection: asked.Selection, *, after: str, limit: int) -> Json:
+    async def messages(self, selection: Selected, *, after: str, limit: int) -> Json:
         return await _asked(self._around.operations.list(_selection(selection), after=after, limit=limit))
 
     async def message(self, message_id: str) -> Json | None:
         return await _asked(self._around.operations.show(message_id))
 
-    async def act(self, action: asked.Action, selection: asked.Selection) -> Json:
+    async def act(self, action: Action, selection: Selected) -> Json:
         operations = self._around.operations
         acts = {
-            asked.Action.RETRY: operations.retry,
-            asked.Action.HOLD: operations.hold,
-            asked.Action.RELEASE: operations.release,
-            asked.Action.BOUNCE: operations.bounce,
-            asked.Action.DELETE: operations.delete,
+            Action.RETRY: operations.retry,
+            Action.HOLD: operations.hold,
+            Action.RELEASE: operations.release,
+            Action.BOUNCE: operations.bounce,
+            Action.DELETE: operations.delete,
         }
         return await _asked(acts[action](_selection(selection)))
 
-    async def trace(self, query: asked.TraceQuery) -> Sequence[Json]:
+    async def trace(self, query: Wanted) -> Sequence[Json]:
         wanted = TraceQuery(
             id=query.id,
             recipient=query.recipient,
@@ -98,19 +103,19 @@ class Operator:
         )
         return await _asked(self._around.operations.trace(wanted))
 
-    async def reports(self, query: asked.ReportsQuery) -> Json:
+    async def reports(self, query: ReportsQuery) -> Json:
         return await _asked(self._around.reports.reports(query.domain, query.day, query.limit))
 
-    async def report(self, query: asked.ReportsQuery) -> Json | None:
+    async def report(self, query: ReportsQuery) -> Json | None:
         return await _asked(self._around.reports.report(query.domain, query.day))
 
-    async def send_reports(self, query: asked.ReportsQuery) -> Json:
+    async def send_reports(self, query: ReportsQuery) -> Json:
         return await _asked(self._around.reports.send_reports(query.domain, query.day))
 
     async def received_reports(self, since: datetime | None, limit: int) -> Json:
         return await _asked(self._around.reports.received_reports(since, limit))
 
-    async def reload(self, *, dry_run: bool) -> asked.Reload:
+    async def reload(self, *, dry_run: bool) -> Reload:
         return await self._around.configuration.reload(dry_run=dry_run)
 
     # For /metrics and /readyz.
@@ -185,9 +190,9 @@ async def _asked(answer: Awaitable[T]) -> T:
     try:
         return await answer
     except StoreUnavailable as error:
-        raise asked.Unavailable(error.reason) from error
+        raise Unavailable(error.reason) from error
 
 
-def _selection(wanted: asked.Selection) -> Selection:
+def _selection(wanted: Selected) -> Selection:
     states = frozenset(State(each) for each in wanted.states) or LIVE
     return Selection(wanted.ids, wanted.everything, wanted.domain, wanted.connector, states)

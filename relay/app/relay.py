@@ -17,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from relay.admin.unix import SocketUnusableError, admin_socket
+from relay.admin.api import application
+from relay.admin.unix import SocketUnusableError, admin_socket, at_socket
 from relay.app.certificates import CertificateWatch
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
+from relay.app.desk import Audit, endpoints
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.app.place import InForce, Place
@@ -336,7 +338,8 @@ class Relay:
         """Everything that others connect to; mail's own last, when all behind it is ready."""
         try:
             if config.admin is not None and self._place.leads:
-                await stack.enter_async_context(admin_socket(config.admin.socket, self._operator, self._emit))
+                app = application(endpoints(self._operator), at_socket, Audit(self._emit).note)
+                await stack.enter_async_context(admin_socket(config.admin.socket, app))
             if config.observe is not None and self._place.leads:
                 self._observed = await stack.enter_async_context(
                     observe_listener(config.observe, self.metrics, self._operator)

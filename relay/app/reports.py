@@ -14,7 +14,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from relay import __version__
-from relay.admin import operations as asked
+from relay.admin.endpoint import Unavailable
 from relay.config.connectors import PrivateAddresses
 from relay.config.models import Config, Switch, Unsigned
 from relay.dns.answers import Resolver
@@ -64,7 +64,7 @@ class Neighbours:
 
 
 class TlsReports:
-    """Implements the part of `relay.admin.operations.Operations` that is about TLS reports. Without `tlsrpt` in the configuration nothing
+    """Implements the part of `relay.admin.reports.Reports`. Without `tlsrpt` in the configuration nothing
     is counted, sent or taken in. Every process of a relay counts, one `sends`."""
 
     def __init__(
@@ -257,7 +257,7 @@ class TlsReports:
         """Without `domain` and `day` all that waits; else one day's, of one domain or of all. Where they stand then."""
         self._needs_reporter()
         if self._setting() is None:
-            raise asked.Unavailable("`tlsrpt.send` is off: no reports are sent")
+            raise Unavailable("`tlsrpt.send` is off: no reports are sent")
         await self._flush_all()
         yesterday = self._clock().date() - timedelta(days=1)
         if day is None and not domain:
@@ -277,7 +277,7 @@ class TlsReports:
     def _needs_reporter(self) -> Reporter:
         reporter = self._reporter()
         if reporter is None:
-            raise asked.Unavailable("nothing is counted: the configuration has no `tlsrpt`")
+            raise Unavailable("nothing is counted: the configuration has no `tlsrpt`")
         return reporter
 
     def _about(self, day: date, domain: str) -> Subject:

@@ -77,7 +77,7 @@ async def _run() -> tuple[list[Any], list[Any]]:
 
 async def _traces(pair: "RelayPair") -> tuple[list[Any], list[Any]]:
     """Of both messages, once every attempt that will be made now is recorded."""
-    from relay.admin.operations import TraceQuery
+    from relay.admin.trace import TraceQuery
 
     arrived, stopped = TraceQuery(recipient="bob@b.test"), TraceQuery(recipient=f"carol@{PARTNER}")
     while True:

@@ -273,13 +273,15 @@ class ClockSetBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class AdminActed(Event):
-    """Somebody changed something through the admin socket. `uid` is the user at its other end (SO_PEERCRED), -1 if not known.
+    """Somebody changed something. `who` is an account's or certificate's name, or "uid 0" at the admin socket (SO_PEERCRED); `via` how we
+    know: "socket", "token", "certificate", "console", or "itself" for the relay.
 
-    `action` is "retry", "hold", "release", "bounce", "delete", "send-reports" or "reload"; `selection` says what of, in words; `count`
+    `action` is "retry", "hold", "release", "bounce", "delete", "send-reports", "reload", ...; `selection` says what of, in words; `count`
     how many it touched.
     """
 
-    uid: int
+    who: str
+    via: str
     action: str
     selection: str
     count: int

@@ -282,7 +282,7 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.DaneUsable: _plain(INFO, "dane-usable", "resolver"),
     e.StoreDamaged: _plain(ERROR, "store-damaged", "problems"),
     e.ClockSetBack: _plain(WARNING, "clock-set-back", "seconds"),
-    e.AdminActed: _plain(INFO, "admin-acted", "uid", "action", "selection", "count"),
+    e.AdminActed: _plain(INFO, "admin-acted", "who", "via", "action", "selection", "count"),
     e.WorkerStarted: _plain(INFO, "worker-started", "worker", "pid"),
     e.WorkerEnded: _plain(ERROR, "worker-ended", "worker", "how", "pause"),
     e.Unexpected: _plain(ERROR, "unexpected", "id", "where", "trace"),

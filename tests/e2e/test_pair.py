@@ -8,7 +8,8 @@ import aiosmtplib
 import pytest
 from ruamel.yaml import YAML
 
-from relay.admin.operations import Action, Selection, TraceQuery
+from relay.admin.queue import Action, Selection
+from relay.admin.trace import TraceQuery
 from relay.mail.events import AttemptMade, ConfigurationTaken, ConfigurationWaiting, RecipientEnded
 from relay.testing import Pki, RelayPair, Sink, relay_pair
 from tests.e2e.heard import Heard

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.admin.operations import TraceQuery
+from relay.admin.trace import TraceQuery
 from relay.app import Relay
 from relay.config.values import HostPort
 from relay.mail.events import AttemptMade, CommandRefused, RecipientEnded

@@ -9,7 +9,7 @@ from typing import Any
 import aiosmtplib
 import pytest
 
-from relay.admin.operations import TraceQuery
+from relay.admin.trace import TraceQuery
 from relay.mail.events import AttemptMade, MessageAccepted, RecipientEnded, ReportHeld
 from relay.testing import RelayPair, Sink, relay_pair
 from tests.e2e.heard import Heard

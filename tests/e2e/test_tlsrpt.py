@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.admin.operations import ReportsQuery
+from relay.admin.reports import ReportsQuery
 from relay.app import Relay
 from relay.app.relay import Times
 from relay.mail.events import (

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from relay.admin.operations import Action, Json, Reload, ReportsQuery, Selection, TraceQuery, Unavailable
+from starlette.types import ASGIApp
+
+from relay.admin import api, queue, reload, reports, status
+from relay.admin import trace as trace_topic
+from relay.admin.endpoint import Json, Unavailable
+from relay.admin.queue import Action, Selection
+from relay.admin.reload import Reload
+from relay.admin.reports import ReportsQuery
+from relay.admin.trace import TraceQuery
+from relay.admin.unix import at_socket
+from relay.app.desk import Audit
+from relay.mail.events import Emit
 
 
 def recipient(address: str = "bob@contoso.com", state: str = "waiting", **more: Any) -> dict[str, Any]:
@@ -36,6 +47,8 @@ def message(number: int, *recipients: dict[str, Any], **more: Any) -> dict[str, 
         "message_id": f"<{number}@example.com>",
         "sender": "alice@example.com",
         "size": 4096,
+        "requiretls": False,
+        "tls_optional": False,
         "accepted_at": "2026-11-25T08:00:00.000Z",
         "recipients": list(recipients) or [recipient()],
         **more,
@@ -63,7 +76,7 @@ def trace(number: int) -> dict[str, Any]:
 
 
 class FakeRelay:
-    """Implements `relay.admin.operations.Operations`. `asked` lists what was asked of it."""
+    """Implements what the topics ask. `asked` lists what was asked of it."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -123,6 +136,12 @@ class FakeRelay:
     async def reload(self, *, dry_run: bool) -> Reload:
         self._ask(dry_run)
         return self.reloaded
+
+
+def application(relay: FakeRelay, emit: Emit = lambda event: None) -> ASGIApp:
+    """The API as it is on the unix socket."""
+    topics = (status, queue, trace_topic, reports, reload)
+    return api.application([each for topic in topics for each in topic.endpoints(relay)], at_socket, Audit(emit).note)
 
 
 GONE = Unavailable("the queue cannot be read now: disk gone")

@@ -3,28 +3,33 @@ from typing import Any
 
 import pytest
 
-from relay.admin.operations import ReportsQuery, Selection, TraceQuery
-from relay.admin.questions import (
-    BadQuestionError,
-    action_question,
-    page_question,
-    received_question,
-    reload_question,
-    report_question,
-    reports_question,
-    send_question,
-    trace_question,
+from relay.admin.api import parse
+from relay.admin.endpoint import BadQuestionError
+from relay.admin.queue import PageQuestion, Selection, SelectionQuestion
+from relay.admin.reload import ReloadQuestion
+from relay.admin.reports import (
+    ReceivedQuestion,
+    ReportQuestion,
+    ReportsQuestion,
+    SendQuestion,
+    refuse_unfinished,
 )
+from relay.admin.trace import TraceQuery, TraceQuestion
 
 ID = "01JD3M8Z7Q0000000001"
 
 
+def page(given: dict[str, Any]) -> tuple[Selection, str, int]:
+    found = parse(PageQuestion, given)
+    return found.selection, found.after, found.limit
+
+
 def test_a_page() -> None:
-    assert page_question({}, []) == (Selection(everything=True), "", 100)
-    query = {"to": "Contoso.COM.", "connector": "contoso-out", "after": ID, "limit": "7"}
+    assert page({}) == (Selection(everything=True), "", 100)
+    query = {"to": "Contoso.COM.", "connector": "contoso-out", "after": ID, "limit": "7", "state": ["held"]}
     expected = Selection(everything=True, domain="contoso.com", connector="contoso-out", states=("held",))
-    assert page_question(query, ["held"]) == (expected, ID, 7)
-    assert page_question({"to": "bücher.example"}, [])[0].domain == "xn--bcher-kva.example"
+    assert page(query) == (expected, ID, 7)
+    assert page({"to": "bücher.example"})[0].domain == "xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize(
@@ -43,13 +48,13 @@ def test_a_page() -> None:
 )
 def test_a_page_that_cannot_be(query: dict[str, str], said: str) -> None:
     with pytest.raises(BadQuestionError) as error:
-        page_question(query, [])
+        parse(PageQuestion, query)
     assert str(error.value).startswith(said)
 
 
 def test_a_state_that_is_none() -> None:
     with pytest.raises(BadQuestionError, match="state: 'x' is none of waiting, delivering"):
-        page_question({"state": "x"}, ["x"])
+        parse(PageQuestion, {"state": ["x"]})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_a_state_that_is_none() -> None:
     ],
 )
 def test_an_action(body: Any, selection: Selection, words: str) -> None:
-    assert action_question(body) == selection
+    assert parse(SelectionQuestion, body).selection == selection
     assert str(selection) == words
 
 
@@ -79,8 +84,6 @@ def test_an_empty_selection_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ([], "the body is a JSON object"),
-        (None, "the body is a JSON object"),
         ({}, "say which messages: ids, all, to or connector"),
         ({"ids": []}, "say which messages"),
         ({"all": False}, "say which messages"),
@@ -98,8 +101,12 @@ def test_an_empty_selection_is_nothing() -> None:
 )
 def test_an_action_that_cannot_be(body: Any, said: str) -> None:
     with pytest.raises(BadQuestionError) as error:
-        action_question(body)
+        parse(SelectionQuestion, body)
     assert str(error.value).startswith(said)
+
+
+def traced(given: dict[str, Any]) -> TraceQuery:
+    return parse(TraceQuestion, given).wanted
 
 
 def test_a_trace() -> None:
@@ -107,11 +114,11 @@ def test_a_trace() -> None:
     expected = TraceQuery(
         recipient="Bob@contoso.com", sender="@example.com", since=datetime(2026, 11, 25, 8, tzinfo=UTC), limit=5
     )
-    assert trace_question(query) == expected
-    assert trace_question({"since": "2026-11-25"}).since == datetime(2026, 11, 25, tzinfo=UTC)
-    assert trace_question({"id": ID, "message_id": "<1@x>"}) == TraceQuery(id=ID, message_id="<1@x>")
-    assert trace_question({"from": "<>"}).sender == "<>"
-    assert trace_question({"to": "<bob@x.example>"}).recipient == "bob@x.example"
+    assert traced(query) == expected
+    assert traced({"since": "2026-11-25"}).since == datetime(2026, 11, 25, tzinfo=UTC)
+    assert traced({"id": ID, "message_id": "<1@x>"}) == TraceQuery(id=ID, message_id="<1@x>")
+    assert traced({"from": "<>"}).sender == "<>"
+    assert traced({"to": "<bob@x.example>"}).recipient == "bob@x.example"
 
 
 @pytest.mark.parametrize(
@@ -128,41 +135,46 @@ def test_a_trace() -> None:
 )
 def test_a_trace_that_cannot_be(query: dict[str, str], said: str) -> None:
     with pytest.raises(BadQuestionError) as error:
-        trace_question(query)
+        traced(query)
     assert str(error.value).startswith(said)
 
 
 def test_reload() -> None:
-    assert reload_question({}) is False
-    assert reload_question({"dry_run": True}) is True
-    bodies: list[Any] = [[], {"dry_run": 1}, {"force": True}]
-    for body in bodies:
+    assert parse(ReloadQuestion, {}).dry_run is False
+    assert parse(ReloadQuestion, {"dry_run": True}).dry_run is True
+    for body in ({"dry_run": 1}, {"force": True}):
         with pytest.raises(BadQuestionError):
-            reload_question(body)
+            parse(ReloadQuestion, body)
 
 
 DAY = date(2026, 11, 25)
 
 
 def test_reports() -> None:
-    assert reports_question({}) == ReportsQuery()
+    assert parse(ReportsQuestion, {}) == ReportsQuestion()
     query = {"domain": "Contoso.com.", "day": "2026-11-25", "limit": "7"}
-    assert reports_question(query) == ReportsQuery("contoso.com", DAY, 7)
-    assert report_question({"domain": "contoso.com"}) == ReportsQuery("contoso.com")
-    assert received_question({}) == (None, 100)
-    assert received_question({"since": "2026-11-25", "limit": "3"}) == (datetime(2026, 11, 25, tzinfo=UTC), 3)
+    assert parse(ReportsQuestion, query) == ReportsQuestion(domain="contoso.com", day=DAY, limit=7)
+    assert parse(ReportQuestion, {"domain": "contoso.com"}) == ReportQuestion(domain="contoso.com")
+    assert parse(ReceivedQuestion, {}) == ReceivedQuestion()
+    found = parse(ReceivedQuestion, {"since": "2026-11-25", "limit": "3"})
+    assert (found.since, found.limit) == (datetime(2026, 11, 25, tzinfo=UTC), 3)
+
+
+def sent(body: dict[str, Any]) -> SendQuestion:
+    found = parse(SendQuestion, body)
+    refuse_unfinished(found, DAY)
+    return found
 
 
 def test_sending_reports() -> None:
-    assert send_question({}, DAY) == ReportsQuery()
-    assert send_question({"day": "2026-11-24"}, DAY) == ReportsQuery("", date(2026, 11, 24))
-    assert send_question({"domain": "contoso.com", "day": "2026-11-25"}, DAY) == ReportsQuery("contoso.com", DAY)
+    assert sent({}) == SendQuestion()
+    assert sent({"day": "2026-11-24"}) == SendQuestion(day=date(2026, 11, 24))
+    assert sent({"domain": "contoso.com", "day": "2026-11-25"}) == SendQuestion(domain="contoso.com", day=DAY)
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ([], "the body is a JSON object"),
         ({"days": 1}, "days: there is no such parameter here, only day, domain"),
         ({"day": 5}, "day: a string"),
         ({"day": "today"}, "day: a day as in 2026-11-25"),
@@ -173,14 +185,14 @@ def test_sending_reports() -> None:
 )
 def test_what_cannot_be_sent(body: Any, said: str) -> None:
     with pytest.raises(BadQuestionError) as error:
-        send_question(body, DAY)
+        sent(body)
     assert str(error.value).startswith(said)
 
 
 def test_reports_that_cannot_be() -> None:
     with pytest.raises(BadQuestionError, match="say which report: domain"):
-        report_question({"day": "2026-11-25"})
+        parse(ReportQuestion, {"day": "2026-11-25"})
     with pytest.raises(BadQuestionError, match="limit: there is no such parameter"):
-        report_question({"domain": "contoso.com", "limit": "1"})
+        parse(ReportQuestion, {"domain": "contoso.com", "limit": "1"})
     with pytest.raises(BadQuestionError, match="since: "):
-        received_question({"since": "yesterday"})
+        parse(ReceivedQuestion, {"since": "yesterday"})

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from relay.admin.operations import Unavailable
+from relay.admin.endpoint import Unavailable
 from relay.app.reports import Neighbours, TlsReports
 from relay.mail.address import parse_mailbox
 from relay.mail.attempt import Attempt, Delivery, Session, SessionEnd

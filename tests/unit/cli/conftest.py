@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from relay.admin.unix import admin_socket
 from relay.cli import build
-from tests.unit.admin.fake import FakeRelay
+from tests.unit.admin.fake import FakeRelay, application
 
 
 class Shell:
@@ -39,7 +39,7 @@ def relay(tmp_path: Path) -> Iterator[FakeRelay]:
     done = asyncio.Event()
 
     async def serve() -> None:
-        async with admin_socket(tmp_path / "relay.sock", fake, lambda event: None):
+        async with admin_socket(tmp_path / "relay.sock", application(fake)):
             ready.set()
             await done.wait()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from relay.admin.operations import Action, Selection
+from relay.admin.queue import Action, Selection
 from relay.cli import queue
 from tests.unit.admin.fake import GONE, LAST, FakeRelay, message, recipient
 from tests.unit.cli.conftest import Shell

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from relay.admin.operations import ReportsQuery, Unavailable
+from relay.admin.endpoint import Unavailable
+from relay.admin.reports import ReportsQuery
 from tests.unit.admin.fake import FakeRelay
 from tests.unit.cli.conftest import Shell
 

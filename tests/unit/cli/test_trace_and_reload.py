@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.admin.operations import Reload, TraceQuery
+from relay.admin.reload import Reload
+from relay.admin.trace import TraceQuery
 from relay.cli.common import since_text
 from tests.unit.admin.fake import FakeRelay, trace
 from tests.unit.cli.conftest import Shell

@@ -94,6 +94,6 @@ ALL: tuple[e.Event, ...] = (
     e.StoreDamaged(("1 messages whose bytes are not all there (such as 01J)",)),
     e.WorkerStarted(1, 4711),
     e.WorkerEnded(1, "killed by SIGKILL", 0.0),
-    e.AdminActed(1000, "retry", "all", 3),
+    e.AdminActed("uid 1000", "socket", "retry", "all", 3),
     e.Unexpected("abc123", "session", "Traceback (most recent call last):\n  boom"),
 )
