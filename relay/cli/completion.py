@@ -18,6 +18,6 @@ def command(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")]) 
     bash: relay completion bash > /etc/bash_completion.d/relay; zsh: relay completion zsh > a file _relay in your $fpath;
     fish: relay completion fish > ~/.config/fish/completions/relay.fish
     """
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script
 
     typer.echo(get_completion_script(prog_name="relay", complete_var="_RELAY_COMPLETE", shell=shell.value))
