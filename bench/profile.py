@@ -1,4 +1,4 @@
-"""CPU per message, split by room: `python -m bench.profile [hop | pair | pair-new | size-100k] [--flame FILE]`.
+"""CPU per message, split by room: `python -m bench.profile [hop | pair | pair-new | size-100k | size-25m | pair-25m] [--flame FILE]`.
 
 py-spy looks at our relays 250 times a second while smtp-source sends; each look falls to the innermost frame of ours (the room) and
 to the innermost frame of all (whose code it is). The shares are then applied to the CPU time that /proc counts, so what py-spy itself
@@ -25,7 +25,10 @@ SHAPES = {
     "pair": Shape(hops=2),
     "pair-new": Shape(hops=2, reuse=False),
     "size-100k": Shape(size=100 * 1024),
+    "size-25m": Shape(size=25 * 2**20),
+    "pair-25m": Shape(hops=2, size=25 * 2**20),
 }
+_LARGE = 2**20
 _PER_SECOND = 250
 _LOOP = "event loop and system calls"
 
@@ -80,8 +83,9 @@ async def record(shape: Shape, messages: int, root: Path, folder: Path) -> float
     async with arrivals(shape.destinations) as (port, arrived):
         with scratch(root) as queues:
             async with contender(Path(queues), shape, port) as chain:
-                await generate(chain.entry, 200, size=shape.size)
-                await arrived.reach(200, 60)
+                warming = 4 if shape.size > _LARGE else 200
+                await generate(chain.entry, warming, size=shape.size)
+                await arrived.reach(warming, 60)
                 spies = [
                     await asyncio.create_subprocess_exec(
                         *(_py_spy(), "record", "--format", "raw", "--rate", str(_PER_SECOND), "--duration", "600"),
@@ -95,7 +99,7 @@ async def record(shape: Shape, messages: int, root: Path, folder: Path) -> float
                 await asyncio.sleep(1)
                 before = chain.cpu_seconds()
                 await generate(chain.entry, messages, sessions=shape.sessions, size=shape.size)
-                await arrived.reach(200 + messages, 300)
+                await arrived.reach(warming + messages, 300)
                 used = chain.cpu_seconds() - before
                 for spy in spies:
                     spy.send_signal(2)
@@ -122,7 +126,7 @@ def show(name: str, profiles: list[Path], micros: float, lines: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="*", choices=[*SHAPES, []], help="default: hop and pair")
-    parser.add_argument("--messages", type=int, default=8000)
+    parser.add_argument("--messages", type=int, default=0, help="default: 8000, large ones 60")
     parser.add_argument("--lines", type=int, default=25)
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the queues are")
     parser.add_argument("--raw", type=Path, metavar="FOLDER", help="keep py-spy's stacks there (for a flame graph)")
@@ -131,7 +135,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder: Path = options.raw or Path(temporary)
             folder.mkdir(exist_ok=True)
-            micros = uvloop.run(record(SHAPES[name], options.messages, options.folder, folder))
+            shape = SHAPES[name]
+            messages = options.messages or (60 if shape.size > _LARGE else 8000)
+            micros = uvloop.run(record(shape, messages, options.folder, folder))
             show(name, sorted(folder.glob("*.raw")), micros, options.lines)
 
 
