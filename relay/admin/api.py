@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from relay.admin import openapi
 from relay.admin.endpoint import (
     JSON,
     Answer,
@@ -47,11 +48,11 @@ class NotRecognisedError(Exception):
 
 
 def application(endpoints: Sequence[Endpoint[Any]], identify: Identify, note: Note) -> Starlette:
-    """The ASGI application."""
+    """The ASGI application: the endpoints, and the document about them."""
     return Starlette(
         routes=[
             Route(each.path, _Call(each, identify, note).answer, methods=[each.method], name=each.name)
-            for each in endpoints
+            for each in (*endpoints, openapi.endpoint(endpoints))
         ],
         exception_handlers={
             BadQuestionError: _refusal(400),

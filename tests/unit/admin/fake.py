@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from relay.admin import api, queue, reload, reports, status
 from relay.admin import trace as trace_topic
-from relay.admin.endpoint import Json, Unavailable
+from relay.admin.endpoint import Endpoint, Json, Unavailable
 from relay.admin.queue import Action, Selection
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
@@ -138,10 +138,14 @@ class FakeRelay:
         return self.reloaded
 
 
+def topics(relay: FakeRelay) -> list[Endpoint[Any]]:
+    named = (status, queue, trace_topic, reports, reload)
+    return [each for topic in named for each in topic.endpoints(relay)]
+
+
 def application(relay: FakeRelay, emit: Emit = lambda event: None) -> ASGIApp:
     """The API as it is on the unix socket."""
-    topics = (status, queue, trace_topic, reports, reload)
-    return api.application([each for topic in topics for each in topic.endpoints(relay)], at_socket, Audit(emit).note)
+    return api.application(topics(relay), at_socket, Audit(emit).note)
 
 
 GONE = Unavailable("the queue cannot be read now: disk gone")
