@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 from pydantic.json_schema import models_json_schema
@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 import relay
 from relay.admin.endpoint import JSON, Answer, Asked, Endpoint, Json, Nothing, Problem, Scope, Shape
 
+_MODE: Literal["serialization"] = "serialization"
 _REF = "#/components/schemas/{model}"
 _COMMON = {
     400: "The question cannot be understood; the error names the parameter.",
@@ -53,10 +54,11 @@ def endpoint(others: Sequence[Endpoint[Any]]) -> Endpoint[Nothing]:
 
 def document(endpoints: Sequence[Endpoint[Any]]) -> Json:
     """The whole document."""
-    shapes = dict.fromkeys([Problem, *(each.answers for each in endpoints if isinstance(each.answers, type))])
-    refs, schemas = models_json_schema([(shape, "serialization") for shape in shapes], ref_template=_REF)
+    answers: list[type[Shape]] = [each.answers for each in endpoints if not isinstance(each.answers, str)]
+    shapes: list[type[Shape]] = list(dict.fromkeys([Problem, *answers]))
+    refs, schemas = models_json_schema([(shape, _MODE) for shape in shapes], ref_template=_REF)
     components = dict(schemas.get("$defs", {}))
-    known = {shape: refs[(shape, "serialization")] for shape in shapes}
+    known = {shape: refs[(shape, _MODE)] for shape in shapes}
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, known)

@@ -14,9 +14,9 @@ from typing import Any
 
 from relay.app.configuration import NotAppliedError
 from relay.app.place import InForce
+from relay.clients.limits import Failures
 from relay.config.models import Config
 from relay.dns.sts import StsKeeper
-from relay.inbound.limits import Failures
 from relay.mail.published import StsKept, StsUnknown
 from relay.observe.metrics import WORKERS_ENDED, CountKey
 from relay.queue.lanes import Key

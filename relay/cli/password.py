@@ -38,7 +38,8 @@ def command(
 
     A running relay sees the change by itself.
     """
-    from relay.inbound.passwords import PasswordFileError, checked_user, make_line, write_line
+    from relay.clients.passwords import checked_user
+    from relay.inbound.passwords import PasswordFileError, make_line, write_line
 
     path = file or _configured(config)
     try:

@@ -1,50 +1,20 @@
-"""Checks logins of submission against the password file, in a bounded pool of threads: argon2 is slow on purpose.
+"""Checks logins of submission against the password file.
 
 The exchange of AUTH is `relay.smtp`'s, the file's format is `relay.inbound.passwords`'. The file is read again when it changes; one with
 errors changes nothing and is reported.
 
-Threat: guessing, and being kept busy. Failures are counted by client address; a client has few logins in work at a time, all clients
-together not many more; an unknown user costs as much time as a known one. A password is never in an event or a log line.
+Guessing is slowed by `relay.clients.verifier`. Threat: a password in an event or a log line: it is in none.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-from relay.inbound.limits import Failures, Key, LoginFailures
-from relay.inbound.passwords import Account, Accounts, PasswordFileError, normalised, verify
+from relay.clients.limits import Failures, Key, LoginFailures
+from relay.clients.passwords import normalised, verify
+from relay.clients.verifier import Denied, LoginLimits, Verifier
+from relay.inbound.passwords import Account, Accounts, PasswordFileError
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Emit
-
-
-@dataclass(frozen=True, slots=True)
-class LoginLimits:
-    """Logins in work at the same time: `threads` verify, so many wait, of all clients and of one.
-
-    argon2 with its usual parameters takes 64 MiB and half a CPU second, so these bound memory too.
-    """
-
-    threads: int = 2
-    waiting: int = 32
-    waiting_per_client: int = 8
-
-    def among(self, processes: int) -> "LoginLimits":
-        """What one of so many has. Never so little that a user with two connections, or one client beside another, is turned away."""
-        return LoginLimits(
-            max(self.threads // processes, 1),
-            max(self.waiting // processes, 4),
-            max(self.waiting_per_client // processes, 2),
-        )
-
-
-class Denied(Enum):
-    """Why a login did not succeed."""
-
-    WRONG = "wrong user or password"
-    BUSY = "too many logins in work"
-    BLOCKED = "too many failed logins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +40,18 @@ class Authenticator:
         *,
         failures: LoginFailures | None = None,
         verify: Callable[[str, str], bool] = verify,
-        limits: LoginLimits = LoginLimits(),
+        limits: LoginLimits = LoginLimits(),  # noqa: B008 - frozen
         tell: Callable[[Key], None] | None = None,
     ) -> None:
-        self._path, self._emit, self._verify, self._limits = path, emit, verify, limits
-        self._failures = LoginFailures() if failures is None else failures
-        self._tell = tell
-        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="argon2")
-        self._waiting = 0
-        self._by_client: dict[Key, int] = {}
+        self._path, self._emit = path, emit
+        self._verifier = Verifier(failures=failures, verify=verify, limits=limits, tell=tell)
         self._stamp = self._look()
         self._accounts = Accounts.read(path)
         self._in_trouble = False
 
     def close(self) -> None:
         """Logins in work end as they will; nobody waits for them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._verifier.close()
 
     def account(self, user: str) -> Account | None:
         """The account as the file has it now; None where the user is gone."""
@@ -94,40 +60,23 @@ class Authenticator:
 
     async def login(self, user: str, password: str, client: Key) -> Account | Denied:
         """Takes tens of milliseconds where it is verified at all."""
-        loop = asyncio.get_running_loop()
-        if self._failures.wait(client, loop.time()):
-            return Denied.BLOCKED
-        mine = self._by_client.get(client, 0)
-        if self._waiting >= self._limits.waiting or mine >= self._limits.waiting_per_client:
-            return Denied.BUSY
+        if hurdle := self._verifier.hurdle(client):
+            return hurdle
         self._refresh()
         account = self._accounts.by_user.get(normalised(user))
         digest = account.hash if account else self._accounts.decoy
-        self._waiting += 1
-        self._by_client[client] = mine + 1
-        try:
-            right = await loop.run_in_executor(self._pool, self._verify, digest, password)
-        finally:
-            self._waiting -= 1
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
-        if account is None or not right:
-            self._failures.add(client, loop.time())
-            if self._tell is not None:
-                self._tell(client)
-            return Denied.WRONG
-        return account
+        denied = await self._verifier.check(digest, password, client, known=account is not None)
+        return denied or account or Denied.WRONG
 
     def failed_elsewhere(self, client: Key) -> None:
-        self._failures.add(client, asyncio.get_running_loop().time())
+        self._verifier.failed_elsewhere(client)
 
     def failures(self) -> Mapping[Key, Failures]:
-        """Those that are not forgotten, for another process that begins: else a blocked client would have fresh tries there."""
-        return self._failures.remembered(asyncio.get_running_loop().time())
+        """As in Verifier."""
+        return self._verifier.failures()
 
     def learn(self, failures: Mapping[Key, Failures]) -> None:
-        self._failures.learn(failures)
+        self._verifier.learn(failures)
 
     def _look(self) -> _Stamp | None:
         """None where there is no file to look at."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 
+from relay.clients.limits import Key
 from relay.config.models import InboundConnector
-from relay.inbound.limits import Key
 from relay.inbound.proxy import unmapped
 from relay.mail.tls import TlsEvidence
 from relay.policy.admission import (

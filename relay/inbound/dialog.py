@@ -9,7 +9,7 @@ No exception's text reaches the peer: an error of ours is 451 4.3.0 with an id t
 from collections.abc import Callable
 from typing import Any
 
-from relay.inbound.auth import Denied
+from relay.clients.verifier import Denied
 from relay.inbound.client import Client
 from relay.inbound.passwords import Account
 from relay.inbound.port import Port, Terms

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from relay.clients.limits import Failures, Key
+from relay.clients.verifier import LoginLimits
 from relay.config.models import Config, Listener, ListenerKind, Switch
 from relay.config.values import HostPort
-from relay.inbound.auth import Authenticator, LoginLimits
-from relay.inbound.limits import Failures, Key
+from relay.inbound.auth import Authenticator
 from relay.inbound.port import Floor, Port
 from relay.inbound.services import Services, TimeLimits
 from relay.inbound.session import Session

@@ -21,10 +21,10 @@ from typing import cast
 
 import h11
 
+from relay.clients.limits import Connections, Entry, Key, limit_key
 from relay.config.models import Config
 from relay.config.values import HostPort
 from relay.inbound.client import socket_address
-from relay.inbound.limits import Connections, Entry, Key, limit_key
 from relay.inbound.sockets import Door, ListenError, Own, Sockets
 from relay.inbound.tlsstream import TlsStream
 from relay.mail.events import Emit, ListenerReady, Unexpected

@@ -10,10 +10,11 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from relay.clients.limits import Connections
 from relay.config.models import Listener, ListenerKind, Switch
 from relay.inbound.auth import Authenticator
 from relay.inbound.deadlines import Deadlines
-from relay.inbound.limits import ROOM, Connections, Room
+from relay.inbound.room import ROOM, Room
 from relay.inbound.services import Services, TimeLimits
 from relay.mail.events import Unexpected
 from relay.mail.tls import TLS_VERSIONS

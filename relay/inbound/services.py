@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from relay.inbound.limits import Elsewhere, Key
+from relay.clients.limits import Elsewhere, Key
 from relay.inbound.sockets import Own, Sockets
 from relay.mail.envelope import Accepted, Envelope, Message
 from relay.mail.events import Emit

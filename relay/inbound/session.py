@@ -14,11 +14,11 @@ import ssl
 from enum import Enum, auto
 from typing import cast
 
+from relay.clients.limits import Entry, limit_key
 from relay.config.models import ListenerKind
 from relay.inbound.client import Client, socket_address
 from relay.inbound.deadlines import NOT_FILED
 from relay.inbound.dialog import UNEXPECTED, Dialog
-from relay.inbound.limits import Entry, limit_key
 from relay.inbound.port import Port, Terms
 from relay.inbound.proxy import Incomplete, Proxied, ProxyError, parse_header
 from relay.inbound.tlsstream import TlsStream, reason_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from relay.config.models import TlsRequiredNo
 from relay.inbound.client import Client
-from relay.inbound.limits import Room
 from relay.inbound.received import certificate_words, received_header
+from relay.inbound.room import Room
 from relay.inbound.services import Incoming, Services
 from relay.mail.address import Address
 from relay.mail.envelope import Accepted, Envelope, Recipient

@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relay.cli import build
-from relay.inbound.passwords import Accounts, Senders, verify
+from relay.clients.passwords import verify
+from relay.inbound.passwords import Accounts, Senders
 
 CONFIG = """\
 hostname: relay.example.com

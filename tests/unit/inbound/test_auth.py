@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
-from relay.inbound.auth import Authenticator, Denied, LoginLimits
-from relay.inbound.limits import LoginFailures
-from relay.inbound.passwords import Account, PasswordFileError, verify
+from relay.clients.limits import LoginFailures
+from relay.clients.passwords import verify
+from relay.clients.verifier import Denied, LoginLimits
+from relay.inbound.auth import Authenticator
+from relay.inbound.passwords import Account, PasswordFileError
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Event
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -95,7 +97,7 @@ async def test_logins_in_work_are_bounded(file: Path, events: list[Event]) -> No
     go.set()
     assert all(isinstance(each, Account) for each in await asyncio.gather(*logins))
     assert isinstance(await authenticator.login("bob", "x", HERE), Account)
-    assert not authenticator._by_client  # nothing is kept of clients that have gone
+    assert not authenticator._verifier._by_client  # nothing is kept of clients that have gone
     authenticator.close()
 
 

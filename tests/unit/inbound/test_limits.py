@@ -4,7 +4,8 @@ import ipaddress
 
 import pytest
 
-from relay.inbound.limits import Connections, Entry, LoginFailures, Room, limit_key
+from relay.clients.limits import Connections, Entry, LoginFailures, limit_key
+from relay.inbound.room import Room
 
 
 def key(text: str) -> int | str:

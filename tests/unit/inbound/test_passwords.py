@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
-from relay.inbound.passwords import Accounts, PasswordFileError, Senders, make_line, verify, write_line
+from relay.clients.passwords import verify
+from relay.inbound.passwords import Accounts, PasswordFileError, Senders, make_line, write_line
 from relay.mail.address import NULL, Address
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from relay.inbound.limits import Room
+from relay.inbound.room import Room
 from relay.mail.events import SessionClosed
 from tests.unit.inbound.world import CLEAR, StoreError, World, relay
 

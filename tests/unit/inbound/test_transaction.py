@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 
 from relay.inbound.dialog import Dialog
-from relay.inbound.limits import Room
+from relay.inbound.room import Room
 from relay.inbound.transaction import Transaction
 from relay.mail.address import NULL
 from relay.mail.reply import Reply

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.inbound.limits import Connections, Entry
+from relay.clients.limits import Connections, Entry
 from relay.policy.route import Lane
 from relay.queue.lanes import LaneState
 from relay.workers import limits

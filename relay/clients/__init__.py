@@ -1,0 +1,1 @@
+"""What clients are held to at every door that takes logins or connections: limits, and passwords."""
