@@ -7,7 +7,7 @@ can run in one process. TLS and access control are the caller's business.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -28,11 +28,13 @@ def bind_tcp(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, sock: socket.socket, http: type[H11Protocol] = H11Protocol) -> AsyncIterator[None]:
+async def serving(
+    app: ASGIApp, sock: socket.socket, http: Callable[..., H11Protocol] = H11Protocol
+) -> AsyncIterator[None]:
     """Serve `app` on `sock`, which is bound, until the block ends; closes it then. `http` may note who the peer is."""
     config = uvicorn.Config(
         app,
-        http=http,
+        http=http,  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,14 +1,32 @@
-"""The admin API of a running relay: all its topics, and what becomes of a change that somebody made."""
+"""The admin API of a running relay: all its topics, and the doors that it is open at."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from relay.admin import queue, reload, reports, status, trace
-from relay.admin.endpoint import Caller, Change, Endpoint
+from starlette.applications import Starlette
+
+from relay.admin import audit, queue, reload, reports, status, trace
+from relay.admin.accounts import Accounts
+from relay.admin.api import Identify, application
+from relay.admin.door import Door, Doorman, network_door
+from relay.admin.endpoint import Endpoint
+from relay.admin.unix import admin_socket, at_socket
+from relay.app.audit import Audit
 from relay.app.operations import Operator
-from relay.mail.events import AdminActed, Emit
+from relay.config.models import Admin, Switch
+from relay.config.values import HostPort
+from relay.mail.events import Emit, ListenerReady
+from relay.tls.context import server_context
+from relay.tls.keyring import Keyring
+from relay.tls.trust import TrustStores
+
+Look = Callable[[], Awaitable[None]]
 
 
-def endpoints(operator: Operator) -> tuple[Endpoint[Any], ...]:
+def endpoints(operator: Operator, log: Audit) -> tuple[Endpoint[Any], ...]:
     """A topic is one file in `relay.admin`, and one line here."""
     return (
         *status.endpoints(operator),
@@ -16,14 +34,47 @@ def endpoints(operator: Operator) -> tuple[Endpoint[Any], ...]:
         *trace.endpoints(operator),
         *reports.endpoints(operator),
         *reload.endpoints(operator),
+        *audit.endpoints(log),
     )
 
 
-class Audit:
-    """Takes down who changed what."""
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`keyring` is None without certificates."""
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    operator: Operator
+    log: Audit
+    keyring: Keyring | None
+    trust: TrustStores
+    emit: Emit
+    clock: Callable[[], datetime]
 
-    async def note(self, caller: Caller, action: str, change: Change) -> None:
-        self._emit(AdminActed(caller.name, caller.via, action, change.what, change.count))
+    async def open(self, stack: AsyncExitStack, admin: Admin) -> tuple[HostPort | None, tuple[Look, ...]]:
+        """Opens the socket, and the network door where there is one. Where the latter really is, and what must look after it.
+
+        Raises SocketUnusableError, AccountsFileError, OSError.
+        """
+        await stack.enter_async_context(admin_socket(admin.socket, self._application(at_socket)))
+        if admin.listen is None:
+            return None, ()
+        accounts = None if admin.accounts is None else Accounts(admin.accounts, self.emit, self.log.note)
+        if accounts is not None:
+            stack.callback(accounts.close)
+        doorman = Doorman(accounts, admin.clients, self.trust, self.clock, self.log.seen)
+        door = Door(self._context(admin))
+        bound = await stack.enter_async_context(network_door(admin.listen, self._application(doorman.identify), door))
+        self.emit(ListenerReady(f"admin {admin.listen}", str(bound)))
+        return bound, () if accounts is None else (accounts.look,)
+
+    def _application(self, identify: Identify) -> Starlette:
+        return application(endpoints(self.operator, self.log), identify, self.log.note)
+
+    def _context(self, admin: Admin) -> Any:
+        if admin.tls is Switch.OFF:
+            return None
+        if self.keyring is None or not self.keyring.usable:
+            raise OSError(
+                f"the admin API cannot be served on {admin.listen} without a certificate: put NAME.pem and NAME.key into "
+                "the folder of `certificates`"
+            )
+        return server_context(self.keyring, ask_certificate=admin.clients is not None, only=admin.certificate)

@@ -12,17 +12,18 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from relay.admin.api import application
-from relay.admin.unix import SocketUnusableError, admin_socket, at_socket
+from relay.admin.accounts import AccountsFileError
+from relay.admin.unix import SocketUnusableError
+from relay.app.audit import Audit
 from relay.app.certificates import CertificateWatch
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
-from relay.app.desk import Audit, endpoints
+from relay.app.desk import Desk, Look
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.app.place import InForce, Place
@@ -48,6 +49,7 @@ from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.publications import LookedUp
 from relay.policy.route import Lane, lane_of
+from relay.queue.audit import SqliteAudit
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
 from relay.queue.reports import Ended, Report
@@ -59,6 +61,7 @@ from relay.tls.keyring import Keyring
 from relay.tls.trust import TrustStores
 
 SQLITE = "sqlite:"
+KEEP_AUDIT = timedelta(days=400)
 
 
 class StartError(Exception):
@@ -111,6 +114,8 @@ class Relay:
         self._observers: tuple[Emit, ...] = (self.metrics, *observers)
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
+        self._admin: HostPort | None = None
+        self._admin_looks: tuple[Look, ...] = ()
         self._stack = AsyncExitStack()
         self._stopping = False
 
@@ -141,6 +146,13 @@ class Relay:
         return self._observed
 
     @property
+    def admin(self) -> HostPort:
+        """Where the admin API really is, by network. LookupError where `admin.listen` is not configured."""
+        if self._admin is None:
+            raise LookupError("`admin.listen` is not configured")
+        return self._admin
+
+    @property
     def policies(self) -> tuple[HostPort, ...]:
         """Where our MTA-STS policies are really served, in the order of `publish.https`; empty where that is not configured."""
         return self._policy_server.addresses
@@ -149,6 +161,11 @@ class Relay:
     def operator(self) -> Operator:
         """What the admin socket offers, as calls."""
         return self._operator
+
+    @property
+    def audit(self) -> Audit:
+        """Who changed what."""
+        return self._audit
 
     # Start and stop.
 
@@ -220,11 +237,17 @@ class Relay:
                 counts=self.metrics.counts,
             )
         )
+        self._audit = Audit(
+            SqliteAudit(store),
+            self._emit,
+            utc_now,
+            lambda: self.config.admin.audit if self.config.admin else KEEP_AUDIT,
+        )
         await reports.start()
         stack.push_async_callback(reports.close)
         await scheduler.start()
         stack.push_async_callback(self._stop_scheduler)
-        await self._open_doors(stack, config)
+        await self._open_doors(stack, config, trust, keyring)
         self._colleagues.answer(self._answers(operations, policies, reports))
         self._join(stack, in_force)
         self._begin(stack, self._watch(self._looks(config, keyring, policies)))
@@ -269,6 +292,9 @@ class Relay:
     def _begin(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         stack.push_async_callback(_ended, asyncio.create_task(work))
 
+    def _desk(self, trust: TrustStores, keyring: Keyring | None) -> Desk:
+        return Desk(self._operator, self._audit, keyring, trust, self._emit, utc_now)
+
     def _policy_limits(self) -> PolicyLimits:
         """Of one worker."""
         whole = PolicyLimits()
@@ -295,7 +321,7 @@ class Relay:
     ) -> Sequence[Callable[[], Awaitable[None]]]:
         """What is looked at every few seconds. Every worker follows the certificates; the first one says what became of them."""
         looks: list[Callable[[], Awaitable[None]]] = (
-            [self._configuration.look, policies.look] if self._place.leads else []
+            [self._configuration.look, policies.look, self._audit.look, *self._admin_looks] if self._place.leads else []
         )
         if keyring is not None and config.certificates is not None:
             emit = self._emit if self._place.leads else _ignore
@@ -334,12 +360,13 @@ class Relay:
             allowance=self._place.lanes,
         )
 
-    async def _open_doors(self, stack: AsyncExitStack, config: Config) -> None:
+    async def _open_doors(
+        self, stack: AsyncExitStack, config: Config, trust: TrustStores, keyring: Keyring | None
+    ) -> None:
         """Everything that others connect to; mail's own last, when all behind it is ready."""
         try:
             if config.admin is not None and self._place.leads:
-                app = application(endpoints(self._operator), at_socket, Audit(self._emit).note)
-                await stack.enter_async_context(admin_socket(config.admin.socket, app))
+                self._admin, self._admin_looks = await self._desk(trust, keyring).open(stack, config.admin)
             if config.observe is not None and self._place.leads:
                 self._observed = await stack.enter_async_context(
                     observe_listener(config.observe, self.metrics, self._operator)
@@ -348,7 +375,7 @@ class Relay:
             await self._policy_server.take(await self._policy_server.prepare(claim=False))
             stack.push_async_callback(self._close_listeners)
             await self._listeners.start()
-        except (ListenError, PasswordFileError, SocketUnusableError, OSError) as error:
+        except (ListenError, AccountsFileError, PasswordFileError, SocketUnusableError, OSError) as error:
             raise StartError(str(error)) from error
 
     @property

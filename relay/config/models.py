@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from relay.config.admin import Admin, AdminClients, AdminScope
 from relay.config.connectors import (
     DEFAULT,
     Allow,
@@ -36,7 +37,7 @@ from relay.config.connectors import (
     TlsVersionName,
     with_defaults,
 )
-from relay.config.files import FilePath, QueueUrl, RecipientList, SocketPath, Trust
+from relay.config.files import FilePath, QueueUrl, RecipientList, Trust
 from relay.config.publication import DomainPublication, DomainWords, Ourselves, Publication, words_for
 from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
 from relay.config.values import (
@@ -62,6 +63,8 @@ __all__ = [
     "DEFAULT",
     "Accept",
     "Admin",
+    "AdminClients",
+    "AdminScope",
     "Allow",
     "BareLf",
     "CertificateRequirement",
@@ -151,11 +154,6 @@ class Listener(Model):
                 f"`starttls: off` is for kind mx only: on {self.kind.value} passwords would travel in clear"
             )
         return self
-
-
-class Admin(Model):
-    socket: SocketPath
-    """A unix socket for the command line. Whoever may open it may do everything."""
 
 
 class Limits(Model):

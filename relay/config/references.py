@@ -29,7 +29,7 @@ def reference_errors(config: Config, now: datetime) -> Iterator[Contradiction]:
             ("certificates",), f"{config.certificates} {why or 'is not a folder'}: `relay init` makes one"
         )
         return
-    wanted = tuple(_client_certificates(config))
+    wanted = tuple(_named_certificates(config))
     if wanted:
         folder = read_folder(config.certificates, now)
         for place, name in wanted:
@@ -52,6 +52,17 @@ def missing_at_start(config: Config, folder: Folder) -> Iterator[Contradiction]:
             ("submission", "passwords"),
             f"{config.submission.passwords} {why}: nobody can log in; `relay password USER` writes its lines",
         )
+    admin = config.admin
+    if admin is not None and admin.listen is not None:
+        if admin.tls is Switch.ON and not folder.certificates:
+            yield Contradiction(
+                ("admin", "listen"),
+                f"no certificate with its key is in {config.certificates}: `relay init` makes a self-signed one",
+            )
+        if admin.accounts is not None and (why := trouble(admin.accounts)):
+            yield Contradiction(
+                ("admin", "accounts"), f"{admin.accounts} {why}: `relay token NAME --scope read` writes its first line"
+            )
 
 
 def trust_places(config: Config) -> Iterator[tuple[Place, str]]:
@@ -60,6 +71,8 @@ def trust_places(config: Config) -> Iterator[tuple[Place, str]]:
         yield ("trust",), config.trust
     if config.defaults.outbound.ca is not None:
         yield ("defaults", "outbound", "ca"), config.defaults.outbound.ca
+    if config.admin is not None and config.admin.clients is not None:
+        yield ("admin", "clients", "ca"), config.admin.clients.ca
     for index, connector in enumerate(config.connectors):
         if isinstance(connector, InboundConnector):
             certificate = connector.require.certificate
@@ -98,9 +111,11 @@ def _holds_certificate(path: Path) -> bool:
         return False
 
 
-def _client_certificates(config: Config) -> Iterator[tuple[Place, str]]:
+def _named_certificates(config: Config) -> Iterator[tuple[Place, str]]:
     if config.defaults.outbound.client_certificate is not None:
         yield ("defaults", "outbound", "client_certificate"), config.defaults.outbound.client_certificate
+    if config.admin is not None and config.admin.certificate is not None:
+        yield ("admin", "certificate"), config.admin.certificate
     for index, connector in enumerate(config.connectors):
         if isinstance(connector, OutboundConnector) and connector.client_certificate is not None:
             yield ("connectors", index, "client_certificate"), connector.client_certificate

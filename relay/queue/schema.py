@@ -11,6 +11,7 @@
 - `sts_policy`: MTA-STS policies of other domains, so that a restart forgets none (relay.dns.sts). `about` is the policy as JSON. `ends`,
   `refresh` and `used` in milliseconds since 1970; few rows, so they have no index.
 - `tlsrpt_...`: counts for TLS reports, where reports about a day went, and reports that we received (ledger.py).
+- `audit`: who changed what (audit.py).
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -106,8 +107,20 @@ _SLOTS = (
     "CREATE INDEX recipient_by_due ON recipient (slot, due, domain) WHERE state = 0",
 )
 
+# Who changed what (audit.py). `before` and `after` are JSON.
+_AUDIT = (
+    """
+    CREATE TABLE audit (
+        k INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, via TEXT NOT NULL, address TEXT NOT NULL,
+        action TEXT NOT NULL, what TEXT NOT NULL, count INTEGER NOT NULL, before TEXT, after TEXT
+    )
+    """,
+    "CREATE INDEX audit_at ON audit (at)",
+    "CREATE INDEX audit_action ON audit (action, k)",
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS, _SLOTS)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS, _SLOTS, _AUDIT)
 
 
 def prepare(db: sqlite3.Connection, place: str) -> None:

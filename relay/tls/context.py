@@ -79,12 +79,15 @@ def _sni(name: str) -> bytes:
     return host.encode("ascii")
 
 
-def server_context(keyring: Keyring, *, ask_certificate: bool, minimum: str = "TLSv1.2") -> Context:
-    """For a listener. Clients are asked for a certificate only with `ask_certificate`, and then whatever they show will do.
+def server_context(
+    keyring: Keyring, *, ask_certificate: bool, minimum: str = "TLSv1.2", only: str | None = None
+) -> Context:
+    """For a listener. Clients are asked for a certificate only with `ask_certificate`, and then whatever they show will do. `only` names the
+    one certificate that is shown, whatever SNI says.
 
     Without any certificate in the keyring every handshake fails; look at `keyring.usable` before STARTTLS is offered.
     """
-    return Context(_ServerEngines(keyring, ask_certificate, minimum).current, server_side=True)
+    return Context(_ServerEngines(keyring, ask_certificate, minimum, only).current, server_side=True)
 
 
 def client_context(*, minimum: str = "TLSv1.2", client_certificate: CertificateFiles | None = None) -> Context:
@@ -97,10 +100,11 @@ class _ServerEngines:
     """One OpenSSL context per certificate, or set of them with different kinds of key; made anew when the keyring's certificates are others
     than before."""
 
-    def __init__(self, keyring: Keyring, ask_certificate: bool, minimum: str) -> None:
+    def __init__(self, keyring: Keyring, ask_certificate: bool, minimum: str, only: str | None) -> None:
         self._keyring = keyring
         self._ask_certificate = ask_certificate
         self._minimum = minimum
+        self._only = only
         self._keys = keyring.keys
         self._first = self._build(self._keys)
 
@@ -113,6 +117,11 @@ class _ServerEngines:
     def _build(self, keys: Keys) -> SSL.Context:
         if not keys.certificates:
             return bare_server_engine(minimum=self._minimum)
+        if self._only is not None:
+            files = self._keyring.by_name(self._only)
+            if files is None:
+                return bare_server_engine(minimum=self._minimum)
+            return server_engine((files,), minimum=self._minimum, ask_certificate=self._ask_certificate)
         engines: dict[tuple[str, ...], SSL.Context] = {}
 
         def engine(certificates: Sequence[CertificateFiles]) -> SSL.Context:

@@ -1,6 +1,7 @@
 """Every event of a relay, kept, so that a test waits for a fact instead of for time."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 from relay.mail.events import Event
@@ -33,3 +34,11 @@ class Heard:
         except TimeoutError:
             raise TimeoutError(f"{len(self.of(kind))} of {count} {kind.__name__} came within {seconds} s") from None
         return self.of(kind)
+
+    async def until(self, kind: type[E], fits: Callable[[E], bool], *, seconds: float = 20) -> E:
+        """The first event of a kind that fits, once there is one."""
+        async with asyncio.timeout(seconds):
+            while not (found := [each for each in self.of(kind) if fits(each)]):
+                self._more.clear()
+                await self._more.wait()
+        return found[0]

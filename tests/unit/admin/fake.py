@@ -8,14 +8,13 @@ from starlette.types import ASGIApp
 
 from relay.admin import api, queue, reload, reports, status
 from relay.admin import trace as trace_topic
-from relay.admin.endpoint import Endpoint, Json, Unavailable
+from relay.admin.endpoint import Caller, Change, Endpoint, Json, Unavailable
 from relay.admin.queue import Action, Selection
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
 from relay.admin.trace import TraceQuery
 from relay.admin.unix import at_socket
-from relay.app.desk import Audit
-from relay.mail.events import Emit
+from relay.mail.events import AdminActed, Emit
 
 
 def recipient(address: str = "bob@contoso.com", state: str = "waiting", **more: Any) -> dict[str, Any]:
@@ -145,7 +144,11 @@ def topics(relay: FakeRelay) -> list[Endpoint[Any]]:
 
 def application(relay: FakeRelay, emit: Emit = lambda event: None) -> ASGIApp:
     """The API as it is on the unix socket."""
-    return api.application(topics(relay), at_socket, Audit(emit).note)
+
+    async def note(caller: Caller, action: str, change: Change) -> None:
+        emit(AdminActed(caller.name, caller.via, action, change.what, change.count))
+
+    return api.application(topics(relay), at_socket, note)
 
 
 GONE = Unavailable("the queue cannot be read now: disk gone")

@@ -1,0 +1,190 @@
+"""The admin API by network: who gets in with what, over which TLS, and what becomes of those who do not."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from relay.admin.accounts import add_token, set_password
+from relay.admin.endpoint import Scope
+from relay.app import Relay
+from relay.app.relay import StartError, Times
+from relay.mail.audit import AuditQuery
+from relay.mail.events import AdminActed, CertificatesLoaded
+from relay.testing import Pki, write_config
+from tests.e2e.heard import Heard
+
+TIMES = Times(watch=0.05, grace=5)
+
+
+@dataclass
+class Site:
+    folder: Path
+    pki: Pki
+    relay: Relay
+    heard: Heard
+    tokens: Mapping[Scope, str]
+
+    def client(self, *, token: str = "", certificate: Path | None = None) -> httpx.AsyncClient:
+        context = ssl.create_default_context(cafile=str(self.pki.ca))
+        if certificate is not None:
+            context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return httpx.AsyncClient(
+            verify=context, base_url=f"https://{self.relay.admin}", headers=headers, trust_env=False
+        )
+
+
+@asynccontextmanager
+async def site(folder: Path, **admin: Any) -> AsyncIterator[Site]:
+    pki, heard = Pki(folder / "pki"), Heard()
+    pki.issue(folder / "certs", "relay.test", "127.0.0.1")
+    accounts = folder / "accounts"
+    tokens = {scope: add_token(accounts, scope.value, scope) for scope in Scope}
+    values = {
+        "hostname": "relay.test",
+        "postmaster": "postmaster@relay.test",
+        "listeners": [{"address": "127.0.0.1:0"}],
+        "certificates": "certs",
+        "queue": "sqlite:queue.db",
+        "limits": {"free_space": "1MiB"},
+        "accept": {"networks": ["127.0.0.0/8"]},
+        "admin": {"socket": "relay.sock", "listen": "127.0.0.1:0", "accounts": "accounts", **admin},
+    }
+    async with Relay(write_config(folder, values, {}), observers=[heard], times=TIMES) as relay:
+        yield Site(folder, pki, relay, heard, tokens)
+
+
+async def test_a_token_gets_what_its_scope_covers(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        async with here.client(token=here.tokens[Scope.READ]) as client:
+            assert (await client.get("/status")).json()["hostname"] == "relay.test"
+            refused = await client.post("/queue/retry", json={"all": True})
+            assert (refused.status_code, refused.json()["error"]) == (
+                403,
+                "this needs the scope operate; read has read",
+            )
+        async with here.client(token=here.tokens[Scope.OPERATE]) as client:
+            assert (await client.post("/queue/retry", json={"all": True})).status_code == 200
+            assert (await client.post("/reload", json={"dry_run": True})).status_code == 403
+        async with here.client(token=here.tokens[Scope.ADMIN]) as client:
+            assert (await client.post("/reload", json={"dry_run": True})).status_code == 200
+            entries = (await client.get("/audit?action=retry")).json()["entries"]
+    assert [(each["who"], each["via"], each["address"], each["what"]) for each in entries] == [
+        ("operate", "token", "127.0.0.1", "all")
+    ]
+
+
+async def test_without_a_token_or_with_a_wrong_one(tmp_path: Path) -> None:
+    async with site(tmp_path) as here, here.client() as client:
+        nobody = await client.get("/status")
+        assert (nobody.status_code, nobody.headers["www-authenticate"]) == (401, "Bearer")
+        assert "say who you are" in nobody.json()["error"]
+        wrong = {"authorization": "Bearer ironpost_wrong"}
+        statuses = [(await client.get("/status", headers=wrong)).status_code for _number in range(7)]
+        assert statuses == [401] * 5 + [429] * 2
+        # A right one is no guess, whoever guesses from the same address.
+        right = {"authorization": f"Bearer {here.tokens[Scope.READ]}"}
+        assert (await client.get("/status", headers=right)).status_code == 200
+        failed = await here.relay.audit.audit(AuditQuery(action="sign-in-failed"))
+    assert [(each["via"], each["address"]) for each in failed] == [("token", "127.0.0.1")] * 5
+    assert "ironpost_wrong" not in str(failed)
+
+
+async def test_a_removed_token_is_out_and_a_new_one_in_without_a_restart(tmp_path: Path) -> None:
+    async with site(tmp_path) as here, here.client(token=here.tokens[Scope.READ]) as client:
+        assert (await client.get("/status")).status_code == 200
+        new = add_token(tmp_path / "accounts", "read", Scope.ADMIN)
+        acted = await here.heard.until(AdminActed, lambda each: each.action == "accounts")
+        assert acted.selection == "read"
+        assert (await client.get("/status")).status_code == 401
+        answer = await client.get("/audit?action=accounts", headers={"authorization": f"Bearer {new}"})
+    (entry,) = answer.json()["entries"]
+    assert (entry["before"], entry["after"]) == ({"read": "token, read"}, {"read": "token, admin"})
+
+
+async def test_client_certificates(tmp_path: Path) -> None:
+    ours = Pki(tmp_path / "ops", "ops")
+    good = ours.issue(tmp_path / "ops", "ops.example.com")
+    other = ours.issue(tmp_path / "ops", "other.example.com")
+    expired = ours.issue(tmp_path / "old", "ops.example.com", expired=True)
+    stranger = Pki(tmp_path / "bad", "bad").issue(tmp_path / "bad", "ops.example.com")
+    clients = {"ca": str(ours.ca), "names": {"ops.example.com": "operate"}}
+    async with site(tmp_path, clients=clients) as here:
+        async with here.client(certificate=good) as client:
+            assert (await client.post("/queue/hold", json={"all": True})).status_code == 200
+            assert (await client.get("/audit")).status_code == 403
+        for certificate, why in ((other, "its names"), (expired, "expired"), (stranger, "")):
+            async with here.client(certificate=certificate) as client:
+                answer = await client.get("/status")
+                assert answer.status_code == 401
+                assert answer.json()["error"].startswith("the client certificate does not count here")
+                assert why in answer.json()["error"]
+        async with here.client(certificate=stranger, token=here.tokens[Scope.READ]) as client:
+            assert (await client.get("/status")).status_code == 200
+        found = await here.relay.audit.audit(AuditQuery(action="hold"))
+    assert [(each["who"], each["via"]) for each in found] == [("ops.example.com", "certificate")]
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        before = await presented(here)
+        here.pki.issue(tmp_path / "certs", "relay.test", "127.0.0.1", "new.test")
+        await here.heard.wait(CertificatesLoaded, 2)
+        after = await presented(here)
+    assert after != before
+    assert b"new.test" in after
+
+
+async def presented(here: Site) -> bytes:
+    context = ssl.create_default_context(cafile=str(here.pki.ca))
+    _reader, writer = await asyncio.open_connection("127.0.0.1", here.relay.admin.port, ssl=context)
+    found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return found
+
+
+async def test_clear_http_is_not_answered_and_old_tls_fails(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        with pytest.raises(httpx.TransportError):
+            async with httpx.AsyncClient(trust_env=False) as client:
+                await client.get(f"http://{here.relay.admin}/status")
+        async with here.client(token=here.tokens[Scope.READ]) as client:
+            assert (await client.get("/status")).status_code == 200
+
+
+async def test_in_clear_on_loopback_where_it_says_so(tmp_path: Path) -> None:
+    async with site(tmp_path, tls="off") as here, httpx.AsyncClient(trust_env=False) as client:
+        headers = {"authorization": f"Bearer {here.tokens[Scope.READ]}"}
+        assert (await client.get(f"http://{here.relay.admin}/status", headers=headers)).status_code == 200
+
+
+async def test_an_accounts_file_that_others_may_read_stops_the_start(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        assert here.relay.admin.port
+    (tmp_path / "accounts").chmod(0o644)
+    with pytest.raises(StartError, match="chmod 600"):
+        async with Relay(tmp_path / "connectors.yaml", times=TIMES):
+            pass
+
+
+async def test_a_password_is_no_token(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        set_password(tmp_path / "accounts", "alice", "correct horse", Scope.ADMIN)
+        await here.heard.until(AdminActed, lambda each: each.action == "accounts")
+        async with here.client(token="correct horse") as client:
+            assert (await client.get("/status")).status_code == 401
+
+
+async def test_large_headers_and_bodies(tmp_path: Path) -> None:
+    async with site(tmp_path) as here, here.client(token=here.tokens[Scope.ADMIN]) as client:
+        with_much = await client.get("/status", headers={"x-much": "x" * 100_000})
+        assert with_much.status_code == 400
+        answer = await client.post("/queue/delete", content=b" " * 300_000)
+        assert (answer.status_code, answer.json()["error"]) == (400, "the body is too large")
