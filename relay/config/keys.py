@@ -66,8 +66,8 @@ def likely_key(key: str, allowed: tuple[str, ...]) -> str:
 def elsewhere(root: Node, parent: Place, key: str) -> str:
     """Where an unknown key would belong: one level down or up, or in a connector of the other direction. "" where nowhere."""
     model = model_at(root, parent)
-    if model is None:
-        return ""
+    if model is None or get_close_matches(key, fields(model), n=1, cutoff=0.9):
+        return ""  # a slip of one letter is likelier than a wrong place
     for name, inner in fields(model).items():
         if (
             inner is not None

@@ -30,7 +30,15 @@ FULL: dict[str, Any] = {
     "trust": "system",
     "workers": 2,
     "queue": "sqlite:queue.db",
-    "admin": {"socket": "relay.sock"},
+    "admin": {
+        "socket": "relay.sock",
+        "listen": "127.0.0.1:8443",
+        "certificate": "relay.example.com",
+        "accounts": "accounts",
+        "clients": {"ca": CA, "names": {"ops.example.com": "operate"}},
+        "tls": "on",
+        "audit": "30d",
+    },
     "observe": "127.0.0.1:9925",
     "limits": {
         "message_size": 1000,
@@ -139,6 +147,11 @@ OTHER: dict[str, Any] = {
     "workers": 3,
     "queue": "sqlite:other.db",
     "socket": "other.sock",
+    "listen": "127.0.0.1:8444",
+    "certificate": "other.example.com",
+    "accounts": "others",
+    "ops.example.com": "admin",
+    "audit": "60d",
     "observe": "127.0.0.1:9926",
     "message_size": 2000,
     "recipients": 300,
@@ -253,6 +266,7 @@ def models(model: type[Model], seen: set[type[Model]]) -> set[type[Model]]:
 EVERY_MODEL = models(InboundConnector, set()) | models(OutboundConnector, set()) | models(Config, set())
 # A value that cannot be another, and one whose change only strengthens: the golden table has what weakens them.
 APART: set[Path_] = {("connectors", 0, "require", "tls"), ("connectors", 2, "tls")}
+APART.add(("admin", "tls"))  # `off` goes with nothing else that stands there
 # These are under the domain's own words, which act in their place.
 APART |= {("publish", "mode"), ("publish", "max_age")}
 LEAVES = [path for path in leaves(FULL) if path[-1] in OTHER and path not in APART]
