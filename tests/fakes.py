@@ -4,7 +4,17 @@ import ipaddress
 from collections import Counter
 from dataclasses import dataclass, field
 
-from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
+from relay.dns.answers import (
+    AddressAnswer,
+    Addresses,
+    IpAddress,
+    NameAnswer,
+    Names,
+    TlsaAnswer,
+    TlsaRecords,
+    TxtAnswer,
+    TxtRecords,
+)
 from relay.mail.published import TlsaRecord
 from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
 
@@ -14,8 +24,9 @@ class FakeResolver:
     """A `relay.dns` Resolver. `mx_records`: domain to (preference, host)...; `hosts`: host to addresses; `failing`: names that SERVFAIL.
 
     A name in none of them does not exist. `asked` counts the questions, as "mx NAME", "host NAME", "configured NAME", "tlsa NAME:PORT",
-    "alias NAME" and "txt NAME". Every answer about a name in `secure` is DNSSEC-secure; `aliases`: name to the name it stands for;
-    `tlsa_records`: "HOST:PORT" to lines such as "3 1 1 ab"; `texts`: name to TXT records; `dane`: why DANE cannot be used.
+    "alias NAME", "txt NAME" and "names ADDRESS". Every answer about a name in `secure` is DNSSEC-secure; `aliases`: name to the name it
+    stands for; `tlsa_records`: "HOST:PORT" to lines such as "3 1 1 ab"; `texts`: name to TXT records; `reverse`: address to names; `dane`:
+    why DANE cannot be used.
     """
 
     mx_records: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
@@ -27,6 +38,7 @@ class FakeResolver:
     aliases: dict[str, str] = field(default_factory=dict)
     tlsa_records: dict[str, list[str]] = field(default_factory=dict)
     texts: dict[str, list[str]] = field(default_factory=dict)
+    reverse: dict[str, list[str]] = field(default_factory=dict)
     dane: str = "the resolver of this test does not validate"
 
     async def mx(self, domain: str) -> MxAnswer:
@@ -76,3 +88,9 @@ class FakeResolver:
     async def txt(self, name: str) -> TxtAnswer:
         self.asked[f"txt {name}"] += 1
         return LookupFailed("SERVFAIL") if name in self.failing else TxtRecords(tuple(self.texts.get(name, ())))
+
+    async def names(self, address: IpAddress) -> NameAnswer:
+        self.asked[f"names {address}"] += 1
+        if str(address) in self.failing:
+            return LookupFailed("SERVFAIL")
+        return Names(tuple(self.reverse.get(str(address), ())))

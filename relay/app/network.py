@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from relay.config.models import Config
 from relay.config.values import HostPort
-from relay.dns.answers import AddressAnswer, Resolver, TlsaAnswer, TxtAnswer
+from relay.dns.answers import AddressAnswer, IpAddress, NameAnswer, Resolver, TlsaAnswer, TxtAnswer
 from relay.dns.resolver import DnsResolver
 from relay.mail.events import Emit, Unexpected
 from relay.outbound.ourselves import Ourselves, interface_addresses
@@ -42,6 +42,9 @@ class ResolverSwitch:
 
     async def txt(self, name: str) -> TxtAnswer:
         return await self._resolver.txt(name)
+
+    async def names(self, address: IpAddress) -> NameAnswer:
+        return await self._resolver.names(address)
 
     @property
     def dane(self) -> str:

@@ -220,7 +220,7 @@ class Relay:
         scheduler = self._scheduler = self._make_scheduler(store, reports.over(outbound.deliver))
         intake = Intake(store, emit=self._emit, clock=utc_now, accepted=scheduler.submit)
         self._policy_server = PolicyServer(book, keyring, self._emit, self._policy_limits(), place.sockets)
-        self._listeners = Listeners(self._services(intake, trust, keyring))
+        self._listeners = Listeners(replace(self._services(intake, trust, keyring), ask=outbound.ask))
         operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now, others=self._colleagues)
         self._operator = Operator(
             Surroundings(

@@ -5,6 +5,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from relay.config.connectors import ForwardClient, On5xx, OutboundConnector
 from relay.mail.outcome import Bounced
 from relay.mail.plan import Demand, Encryption, Pins, Pkix, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
 from relay.policy.admission import Finding
@@ -33,6 +34,10 @@ def _print_inbound(out: Console, inbound: Inbound, arrival: Arrival) -> None:
     rows = [("answer", Text.assemble(verdict, f": {inbound.reply}"))]
     rows.append(("connector", Text(inbound.connector or "none speaks of this sender or client")))
     rows.append(("may relay", Text(inbound.may_relay or "no: only to our own domains")))
+    if inbound.callout is not None:
+        failure = {"defer": "450", "accept": "it is accepted"}[inbound.callout.on_failure.value]
+        asked = f"if the mail server inside says at RCPT that it exists; where that cannot be asked: {failure}"
+        rows.append(("callout", Text(asked)))
     _grid(out, rows)
     for finding in inbound.findings:
         _print_finding(out, finding)
@@ -62,6 +67,7 @@ def _print_outbound(out: Console, recipient: str, outbound: Outbound) -> None:
     rows.append(("route", Text("the domain's MX" if route.by_mx else "smart hosts, in this order")))
     if route.auth is not None:
         rows.append(("login", Text(f"as {route.auth.user}, after TLS")))
+    rows.extend(_front_rows(outbound.connector))
     if outbound.unroutable is not None:
         failed = outbound.unroutable
         state = "bounced" if isinstance(failed, Bounced) else "deferred"
@@ -70,6 +76,19 @@ def _print_outbound(out: Console, recipient: str, outbound: Outbound) -> None:
     _grid(out, rows)
     for number, hop in enumerate(outbound.hops, 1):
         _print_hop(out, number, hop, outbound)
+
+
+def _front_rows(connector: OutboundConnector) -> list[tuple[str, Text]]:
+    """What is done for a mail server inside, where it is not what every hop gets."""
+    rows = []
+    if connector.forward_client is not ForwardClient.OFF:
+        how = {ForwardClient.XCLIENT: "XCLIENT", ForwardClient.PROXY: "a PROXY header"}[connector.forward_client]
+        rows.append(
+            ("the hop hears", Text(f"of the client's address and HELO, by {how}; mail waits where it will not"))
+        )
+    if connector.on_5xx is On5xx.HOLD:
+        rows.append(("refused by it", Text("mail from strangers is held for the postmaster; other mail bounces")))
+    return rows
 
 
 def _print_hop(out: Console, number: int, hop: HopPlan, outbound: Outbound) -> None:

@@ -64,6 +64,17 @@ class RouteAuth(Model):
     """`${NAME}` of an environment variable, or `file:PATH`."""
 
 
+class ForwardClient(StrEnum):
+    OFF = "off"
+    XCLIENT = "xclient"
+    PROXY = "proxy"
+
+
+class On5xx(StrEnum):
+    BOUNCE = "bounce"
+    HOLD = "hold"
+
+
 class PrivateAddresses(StrEnum):
     REFUSE = "refuse"
     ALLOW = "allow"
@@ -174,6 +185,9 @@ class OutboundSettings(Model):
     """When deferred mail is tried again and when it is given up."""
     limits: OutboundLimits = OutboundLimits()
     """How hard one destination is pressed."""
+    on_5xx: On5xx = On5xx.BOUNCE
+    """What becomes of mail that the hop refuses for good after our 250: `bounce` tells its sender, `hold` keeps it for the postmaster
+    where the client was a stranger, whose sender address may be forged. Clients that may relay get their bounce in any case."""
 
 
 class Defaults(Model):
@@ -288,6 +302,9 @@ class OutboundConnector(OutboundSettings):
     direction: Literal["outbound"]
     match: OutboundMatch
     """Whose mail it governs."""
+    forward_client: ForwardClient = ForwardClient.OFF
+    """Hands the client's address, name and HELO to the smart hosts, for their SPF and block-list checks: `xclient` (Postfix's XCLIENT) or
+    `proxy` (PROXY protocol, version 2). Only towards a mail server of your own: it believes what it is told. Mail waits where it does not."""
 
     @property
     def is_fixed(self) -> bool:

@@ -185,7 +185,7 @@ def _recipient_list(value: Any, info: ValidationInfo) -> frozenset[str]:
     if isinstance(value, frozenset):
         return value
     if not isinstance(value, str) or not value.startswith("file:"):
-        raise ValueError("write file:PATH; the file has one address or local part a line")
+        raise ValueError("write file:PATH (a file with one address or local part a line), or `callout`")
     path = consulted(locate(value.removeprefix("file:"), info), info)
     lines = read_text(path, "the recipient list", _LARGEST_LIST).splitlines()
     names = (_COMMENT.sub("", line).strip() for line in lines)

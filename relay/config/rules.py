@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from relay.config.connectors import (
     DEFAULT,
+    ForwardClient,
     InboundConnector,
     OutboundConnector,
     OutboundSettings,
@@ -102,7 +103,7 @@ def _accepted(config: Config) -> Iterator[Contradiction]:
     for domain in config.accept.recipients:
         if not _covered(domain, set(config.accept.domains)):
             yield Contradiction(
-                ("accept", "recipients", domain), f"{domain} is not in `accept.domains`, so this list is never used"
+                ("accept", "recipients", domain), f"{domain} is not in `accept.domains`, so this is never used"
             )
     yield from _everyone(("accept", "networks"), config.accept.networks, "this makes an open relay")
 
@@ -229,8 +230,21 @@ def _outbound(
         and ("route" in own or "tls" in own or "plaintext" in own)
     ):
         yield found("route", "`auth` at level opportunistic could send the password in clear: write `tls: certificate`")
+    if acting.forward_client is not ForwardClient.OFF:
+        yield from _forwarding(place, acting)
     if "client_certificate" in own and config.certificates is None:
         yield found("client_certificate", "there are no `certificates` to find it in", "certificates")
+
+
+def _forwarding(place: Place, acting: OutboundConnector) -> Iterator[Contradiction]:
+    """A hop that is told who the client is must be ours, and must not take everything for its own user's."""
+    where = (*place, "forward_client")
+    if acting.route.by_mx:
+        text = "needs `smart_hosts`: who our clients are is told to a mail server of your own, never to whatever host an MX record names"
+        yield Contradiction(where, f"`forward_client` {text}", ("defaults",))
+    elif acting.route.auth is not None:
+        text = "and `auth` contradict each other: the mail server inside would take every client for our own user"
+        yield Contradiction(where, f"`forward_client` {text}", ("defaults",))
 
 
 def _published(

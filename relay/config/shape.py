@@ -7,6 +7,7 @@ repeated, whatever was wrong with it.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic_core import ErrorDetails
 from relay.config.document import Node
 from relay.config.keys import elsewhere, fields, likely_key, model_at
 from relay.config.rules import Place
+from relay.config.values import duration_text
 
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -68,6 +70,8 @@ def _place(loc: Sequence[int | str], root: Node) -> tuple[Place, Node]:
     for depth, part in enumerate(loc):
         if depth == 2 and loc[0] == "connectors":
             continue  # which kind of connector it was taken for
+        if depth == 3 and tuple(loc[:2]) == ("accept", "recipients"):
+            continue  # which kind of value
         child = node.child(part)
         if child is None:
             break
@@ -92,6 +96,9 @@ def _error(error: ErrorDetails, root: Node, place: Place, node: Node) -> ShapeEr
             return _word(place, node, tuple(_QUOTED.findall(str(context.get("expected", "")))))
         case "greater_than_equal":
             return ShapeError(place, f"must be at least {context['ge']}")
+        case "less_than_equal":
+            most = context["le"]
+            return ShapeError(place, f"must be at most {duration_text(most) if isinstance(most, timedelta) else most}")
         case "greater_than":
             return ShapeError(place, "must be above zero")
         case "tuple_type":

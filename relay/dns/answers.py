@@ -40,6 +40,14 @@ class TxtRecords:
     texts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Host names that a PTR look-up gave, normalised. Empty: the address has no name."""
+
+    names: tuple[str, ...]
+
+
+NameAnswer = Names | LookupFailed
 AddressAnswer = Addresses | NoDomain | LookupFailed
 TlsaAnswer = TlsaRecords | LookupFailed
 TxtAnswer = TxtRecords | LookupFailed
@@ -70,6 +78,10 @@ class Resolver(Protocol):
 
     async def txt(self, name: str) -> TxtAnswer:
         """The TXT records of a name; underscores are fine in it."""
+        ...
+
+    async def names(self, address: IpAddress) -> NameAnswer:
+        """The names that the owner of an address gives it (RFC 1035 section 3.5): a claim, until a look-up of the name leads back."""
         ...
 
     @property

@@ -4,6 +4,7 @@ RFC 7505 (null MX), RFC 2308 (how long "no" is good), RFC 2181 section 10.3 (an 
 Threat: an answer is a stranger's word: what is no host name is left out, and the number of records is bounded.
 """
 
+import contextlib
 import ipaddress
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ import dns.rdatatype
 import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 
-from relay.dns.answers import AddressAnswer, Addresses, TlsaRecords, TxtRecords
+from relay.dns.answers import AddressAnswer, Addresses, Names, TlsaRecords, TxtRecords
 from relay.mail.address import AddressError, normalise_domain
 from relay.mail.published import TlsaRecord
 from relay.policy.route import MxRecord, MxRecords
@@ -114,6 +115,15 @@ def tlsa_records(answer: dns.resolver.Answer, secure: bool) -> TlsaRecords:
 
 def txt_records(answer: dns.resolver.Answer, _secure: bool) -> TxtRecords:
     return TxtRecords(tuple(b"".join(each.strings).decode("utf-8", "replace") for each in answer)[:MAX_RECORDS])
+
+
+def host_names(answer: dns.resolver.Answer, _secure: bool) -> Names:
+    """PTR records; what is no host name is left out."""
+    found: list[str] = []
+    for each in list(answer)[:MAX_RECORDS]:
+        with contextlib.suppress(AddressError):
+            found.append(normalise_domain(each.target.to_text(omit_final_dot=True)))
+    return Names(tuple(dict.fromkeys(found)))
 
 
 def mx_records(answer: dns.resolver.Answer, secure: bool) -> MxRecords:

@@ -22,7 +22,17 @@ import dns.resolver
 from relay.config.models import Dns, SelfTest
 from relay.config.values import HostPort
 from relay.dns import reading
-from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
+from relay.dns.answers import (
+    AddressAnswer,
+    Addresses,
+    IpAddress,
+    NameAnswer,
+    Names,
+    TlsaAnswer,
+    TlsaRecords,
+    TxtAnswer,
+    TxtRecords,
+)
 from relay.dns.cache import Cache, Timed
 from relay.dns.hosts import HostsFile
 from relay.dns.source import RESOLV_CONF, Source
@@ -73,6 +83,7 @@ class DnsResolver:
         self._tlsa = Cache(self._ask_tlsa, size=_ENTRIES, monotonic=monotonic)
         self._aliases = Cache(self._ask_alias, size=_ENTRIES, monotonic=monotonic)
         self._txt = Cache(self._ask_txt, size=_ENTRIES, monotonic=monotonic)
+        self._names = Cache(self._ask_names, size=_ENTRIES, monotonic=monotonic)
 
     @classmethod
     def of(cls, config: Dns, emit: Emit = lambda _event: None) -> Self:
@@ -119,7 +130,7 @@ class DnsResolver:
 
     @property
     def _caches(self) -> tuple[Cache[Any, Any], ...]:
-        return self._mx, self._addresses, self._tlsa, self._aliases, self._txt
+        return self._mx, self._addresses, self._tlsa, self._aliases, self._txt, self._names
 
     async def mx(self, domain: str) -> MxAnswer:
         return await self._mx.get(domain)
@@ -143,6 +154,9 @@ class DnsResolver:
 
     async def txt(self, name: str) -> TxtAnswer:
         return await self._txt.get(name)
+
+    async def names(self, address: IpAddress) -> NameAnswer:
+        return await self._names.get(address)
 
     async def close(self) -> None:
         if self._validation is not None:
@@ -180,6 +194,10 @@ class DnsResolver:
     async def _ask_txt(self, name: str) -> Timed[TxtAnswer]:
         timed = await self._ask(f"{name}.", "TXT", reading.txt_records)
         return Timed(TxtRecords(()) if isinstance(timed.value, NoDomain) else timed.value, timed.seconds)
+
+    async def _ask_names(self, address: IpAddress) -> Timed[NameAnswer]:
+        timed = await self._ask(f"{address.reverse_pointer}.", "PTR", reading.host_names)
+        return Timed(Names(()) if isinstance(timed.value, NoDomain) else timed.value, timed.seconds)
 
     async def _ask(
         self, name: str, kind: str, read: Callable[[dns.resolver.Answer, bool], T]

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from relay.clients.limits import Key
 from relay.config.models import InboundConnector
+from relay.config.values import HostPort
 from relay.inbound.proxy import unmapped
 from relay.mail.tls import TlsEvidence
 from relay.policy.admission import (
@@ -36,6 +37,23 @@ def socket_address(peername: object) -> IpAddress:
     return _address(peername[0])
 
 
+def socket_port(peername: object) -> int:
+    """The port in a `peername`, 0 where it has none."""
+    return int(peername[1]) if isinstance(peername, tuple) and len(peername) > 1 else 0
+
+
+def server_text(sockname: object) -> str:
+    """What the client connected to, "" where that is not known."""
+    if not isinstance(sockname, tuple) or len(sockname) < 2:
+        return ""
+    return _server(str(sockname[0]), int(sockname[1]))
+
+
+@lru_cache(maxsize=256)
+def _server(host: str, port: int) -> str:
+    return str(HostPort(str(_address(host)), port))
+
+
 @lru_cache(maxsize=4096)
 def _address(host: str) -> IpAddress:
     return unmapped(ipaddress.ip_address(host.partition("%")[0]))
@@ -44,13 +62,13 @@ def _address(host: str) -> IpAddress:
 class Client:
     """`address` is None where PROXY did not say; `text` is it for people, `key` how limits count the client.
 
-    `asked`: a certificate was asked for in the handshake.
+    `asked`: a certificate was asked for in the handshake. `port` and `server` as in `relay.mail.envelope.Accepted`.
     """
 
-    __slots__ = ("address", "asked", "key", "peer", "text")
+    __slots__ = ("address", "asked", "key", "peer", "port", "server", "text")
 
-    def __init__(self, address: IpAddress | None, key: Key) -> None:
-        self.address, self.key = address, key
+    def __init__(self, address: IpAddress | None, key: Key, port: int = 0, server: str = "") -> None:
+        self.address, self.key, self.port, self.server = address, key, port, server
         self.peer = Peer(address, None)
         self.asked = False
         self.text = UNKNOWN if address is None else str(address)

@@ -17,6 +17,8 @@ from relay.inbound.transaction import Arrival, Transaction
 from relay.mail.events import CertificateTrouble, CommandRefused, LoginFailed
 from relay.mail.reply import Reply
 from relay.policy.admission import Admitted, Refused
+from relay.policy.callout import GUESSING, Answer, Known, reply_to
+from relay.policy.recipients import Accepting, Asking
 from relay.smtp.events import (
     Close,
     DataBegins,
@@ -156,11 +158,42 @@ class Dialog:
         return Admitted("", may_relay=True)
 
     def _rcpt(self, event: RcptTo) -> None:
-        judged = self._open.recipient(event.recipient)
-        if isinstance(judged, Reply):
-            self._refuse("RCPT", judged, recipient=str(event.recipient.address))
+        judged = self._open.judge_recipient(event.recipient)
+        if not isinstance(judged, Asking):
+            self._answer_rcpt(event, judged)
+            return
+        callouts = self._port.floor.callouts
+        if self._open.is_of_stranger and callouts.is_guessing(self.client.key):
+            self._answer_rcpt(event, GUESSING)
+            return
+        known = callouts.held(judged.address, judged.callout)
+        if known is not None:
+            self._answer_rcpt(event, self._heard(judged, known))
         else:
-            self.machine.accept_recipient(judged)
+            self._port.floor.spawn(self._ask(self._open, event, judged))
+
+    async def _ask(self, transaction: Transaction, event: RcptTo, asking: Asking) -> None:
+        """The machine waits meanwhile, so pipelined commands are answered in order."""
+        judged: Accepting | Reply
+        try:
+            answer = await self._port.floor.callouts.answer(asking.address, asking.callout)
+            judged = self._heard(asking, answer)
+        except Exception as error:  # noqa: BLE001 - as in `advance`
+            judged = self._reply_to(error, "RCPT")
+        if self.transaction is transaction:  # else the client has gone
+            self._later(lambda: self._answer_rcpt(event, judged))
+
+    def _heard(self, asking: Asking, answer: Answer) -> Accepting | Reply:
+        if answer.known is Known.MISSING and self._open.is_of_stranger:
+            self._port.floor.callouts.guessed(self.client.key)
+        return reply_to(answer, asking.callout) or Accepting(asking.address)
+
+    def _answer_rcpt(self, event: RcptTo, judged: Accepting | Reply) -> None:
+        found = judged if isinstance(judged, Reply) else self._open.enter(event.recipient, judged.address)
+        if isinstance(found, Reply):
+            self._refuse("RCPT", found, recipient=str(event.recipient.address))
+        else:
+            self.machine.accept_recipient(found)
 
     def _data_begins(self, event: DataBegins) -> None:
         try:

@@ -105,6 +105,7 @@ class Listeners:
         await self._emptied(grace)
         for session in tuple(floor.sessions):
             session.cut_short()
+        await floor.callouts.close()
         while floor.tasks:
             await asyncio.wait(floor.tasks)
         await self._emptied(floor.times.linger)

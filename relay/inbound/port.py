@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from relay.clients.limits import Connections
 from relay.config.models import Listener, ListenerKind, Switch
 from relay.inbound.auth import Authenticator
+from relay.inbound.callouts import Callouts
 from relay.inbound.deadlines import Deadlines
 from relay.inbound.room import ROOM, Room
 from relay.inbound.services import Services, TimeLimits
@@ -35,6 +36,7 @@ class Floor:
     __slots__ = (
         "_contexts",
         "authenticator",
+        "callouts",
         "connections",
         "deadlines",
         "empty",
@@ -58,6 +60,7 @@ class Floor:
         self.stopping = False
         self.empty = asyncio.Event()
         self.authenticator: Authenticator | None = None
+        self.callouts = Callouts(services.ask, services.book, self.loop.time, services.emit)
         self._contexts: dict[tuple[bool, str], Context] = {}
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -11,8 +11,9 @@ rights to strangers (section 2: "the receiver must not try to guess").
 import ipaddress
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from relay.config.values import HostPort
 from relay.policy.book import IpAddress
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -42,11 +43,15 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Proxied:
-    """The client, as the proxy saw it. `length` counts the header's octets; the session's bytes begin behind them."""
+    """The client, as the proxy saw it. `length` counts the header's octets; the session's bytes begin behind them.
+
+    `server` is what the client connected to.
+    """
 
     address: IpAddress
     port: int
     length: int
+    server: HostPort | None = field(default=None, compare=False)
 
 
 Header = Unknown | Proxied
@@ -84,12 +89,13 @@ def _version_1(data: bytes | bytearray) -> Header | Incomplete:
         raise ProxyError(f"a version 1 header says {line[:MAX_V1]!r}")
     try:
         kind = ipaddress.IPv4Address if fields[1] == "TCP4" else ipaddress.IPv6Address
-        source, _destination = kind(fields[2]), kind(fields[3])
+        source, destination = kind(fields[2]), kind(fields[3])
     except ValueError:
         raise ProxyError(f"a version 1 header has addresses that are not {fields[1]}: {line!r}") from None
     if not all(_PORT.match(port) and int(port) < 65536 for port in fields[4:]):
         raise ProxyError(f"a version 1 header has bad ports: {line!r}")
-    return Proxied(_plain(source), int(fields[4]), end + 2)
+    server = HostPort(str(unmapped(destination)), int(fields[5]))
+    return Proxied(_plain(source), int(fields[4]), end + 2, server)
 
 
 def _plain(address: IpAddress) -> IpAddress:
@@ -124,10 +130,13 @@ def _version_2(data: bytes | bytearray) -> Header | Incomplete:
         _check_tlvs(bytes(data[:total]), 16 + block)
     if width == 0:
         return Unknown(total)
-    raw = bytes(data[16 : 16 + width])
-    source = ipaddress.IPv4Address(raw) if width == 4 else ipaddress.IPv6Address(raw)
-    (port,) = struct.unpack_from("!H", data, 16 + 2 * width)
-    return Proxied(unmapped(source), port, total)
+    source, destination = (_packed(bytes(data[at : at + width])) for at in (16, 16 + width))
+    port, server = struct.unpack_from("!HH", data, 16 + 2 * width)
+    return Proxied(source, port, total, HostPort(str(destination), server))
+
+
+def _packed(raw: bytes) -> IpAddress:
+    return unmapped(ipaddress.IPv4Address(raw) if len(raw) == 4 else ipaddress.IPv6Address(raw))
 
 
 def _check_tlvs(header: bytes, at: int) -> None:

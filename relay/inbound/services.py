@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from relay.clients.limits import Elsewhere, Key
+from relay.inbound.callouts import Ask, nobody_to_ask
 from relay.inbound.sockets import Own, Sockets
 from relay.mail.envelope import Accepted, Envelope, Message
 from relay.mail.events import Emit
@@ -69,7 +70,7 @@ class Services:
     """`book` is asked at every MAIL, so that a new configuration holds at once. `keyring` is None where there are no certificates.
 
     The rest is for a relay of several `processes`: its sockets, what the others hold (`elsewhere`), and whom to tell of a failed login.
-    `claims`: this one sees to it that a new address is nobody else's.
+    `claims`: this one sees to it that a new address is nobody else's. `ask`: whether a recipient exists inside (`accept.recipients`).
     """
 
     book: Callable[[], RuleBook]
@@ -83,6 +84,7 @@ class Services:
     login_failed: Callable[[Key], None] = _nobody
     processes: int = 1
     claims: bool = True
+    ask: Ask = nobody_to_ask
 
 
 @dataclass(frozen=True, slots=True)

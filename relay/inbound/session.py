@@ -16,7 +16,7 @@ from typing import cast
 
 from relay.clients.limits import Entry, limit_key
 from relay.config.models import ListenerKind
-from relay.inbound.client import Client, socket_address
+from relay.inbound.client import Client, server_text, socket_address, socket_port
 from relay.inbound.deadlines import NOT_FILED
 from relay.inbound.dialog import UNEXPECTED, Dialog
 from relay.inbound.port import Port, Terms
@@ -119,11 +119,13 @@ class Session(asyncio.Protocol):
         floor = self._port.floor
         self._opened = floor.loop.time()
         try:
-            address = socket_address(self._transport.get_extra_info("peername"))
+            peername = self._transport.get_extra_info("peername")
+            address = socket_address(peername)
+            server = server_text(self._transport.get_extra_info("sockname"))
         except ValueError:
             self._abort()  # gone already
             return
-        self._client = Client(address, limit_key(address))
+        self._client = Client(address, limit_key(address), socket_port(peername), server)
         if floor.stopping:
             self._refuse(STOPPING)
             return
@@ -257,7 +259,7 @@ class Session(asyncio.Protocol):
             return
         self._early = self._early[header.length :]
         if isinstance(header, Proxied):
-            self._client = Client(header.address, limit_key(header.address))
+            self._client = Client(header.address, limit_key(header.address), header.port, str(header.server or ""))
         else:  # LOCAL and UNKNOWN: no address, so no network's rights; limits count them for the proxy
             self._client = Client(None, self._client.key)
         self._enter()

@@ -15,7 +15,7 @@ from relay.mail.envelope import Accepted, Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.policy.admission import Admitted, Finding, Refused, asks_header_from
 from relay.policy.book import RuleBook
-from relay.policy.recipients import judge_recipient
+from relay.policy.recipients import Accepting, Asking, judge_recipient
 from relay.smtp.events import DataEnds
 from relay.smtp.header import HeaderScan
 
@@ -80,16 +80,21 @@ class Transaction:
         self._header_connector = ""
         self._begun: _Content | None = None
 
-    def recipient(self, recipient: Recipient) -> Recipient | Reply:
-        """The recipient to enter into the envelope, or why not."""
-        judged = judge_recipient(self.book, recipient.address, may_relay=self._admitted.may_relay)
-        if isinstance(judged, Reply):
-            return judged
+    @property
+    def is_of_stranger(self) -> bool:
+        """The client may send to our own domains only, as anybody may."""
+        return not self._admitted.may_relay
+
+    def judge_recipient(self, recipient: Recipient) -> Accepting | Asking | Reply:
+        return judge_recipient(self.book, recipient.address, may_relay=self._admitted.may_relay)
+
+    def enter(self, recipient: Recipient, address: Address) -> Recipient | Reply:
+        """The recipient as it enters the envelope, going to `address`, or why there is no room for it."""
         cost = _RECIPIENT + len(recipient.address.local) + len(recipient.orcpt)
         if not self._room.take(self._recipients, cost):
             return NO_ROOM
         self._recipients += cost
-        return recipient if judged.address == recipient.address else replace(recipient, address=judged.address)
+        return recipient if address == recipient.address else replace(recipient, address=address)
 
     def begin(self, services: Services) -> None:
         """Raises what the intake raises."""
@@ -156,7 +161,10 @@ class Transaction:
                 return admission
             self._admitted, self._findings = admission, admission.findings
         for each in envelope.recipients:
-            if isinstance(judge_recipient(book, each.address, may_relay=self._admitted.may_relay), Reply):
+            judged = judge_recipient(book, each.address, may_relay=self._admitted.may_relay)
+            # Nobody is asked anew: it is enough where that was so at RCPT.
+            asked = isinstance(judged, Asking) and each.address.domain not in self.book.config.accept.callouts
+            if isinstance(judged, Reply) or asked:
                 return Refused(OVERTAKEN, "")
         self.book = book
         return None
@@ -191,6 +199,8 @@ class Transaction:
             auth=self._user,
             tls=client.evidence,
             may_relay=self._admitted.may_relay,
+            client_port=client.port,
+            server=client.server,
         )
         envelope = self._envelope(end.envelope, content.scan)
         header = received_header(

@@ -175,6 +175,8 @@ def accepted_json(accepted: Accepted) -> Json:
     return {
         "at": time_text(accepted.at),
         "client": accepted.client,
+        "client_port": accepted.client_port or None,
+        "server": accepted.server or None,
         "helo": accepted.helo,
         "listener": accepted.listener,
         "protocol": accepted.protocol,
@@ -196,6 +198,9 @@ def accepted_from(data: Mapping[str, Any]) -> Accepted:
         auth=data["auth"] or "",
         tls=evidence_from(data["tls"]),
         may_relay=data["may_relay"],
+        # A queue of an older version has neither key.
+        client_port=data.get("client_port") or 0,
+        server=data.get("server") or "",
     )
 
 

@@ -76,6 +76,8 @@ class Accepted:
     `protocol` is the Received keyword (RFC 3848: ESMTP, ESMTPS, ESMTPSA; UTF8SMTPS by RFC 6531), "local" for our own reports.
     `connector` is the inbound connector that admitted it, "" if none did; `auth` the submission user, "" if none.
     `tls` is None for a message that came in clear. `may_relay` says that the client was one that may send anywhere.
+    `client_port` is the client's own port, 0 where it is not known, and `server` what it connected to ("address:port"), "" likewise;
+    behind a proxy both are what its header says.
     """
 
     at: datetime
@@ -87,6 +89,8 @@ class Accepted:
     auth: str = ""
     tls: TlsEvidence | None = None
     may_relay: bool = False
+    client_port: int = 0
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,17 @@ class CommandRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RecipientAsked(Event):
+    """The mail server inside was asked whether a recipient exists: `result` is "exists", "missing" or "unknown"; `text` is what it said, or
+    why there was no answer."""
+
+    recipient: str
+    result: str
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LoginFailed(Event):
     listener: str
     client: str
@@ -120,6 +131,18 @@ class ReportHeld(Event):
 
     message: str
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalHeld(Event):
+    """The hop refused mail that we had taken from a stranger: held for the postmaster by the connector's `on_5xx: hold`, not bounced."""
+
+    message: str
+    recipient: str
+    hop: str
+    code: int
+    status: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What became of one recipient at one attempt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.mail.tls import TlsFailure
 
@@ -27,12 +27,13 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """Given up for good."""
+    """Given up for good. `by_hop`: the hop refused it, with a 5xx to MAIL or later; else we gave it up ourselves."""
 
     code: int
     status: str
     text: str
     failure: TlsFailure | None = None
+    by_hop: bool = field(default=False, compare=False)
 
 
 Outcome = Delivered | Deferred | Bounced

@@ -36,6 +36,8 @@ def is_debug(event: e.Event) -> bool:
     """Its record would have the level "debug": known without building it, since most logs leave it out."""
     if isinstance(event, e.SessionClosed):
         return event.reason == "quit"
+    if isinstance(event, e.RecipientAsked):
+        return event.result != "unknown"
     return isinstance(event, e.SessionOpened | e.TlsSessionTried)
 
 
@@ -168,6 +170,25 @@ def _ended(event: e.RecipientEnded) -> Record:
     return INFO, "recipient-ended", fields
 
 
+def _asked(event: e.RecipientAsked) -> Record:
+    fields = _some(
+        recipient=event.recipient, result=event.result, text=event.text[:_LONG], seconds=round(event.seconds, 3)
+    )
+    return DEBUG if is_debug(event) else WARNING, "recipient-asked", fields
+
+
+def _refusal_held(event: e.RefusalHeld) -> Record:
+    fields = _some(
+        message=event.message,
+        recipient=event.recipient,
+        hop=event.hop,
+        code=event.code,
+        status=event.status,
+        text=event.text[:_LONG],
+    )
+    return WARNING, "refusal-held", fields
+
+
 def _taken(event: e.ConfigurationTaken) -> Record:
     fields = _some(file=event.file, weaker=list(event.weaker))
     return WARNING if event.weaker else INFO, "configuration-taken", fields
@@ -266,6 +287,8 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.TlsWithheld: _plain(WARNING, "tls-withheld", "message", "recipient", "hop", "failure", "remedy"),
     e.ReportQueued: _plain(INFO, "report-queued", "message", "about", "kind", "recipient"),
     e.ReportHeld: _plain(WARNING, "report-held", "message", "status"),
+    e.RecipientAsked: _asked,
+    e.RefusalHeld: _refusal_held,
     e.StsPolicyFetched: _plain(INFO, "sts-policy-fetched", "domain", "mode", "id", "max_age"),
     e.StsPolicyChanged: _sts_changed,
     e.StsFetchFailed: _sts_failed,

@@ -138,6 +138,8 @@ class Metrics:
             e.TlsWithheld: lambda event: self._withheld(event.failure.value).inc(),
             e.ReportQueued: lambda event: self._reports(event.kind).inc(),
             e.ReportHeld: lambda event: self._reports_held().inc(),
+            e.RecipientAsked: lambda event: self._callouts(event.result).inc(),
+            e.RefusalHeld: lambda event: self._refusals_held().inc(),
             e.StsPolicyFetched: lambda event: self._sts_fetches(event.mode.value).inc(),
             e.StsPolicyChanged: lambda event: self._sts_changes(event.before.value, event.mode.value).inc(),
             e.StsFetchFailed: self._sts_failed,
@@ -242,6 +244,12 @@ class Metrics:
         )
         self._ended = counter("recipients_ended_total", "Recipients in their last state", "state")
         self._reports = counter("reports_total", "Delivery status notifications written", "kind")
+        self._callouts = counter(
+            "callouts_total", "Questions to the mail server inside whether a recipient exists", "result"
+        )
+        self._refusals_held = counter(
+            "refusals_held_total", "Recipients refused by the hop and held for the postmaster"
+        )
         self._reports_held = counter("reports_held_total", "Notifications that could not be delivered and are held")
         self._attempt_seconds = self._histogram("attempt_seconds", "How long attempts took", _ATTEMPT, "connector")
         self._latency = self._histogram(

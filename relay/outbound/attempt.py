@@ -30,6 +30,7 @@ from relay.outbound.connection import (
 )
 from relay.outbound.pool import Kept, Moment, Pool, Wish
 from relay.outbound.wire import Answer, Break
+from relay.policy.forward import OnBehalfOf
 from relay.policy.plan import Step
 from relay.policy.published import Published
 from relay.policy.verdict import Failed
@@ -44,13 +45,15 @@ OVERTAKEN = Deferred(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be sent, and under which configuration. `messages`: how many one connection may carry."""
+    """What is to be sent, and under which configuration. `messages`: how many one connection may carry. `client`: on whose behalf, where
+    the hop is to be told."""
 
     message: Message
     body: MessageBytes
     connector: str
     generation: object
     messages: int
+    client: OnBehalfOf | None = None
 
     def record(
         self, at: datetime, hop: str, address: str, plan: TlsPlan | None, results: Mapping[int, Outcome]
@@ -206,7 +209,7 @@ class Attempts:
         approved = connection.judge(self._clock())
         if isinstance(approved, Failed):
             return _refused(connection, waiting, outcomes.of_verdict(approved), carried)
-        trouble = await approved.log_in()
+        trouble = await approved.introduce() or await approved.log_in()
         if trouble is not None:
             return _refused(connection, waiting, trouble.outcome, carried)
         load = await self._load(job, connection, waiting[:PER_TRANSACTION])

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from aiosmtplib import SMTP, SMTPConnectResponseError
+from aiosmtplib import SMTP, SMTPConnectResponseError, SMTPResponseException
 from aiosmtplib.protocol import SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
@@ -71,7 +71,7 @@ def accepted(answer: Answer) -> bool:
 
 
 class Client(SMTP):
-    """One connection to one address. `lost` is called when it is gone."""
+    """One connection to one address. `lost` is called when it is gone. `opening` goes before all else (a PROXY header)."""
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class Client(SMTP):
         source: str = "",
         timeouts: Timeouts,
         lost: Callable[[], None] = lambda: None,
+        opening: bytes = b"",
     ) -> None:
         super().__init__(
             hostname=address.host,
@@ -94,6 +95,7 @@ class Client(SMTP):
         self.lost = lost
         self._address = address
         self._timeouts = timeouts
+        self._opening = opening
         self._in_transaction = False
 
     @property
@@ -116,6 +118,8 @@ class Client(SMTP):
                 lambda: self.wire, self._address.host, self._address.port, local_addr=self.source_address
             )
         self.protocol = self.wire
+        if self._opening:
+            self.wire.send(self._opening)
         response = await self.wire.read_response(self._timeouts.greeting)
         if response.code != 220:
             raise SMTPConnectResponseError(response.code, response.message)
@@ -130,6 +134,33 @@ class Client(SMTP):
         self.transport = self.wire.transport
         self._reset_server_state()  # RFC 3207 section 4.2: what was said in clear is forgotten
         return self.wire.ssl_object
+
+    async def xclient(self, attributes: str) -> None:
+        """XCLIENT. The hop then greets us anew, and EHLO has to be said again. Raises SMTPResponseException where it refuses."""
+        response = await self.wire.execute_command(b"XCLIENT", attributes.encode(), timeout=self._timeouts.command)
+        if response.code != 220:
+            raise SMTPResponseException(response.code, response.message)
+        self._in_transaction = False
+        self._reset_server_state()
+
+    async def verify(self, mail: bytes, recipients: tuple[bytes, ...]) -> tuple[Answer, tuple[Answer, ...]]:
+        """MAIL and RCPT without a message, one after the other, and RSET. Never raises for what the hop does; cut short, it cuts the
+        connection."""
+        try:
+            if self._in_transaction:
+                await self._say(_RSET)
+            answer = _expected(await self._say(mail))
+            answers: list[Answer] = []
+            while accepted(answer) and len(answers) < len(recipients):
+                answers.append(_expected(await self._say(recipients[len(answers)])))
+            reset = await self._say(_RSET)
+            self._in_transaction = not accepted(reset)
+            self._transcript(answer, tuple(answers), reset)  # what broke the protocol ends the connection
+        except BaseException:
+            self.wire.cut()
+            raise
+        unasked = (UNASKED,) * (len(recipients) - len(answers))
+        return answer, (*answers, *unasked)
 
     def leave(self) -> None:
         """QUIT, without waiting for its answer."""

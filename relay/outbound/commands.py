@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aiosmtplib.protocol import COMMAND_INJECTION_REGEX
 
+from relay.mail.address import Address
 from relay.mail.attempt import MessageBytes
 from relay.mail.codec import notify_text
 from relay.mail.envelope import Envelope, Message, Recipient
@@ -87,6 +88,15 @@ def commands(message: Message, indexes: Sequence[int], offer: Offer, *, utf8_hea
         parameters += _dsn_parameters(envelope)
     mail = _line(f"MAIL FROM:<{envelope.sender}>{parameters}")
     return Commands(mail, tuple(lines), tuple(taken), refused)
+
+
+def probe_commands(address: Address, offer: Offer) -> tuple[bytes, bytes, bytes] | None:
+    """MAIL FROM:<>, RCPT TO the address, and RCPT TO postmaster at its domain. None where the hop cannot take such an address."""
+    if address.needs_smtputf8 and not offer.smtputf8:
+        return None
+    mail = "MAIL FROM:<> SMTPUTF8" if address.needs_smtputf8 else "MAIL FROM:<>"
+    postmaster = Address("postmaster", address.domain)
+    return _line(mail), _line(f"RCPT TO:<{address}>"), _line(f"RCPT TO:<{postmaster}>")
 
 
 def _unfit(message: Message, offer: Offer, *, utf8_header: bool) -> Bounced | None:

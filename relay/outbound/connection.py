@@ -15,7 +15,7 @@ from typing import Protocol
 
 from aiosmtplib import SMTPAuthenticationError, SMTPException, SMTPHeloError, SMTPResponseException
 
-from relay.config.models import RouteAuth
+from relay.config.models import ForwardClient, RouteAuth
 from relay.config.values import HostPort
 from relay.mail.attempt import Session, SessionEnd
 from relay.mail.outcome import Deferred
@@ -25,8 +25,9 @@ from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound import outcomes
 from relay.outbound.client import Client, Timeouts, Transaction, Transcript
 from relay.outbound.offer import NOTHING, Offer
-from relay.outbound.wire import Break, Broken, words
+from relay.outbound.wire import Answer, Break, Broken, words
 from relay.policy.book import IpAddress
+from relay.policy.forward import OnBehalfOf, proxy_header, spoken_helo, xclient_attributes
 from relay.policy.plan import Step, after_broken_tls, after_ehlo
 from relay.policy.verdict import Failed, Satisfied, Verdict, judge
 from relay.tls.connection import TlsConnection
@@ -60,6 +61,7 @@ class ClientTls(Protocol):
 class Target:
     """Everything that makes one connection unlike another: two deliveries with equal targets may share it.
 
+    `client`: whom the hop is told it speaks with (`forward_client`). A hop believes that once, so a connection is one client's for good.
     It is looked up a few times for every message and shown once, so hash and texts are kept.
     """
 
@@ -69,6 +71,7 @@ class Target:
     helo: str
     source: str = ""
     auth: RouteAuth | None = field(default=None, repr=False)
+    client: OnBehalfOf | None = None
     hop_text: str = field(default="", init=False, repr=False, compare=False)
     address_text: str = field(default="", init=False, repr=False, compare=False)
     _hash: int = field(default=0, init=False, repr=False, compare=False)
@@ -76,7 +79,8 @@ class Target:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hop_text", str(self.hop))
         object.__setattr__(self, "address_text", str(self.address))
-        object.__setattr__(self, "_hash", hash((self.hop, self.address, self.plan, self.helo, self.source)))
+        told = hash((self.hop, self.address, self.plan, self.helo, self.source))
+        object.__setattr__(self, "_hash", told if self.client is None else hash((told, self.client)))
 
     def __hash__(self) -> int:
         return self._hash
@@ -89,6 +93,17 @@ class Target:
         """
         bases = [each.base for each in self.plan.demands if isinstance(each, Tlsa)]
         return min(bases, default="" if self.hop.is_address else self.hop.host)
+
+    def on_behalf_of(self, client: OnBehalfOf | None) -> "Target":
+        """The same place for a message of that client."""
+        return self if client is self.client else replace(self, client=client)
+
+    @property
+    def opening(self) -> bytes:
+        """What a connection begins with, before any greeting."""
+        if self.client is None or self.client.how is not ForwardClient.PROXY:
+            return b""
+        return proxy_header(self.client, self.endpoint)
 
     @property
     def endpoint(self) -> HostPort:
@@ -115,13 +130,12 @@ class Connection:
         self, target: Target, client: Client, evidence: TlsEvidence | None, context: ssl.SSLContext | None
     ) -> None:
         self.target, self.evidence, self.context = target, evidence, context
-        offer = client.offer if client.supports_esmtp else NOTHING
-        # RFC 8689 section 2: in clear REQUIRETLS means nothing, whoever offers it.
-        self.offer: Offer = replace(offer, requiretls=offer.requiretls and evidence is not None)
+        self.offer: Offer = _offer(client, evidence)
         end = SessionEnd.SECURED if evidence is not None else SessionEnd.NOT_OFFERED
         self.session = Session(end, client.source)
         self.transactions = 0
         self.logged_in = False
+        self.introduced = target.client is None or target.client.how is not ForwardClient.XCLIENT
         self.reusable = True
         self._client = client
         self._is_proved = any(isinstance(demand, Pkix | Pins) for demand in target.plan.demands)
@@ -139,6 +153,25 @@ class Connection:
         where the plan proves who the hop is: a partner that someone chose, not whatever host an MX record names.
         """
         return self.offer.pipelining and self.offer.chunking and self._is_proved
+
+    async def _introduce(self) -> Trouble | None:
+        """XCLIENT, and EHLO as the client. None when the hop takes us for the client now."""
+        target, client, offered = self.target, self._client, self.offer.xclient
+        facts = target.client
+        if facts is None or self.introduced:
+            return None
+        if "ADDR" not in offered:
+            return Trouble(outcomes.no_xclient(target.hop_text), self.evidence)
+        try:
+            await client.xclient(xclient_attributes(facts, offered))
+        except SMTPException:
+            return Trouble(outcomes.before_mail(client.wire.last, "XCLIENT"), self.evidence)
+        try:
+            await client.ehlo(hostname=spoken_helo(facts, target.helo))
+        except SMTPException:
+            return Trouble(outcomes.before_mail(client.wire.last, "EHLO after XCLIENT"), self.evidence)
+        self.offer, self.introduced = _offer(client, self.evidence), True
+        return None
 
     def forget_chunking(self) -> None:
         """The hop offered CHUNKING and does not know BDAT."""
@@ -182,6 +215,11 @@ class Approved:
         self._connection = connection
         self._spent = False
 
+    async def introduce(self) -> Trouble | None:
+        """Tells the hop who the client is, where the target has one and it has not been done. Fail closed: a hop that will not hear it
+        would judge our own address in the client's place. Call it before `log_in`."""
+        return await self._connection._introduce()
+
     async def log_in(self) -> Trouble | None:
         """AUTH where the route asks for it and it has not been done; None when all is well. Call it before `transact`."""
         connection = self._connection
@@ -193,12 +231,21 @@ class Approved:
         return trouble
 
     async def transact(self, transaction: Transaction) -> Transcript:
-        connection = self._connection
-        if self._spent or (connection.target.auth is not None and not connection.logged_in):
-            raise RuntimeError("one verdict, one transaction, and AUTH first")
-        self._spent = True
+        connection = self._spend()
         connection.transactions += 1
         return await connection._client.transact(transaction)
+
+    async def verify(self, mail: bytes, recipients: tuple[bytes, ...]) -> tuple[Answer, tuple[Answer, ...]]:
+        """MAIL and RCPT without a message: would the hop take these recipients? Commands with their CRLF."""
+        return await self._spend()._client.verify(mail, recipients)
+
+    def _spend(self) -> Connection:
+        connection = self._connection
+        ready = connection.introduced and (connection.target.auth is None or connection.logged_in)
+        if self._spent or not ready:
+            raise RuntimeError("one verdict, one transaction, and XCLIENT and AUTH first")
+        self._spent = True
+        return connection
 
 
 async def open_connection(
@@ -232,7 +279,10 @@ async def open_in_clear(target: Target, timeouts: Timeouts) -> Connection | Trou
 
 async def _reach(target: Target, timeouts: Timeouts) -> Client | Trouble:
     """Connection, greeting, EHLO."""
-    client = Client(target.endpoint, helo=target.helo, source=target.source, timeouts=timeouts)
+    opening = target.opening
+    # By PROXY the hop sees the client's address, and by EHLO the name that goes with it.
+    helo = spoken_helo(target.client, target.helo) if opening else target.helo
+    client = Client(target.endpoint, helo=helo, source=target.source, timeouts=timeouts, opening=opening)
     try:
         await client.connect()
     except SMTPException:
@@ -267,11 +317,12 @@ async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: 
     """STARTTLS, handshake, evidence, EHLO again."""
     step, source = after_broken_tls(target.plan), client.source
     evidence: TlsEvidence | None = None
+    bare = target.on_behalf_of(None)  # a TLS session is the hop's, whoever the mail is from
     try:
-        ssl_object = await client.secure(tls.resuming(target, context), target.server_name)
+        ssl_object = await client.secure(tls.resuming(bare, context), target.server_name)
         evidence = tls.evidence(ssl_object, target.plan)
         await client.ehlo()
-        tls.keep(target, context, ssl_object)
+        tls.keep(bare, context, ssl_object)
     except SMTPException as error:
         refused = isinstance(error, SMTPResponseException)
         client.leave() if refused else client.wire.cut()
@@ -345,6 +396,12 @@ async def _log_in(client: Client, auth: RouteAuth, evidence: TlsEvidence | None,
     except SMTPException:
         return Trouble(outcomes.before_mail(client.wire.last, "AUTH"), evidence)
     return None
+
+
+def _offer(client: Client, evidence: TlsEvidence | None) -> Offer:
+    offer = client.offer if client.supports_esmtp else NOTHING
+    # RFC 8689 section 2: in clear REQUIRETLS means nothing, whoever offers it.
+    return replace(offer, requiretls=offer.requiretls and evidence is not None)
 
 
 def _until(plan: TlsPlan, evidence: TlsEvidence | None) -> datetime | None:

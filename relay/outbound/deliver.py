@@ -8,20 +8,23 @@ Knows nothing of the queue. Tells `TlsWithheld` once for a message's recipient t
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from relay.config.models import OutboundConnector
+from relay.config.models import ForwardClient, OutboundConnector
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
+from relay.mail.address import Address
 from relay.mail.attempt import Attempt, Delivery
 from relay.mail.events import Emit, TlsWithheld
 from relay.mail.outcome import Bounced, Deferred, Outcome
 from relay.mail.plan import TlsPlan
 from relay.mail.tls import TlsFailure
 from relay.outbound.attempt import OVERTAKEN, Attempts, Job
+from relay.outbound.callout import Questions, Where
 from relay.outbound.client import Timeouts
+from relay.outbound.clientname import reverse_name
 from relay.outbound.connection import ClientTls, Connection, Target
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, in_order, shuffled
 from relay.outbound.ourselves import Ourselves
@@ -29,6 +32,8 @@ from relay.outbound.pool import Pool, PoolLimits
 from relay.outbound.publications import NothingPublished, Publications, Way
 from relay.outbound.ways import Ways
 from relay.policy.book import RuleBook
+from relay.policy.callout import Answer
+from relay.policy.forward import OnBehalfOf, on_behalf_of
 from relay.policy.plan import running_exception
 from relay.policy.published import UNPUBLISHED, Published
 from relay.policy.remedy import remedy
@@ -81,6 +86,7 @@ class Outbound:
         self._settings = settings
         self._pool: Pool[Connection] = Pool(settings.pool, time.monotonic)
         self._attempts = Attempts(self._pool, tls, settings.timeouts, clock, book)
+        self._questions = Questions(self._pool, tls, settings.timeouts, clock, book)
         self._ways: Ways | None = None
         self._told: OrderedDict[tuple[str, int], None] = OrderedDict()
 
@@ -99,6 +105,40 @@ class Outbound:
         self._tell_withheld(delivery, attempts)
         return attempts
 
+    async def ask(self, address: Address) -> Answer:
+        """Would the hosts that mail for this address goes to take it? Never raises for what hops, DNS or the network do."""
+        ways = self._current()
+        connector = ways.connector(address.domain)
+        places = self._places(ways, connector, address.domain)
+        try:
+            return await self._questions.ask(address, Where(connector, ways.book, places))
+        finally:
+            await places.aclose()
+
+    async def _places(
+        self, ways: Ways, connector: OutboundConnector, domain: str
+    ) -> AsyncGenerator[Target | str, None]:
+        """Where a delivery would go, in order, without its retries."""
+        ourselves = self._ourselves()
+        hosts = await find_hosts(self._resolver, connector, domain, ourselves, self._settings.port)
+        if isinstance(hosts, Bounced | Deferred):
+            yield hosts.text
+            return
+        uses = ways.uses(connector, domain, tls_optional=False)
+        for hop in in_order(hosts.groups, self._chance, self._pool.is_warm):
+            way = Way(connector, domain, hop, hosts.secure)
+            plan = ways.plan(way, self._clock(), await self._publications.find(way, uses))
+            if isinstance(plan, Deferred):
+                yield plan.text
+                continue
+            answer = await ask_addresses(self._resolver, connector, hop)
+            targets = ways.targets(connector, hop, plan, answer, ourselves)
+            if isinstance(targets, Bounced | Deferred):
+                yield targets.text
+                continue
+            for target in self._ordered(hop, targets):
+                yield target
+
     def _current(self) -> Ways:
         book, day = self._book(), self._clock().date()
         if self._ways is None or not self._ways.serves(book, day):
@@ -112,7 +152,8 @@ class Outbound:
     async def _deliver(self, ways: Ways, delivery: Delivery, group: _Group) -> list[Attempt]:
         connector = group.connector
         messages = connector.limits.messages_per_connection
-        job = Job(delivery.message, delivery.body, connector.name, ways.book, messages)
+        client = await self._client_of(connector, delivery)
+        job = Job(delivery.message, delivery.body, connector.name, ways.book, messages, client)
         ourselves = self._ourselves()
         hosts = await find_hosts(self._resolver, connector, group.domain, ourselves, self._settings.port)
         if isinstance(hosts, Deferred) and hosts.failure is not None:
@@ -148,6 +189,8 @@ class Outbound:
             if isinstance(targets, Bounced | Deferred):
                 walk.dead_end(self._clock(), hop, plan, targets)
                 continue
+            if walk.job.client is not None:
+                targets = tuple(each.on_behalf_of(walk.job.client) for each in targets)
             for target in self._ordered(hop, targets):
                 tried = await self._attempts.at(walk.job, target, walk.waiting)
                 walk.went(tried.attempts, said_mail=tried.said_mail)
@@ -158,6 +201,12 @@ class Outbound:
                 if walk.is_over(self._settings):
                     return
         walk.has_tried_all = True
+
+    async def _client_of(self, connector: OutboundConnector, delivery: Delivery) -> OnBehalfOf | None:
+        client = on_behalf_of(connector, delivery.message.accepted)
+        if client is None or client.address is None or client.how is not ForwardClient.XCLIENT:
+            return client
+        return replace(client, names=await reverse_name(self._resolver, client.address))
 
     def _ordered(self, hop: HostPort, targets: Sequence[Target]) -> Sequence[Target]:
         """The addresses of a hop in the order to try them: connected ones first, else by chance, both families in turns."""

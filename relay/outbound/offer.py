@@ -18,6 +18,7 @@ class Offer:
     size: bool = False  # RFC 1870
     size_limit: int = 0
     auth: frozenset[str] = frozenset()
+    xclient: frozenset[str] = frozenset()  # Postfix's XCLIENT: the attributes that it takes from us
 
     @classmethod
     def of(cls, extensions: Mapping[str, str], auth: Iterable[str]) -> "Offer":
@@ -34,6 +35,7 @@ class Offer:
             size="size" in extensions,
             size_limit=int(limit) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else 0,
             auth=frozenset(auth),
+            xclient=frozenset(extensions.get("xclient", "").upper().split()),
         )
 
 

@@ -43,7 +43,9 @@ def of_answer(answer: Answer, to: str, *, dsn: bool) -> Outcome:
     status, text = _status(answer), _said(answer)
     if answer.code < 400:
         return Delivered(answer.code, status, text, dsn)
-    return Deferred(answer.code, status, text) if answer.is_transient else Bounced(answer.code, status, text)
+    if answer.is_transient:
+        return Deferred(answer.code, status, text)
+    return Bounced(answer.code, status, text, by_hop=True)
 
 
 def before_mail(answer: Answer, to: str) -> Deferred:
@@ -60,6 +62,16 @@ def no_connection(address: str, reason: str) -> Deferred:
 
 def broken_tls(text: str) -> Deferred:
     return Deferred(451, "4.7.5", text, TlsFailure.HANDSHAKE_FAILED)
+
+
+def no_xclient(hop: str) -> Deferred:
+    """`forward_client: xclient`, and a hop that does not take it from us."""
+    remedy = (
+        "let this relay use it (Postfix: smtpd_authorized_xclient_hosts), or take `forward_client` off the connector"
+    )
+    return Deferred(
+        451, "4.7.0", f"{hop} does not offer us XCLIENT with ADDR, so it cannot be told who the client is: {remedy}"
+    )
 
 
 def refused_starttls(answer: Answer) -> Deferred:

@@ -7,6 +7,7 @@ under, and the verdict is asked again before each MAIL (`Connection.judge`).
 
 import asyncio
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,11 +42,17 @@ C = TypeVar("C", bound=Pooled)
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """`idle` seconds is less than servers wait (RFC 5321 section 4.5.3.2.7; many cut at 60). `age` bounds how old trust data may get."""
+    """`idle` seconds is less than servers wait (RFC 5321 section 4.5.3.2.7; many cut at 60). `age` bounds how old trust data may get.
+
+    Connections on behalf of one client are good for that client's next message only, and each holds a process of the mail server inside:
+    no more than `clients` of them are kept, for `client_idle` seconds.
+    """
 
     idle: float = 30.0
     age: float = 600.0
     total: int = 500
+    client_idle: float = 1.0
+    clients: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +188,7 @@ class Pool(Generic[C]):
         self._limits, self._tick = limits, tick
         self._shelf: Shelf[C] = Shelf(limits)
         self._leaving: set[C] = set()
+        self._of_clients: OrderedDict[Kept[C], asyncio.TimerHandle] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._generation: object = None
 
@@ -204,6 +212,7 @@ class Pool(Generic[C]):
         self._close(unfit)
         if kept is not None:
             kept.connection.when_lost(_nothing)
+            self._forget_client(kept)
         return kept
 
     def put(self, kept: Kept[C]) -> None:
@@ -215,6 +224,8 @@ class Pool(Generic[C]):
         kept.since = self._tick()
         connection.when_lost(lambda: self._lost(kept))
         self._close(self._shelf.put(kept))
+        if connection.target.client is not None:
+            self._keep_of_client(kept)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._limits.idle, self._sweep)
 
@@ -242,11 +253,29 @@ class Pool(Generic[C]):
                 await asyncio.wait(late, timeout=grace)
         self._leaving.clear()
 
+    def _keep_of_client(self, kept: Kept[C]) -> None:
+        loop = asyncio.get_running_loop()
+        self._of_clients[kept] = loop.call_later(self._limits.client_idle, self._let_go, kept)
+        if len(self._of_clients) > self._limits.clients:
+            self._let_go(next(iter(self._of_clients)))
+
+    def _let_go(self, kept: Kept[C]) -> None:
+        self._forget_client(kept)
+        if self._shelf.holds(kept):
+            self._close([self._shelf.remove(kept)])
+
+    def _forget_client(self, kept: Kept[C]) -> None:
+        timer = self._of_clients.pop(kept, None)
+        if timer is not None:
+            timer.cancel()
+
     def _close(self, those: list[Kept[C]]) -> None:
         for kept in those:
+            self._forget_client(kept)
             self.leave(kept.connection)
 
     def _lost(self, kept: Kept[C]) -> None:
+        self._forget_client(kept)
         if self._shelf.holds(kept):
             self._shelf.remove(kept)
 

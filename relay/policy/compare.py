@@ -21,7 +21,19 @@ from relay.config.connectors import (
     Route,
     TlsException,
 )
-from relay.config.models import Config, Dkim, Limits, Listener, Switch, TlsRequiredNo, Tlsrpt, Unsigned
+from relay.config.models import (
+    Accept,
+    Callout,
+    Config,
+    Dkim,
+    Limits,
+    Listener,
+    OnFailure,
+    Switch,
+    TlsRequiredNo,
+    Tlsrpt,
+    Unsigned,
+)
 from relay.config.values import duration_text
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
@@ -49,6 +61,11 @@ HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
         "command_timeout": "patience",
         "data_timeout": "patience",
         "session_messages": "the client connects again",
+    },
+    Callout: {
+        "timeout": "patience",
+        "positive": "how often the same is asked",
+        "negative": "how often the same is asked",
     },
     TlsException: {"reason": "words for people"},
     Tlsrpt: {
@@ -140,13 +157,33 @@ def _accept(old: Config, new: Config) -> Iterator[str]:
     added = more_networks(before.networks, after.networks)
     if added:
         yield f"accept.networks has {added} in addition"
-    for domain, known in before.recipients.items():
-        now = after.recipients.get(domain)
-        if now is None:
+    yield from _recipients(before, after)
+    yield from unknown(before, after, {"domains", "networks", "recipients"}, "accept.")
+
+
+def _recipients(before: Accept, after: Accept) -> Iterator[str]:
+    for domain, known in before.lists.items():
+        now = after.lists.get(domain)
+        if domain in after.callouts:
+            yield f"accept.recipients for {domain} is no list any more: the mail server inside is asked"
+        elif now is None:
             yield f"accept.recipients has no list for {domain} any more: any recipient is taken"
         elif not known <= now:
             yield f"accept.recipients for {domain} lacks {few(known - now)}: mail for them is refused"
-    yield from unknown(before, after, {"domains", "networks", "recipients"}, "accept.")
+    for domain, asked in before.callouts.items():
+        asks = after.callouts.get(domain)
+        if asks is None and domain in after.lists:
+            yield f"accept.recipients for {domain} is a list: mail for those who are not in it is refused"
+        elif asks is None:
+            yield f"accept.recipients asks nobody about {domain} any more: any recipient is taken"
+        else:
+            yield from _callout(asked, asks, f"accept.recipients for {domain}: callout.")
+
+
+def _callout(before: Callout, after: Callout, where: str) -> Iterator[str]:
+    if after.on_failure is OnFailure.ACCEPT:
+        yield from (f"{where}{each}" for each in from_to(before, after, "on_failure"))
+    yield from unknown(before, after, HARMLESS[Callout].keys() | {"on_failure"}, where)
 
 
 def _bare_lf(old: Config, new: Config) -> Iterator[str]:
@@ -339,6 +376,16 @@ def _retry(pair: _Pair) -> Iterator[str]:
     yield from unknown(before, after, {"expire", "initial", "maximum", "delay_warning"}, "retry.")
 
 
+def _forward_client(pair: _Pair) -> Iterator[str]:
+    """Told in either direction: off, the checks inside see us in the client's place; on, the hop is told of every client."""
+    yield from from_to(pair.old, pair.new, "forward_client")
+
+
+def _on_5xx(pair: _Pair) -> Iterator[str]:
+    """Told in either direction: senders hear nothing of what is held, and strangers get bounces where nothing is."""
+    yield from from_to(pair.old, pair.new, "on_5xx")
+
+
 _DELIVERY: tuple[Callable[[_Pair], Iterable[str]], ...] = (
     _tls,
     _plaintext,
@@ -350,11 +397,13 @@ _DELIVERY: tuple[Callable[[_Pair], Iterable[str]], ...] = (
     _client_certificate,
     _route,
     _retry,
+    _forward_client,
+    _on_5xx,
 )
 _DELIVERY_KEYS = HARMLESS[OutboundSettings].keys() | {
     *("name", "direction", "match"),
     *("tls", "plaintext", "names", "ca", "pins", "tls_version", "dane", "mta_sts"),
-    *("client_certificate", "route", "retry"),
+    *("client_certificate", "route", "retry", "forward_client", "on_5xx"),
 }
 
 _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from relay.config.connectors import DEFAULT, OutboundConnector, TlsException
-from relay.config.models import Config
+from relay.config.models import Callout, Config
 from relay.config.values import HostPort
 from relay.mail.address import Address
 from relay.mail.outcome import Deferred
@@ -27,7 +27,7 @@ from relay.policy.admission import (
 from relay.policy.book import IpAddress, RuleBook, in_networks
 from relay.policy.plan import Step, after_broken_tls, after_ehlo, choose_plan, running_exception
 from relay.policy.published import UNPUBLISHED, Published, join
-from relay.policy.recipients import Accepting, judge_recipient
+from relay.policy.recipients import Asking, judge_recipient
 from relay.policy.route import (
     LookupFailed,
     MxAnswer,
@@ -82,7 +82,8 @@ class DnsFacts:
 class Inbound:
     """`reply` is the first that refuses, at the command that `stage` names (MAIL, RCPT or DATA), else the recipient's 250.
 
-    `connector` is "" where none speaks of the sender. `may_relay` says why the client may send anywhere, "" where it may not.
+    `connector` is "" where none speaks of the sender. `may_relay` says why the client may send anywhere, "" where it may not. `callout`:
+    the recipient is accepted only if the mail server inside says that it exists; None where nobody is asked.
     """
 
     sender: Address
@@ -92,6 +93,7 @@ class Inbound:
     may_relay: str
     findings: tuple[Finding, ...]
     needs_header_from: bool
+    callout: Callout | None = None
 
     @property
     def accepted(self) -> bool:
@@ -165,14 +167,15 @@ def _inbound(book: RuleBook, arrival: Arrival, recipient: Address) -> Inbound:
         return Inbound(arrival.sender, "MAIL", admission.reply, admission.connector, "", findings, from_header)
     why = _may_relay(book.config, peer, findings) if admission.may_relay else ""
     answer = judge_recipient(book, recipient, may_relay=admission.may_relay)
-    if not isinstance(answer, Accepting):
+    callout = answer.callout if isinstance(answer, Asking) else None
+    if isinstance(answer, Reply):
         return Inbound(arrival.sender, "RCPT", answer, admission.connector, why, findings, from_header)
     if from_header and domain != NO_DOMAIN:
         # As most messages are: the From: header has the domain of the envelope sender.
         header = admit_header_from(book, peer, domain)
         if isinstance(header, Refused):
             return Inbound(arrival.sender, "DATA", header.reply, header.connector, why, header.findings, from_header)
-    return Inbound(arrival.sender, "RCPT", ACCEPTED, admission.connector, why, findings, from_header)
+    return Inbound(arrival.sender, "RCPT", ACCEPTED, admission.connector, why, findings, from_header, callout)
 
 
 def _may_relay(config: Config, peer: Peer, findings: tuple[Finding, ...]) -> str:

@@ -27,6 +27,7 @@ def _inbound(inbound: Inbound) -> Json:
         "reply": str(inbound.reply),
         "may_relay": inbound.may_relay or None,
         "needs_header_from": inbound.needs_header_from,
+        "callout": None if inbound.callout is None else {"on_failure": inbound.callout.on_failure.value},
         "requirements": [each for finding in chosen for each in _requirements(finding)],
         "considered": [
             {"connector": each.connector.name, "satisfied": each.satisfied, "requirements": _requirements(each)}
@@ -51,6 +52,8 @@ def _outbound(outbound: Outbound) -> Json:
         if exception is None
         else {"allow": exception.allow.value, "until": exception.until.isoformat(), "reason": exception.reason},
         "auth": None if auth is None else {"user": auth.user},
+        "forward_client": outbound.connector.forward_client.value,
+        "on_5xx": outbound.connector.on_5xx.value,
         "unroutable": None if outbound.unroutable is None else outcome_json(outbound.unroutable),
         "hops": [_hop(each) for each in outbound.hops],
     }

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from relay.config.models import Callout
 from relay.mail.address import Address
 from relay.mail.reply import Reply
 from relay.policy.book import RuleBook
@@ -21,7 +22,15 @@ class Accepting:
     address: Address
 
 
-def judge_recipient(book: RuleBook, address: Address, *, may_relay: bool) -> Accepting | Reply:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Taken, if the mail server inside says that it exists (`relay.policy.callout`)."""
+
+    address: Address
+    callout: Callout
+
+
+def judge_recipient(book: RuleBook, address: Address, *, may_relay: bool) -> Accepting | Asking | Reply:
     """`may_relay`: an admitted client with a grant, a trusted network, or an authenticated submitter."""
     if not address.domain:
         return Accepting(book.config.postmaster) if address.is_postmaster else UNKNOWN
@@ -33,7 +42,11 @@ def judge_recipient(book: RuleBook, address: Address, *, may_relay: bool) -> Acc
     # Threat: user%other.example@ours, unfolded by the mail server behind us, would relay through it.
     if _ROUTED_LOCAL.search(address.local):
         return ROUTED
-    known = book.config.accept.recipients.get(address.domain)
-    if known is not None and address.local.lower() not in known and not address.is_postmaster:
+    accept = book.config.accept
+    if not accept.recipients or address.is_postmaster:
+        return Accepting(address)
+    known = accept.lists.get(address.domain)
+    if known is not None and address.local.lower() not in known:
         return UNKNOWN
-    return Accepting(address)
+    callout = accept.callouts.get(address.domain)
+    return Accepting(address) if callout is None else Asking(address, callout)

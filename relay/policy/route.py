@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from relay.config.models import DEFAULT, OutboundConnector, PrivateAddresses, Retry
+from relay.config.models import DEFAULT, On5xx, OutboundConnector, PrivateAddresses, Retry
 from relay.config.values import HostPort
 from relay.mail.outcome import Bounced, Deferred
 from relay.mail.tls import TlsFailure
@@ -155,17 +155,28 @@ def _is_public(address: IpAddress, embedded: IpAddress) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A destination as the scheduler sees it: what shares one limit. `rate` in messages a second, 0 for none."""
+    """A destination as the scheduler sees it: what shares one limit. `rate` in messages a second, 0 for none.
+
+    `on_5xx`: what becomes of mail that it refuses.
+    """
 
     key: str
     connector: str
     concurrency: int
     rate: float
     retry: Retry
+    on_5xx: On5xx = On5xx.BOUNCE
 
 
 def lane_of(book: RuleBook, domain: str) -> Lane:
     """The lane that mail for a recipient domain waits in, by the configuration in force now."""
     connector = book.outbound_for(domain)
     limits = connector.limits
-    return Lane(lane(connector, domain), connector.name, limits.concurrency, limits.rate or 0.0, connector.retry)
+    return Lane(
+        lane(connector, domain),
+        connector.name,
+        limits.concurrency,
+        limits.rate or 0.0,
+        connector.retry,
+        connector.on_5xx,
+    )

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from relay.mail.attempt import Attempt, MessageBytes
 from relay.mail.envelope import LOCAL, Accepted, Message
-from relay.mail.events import AttemptMade, Emit, RecipientEnded, ReportHeld, ReportQueued, Unexpected
+from relay.mail.events import AttemptMade, Emit, RecipientEnded, RefusalHeld, ReportHeld, ReportQueued, Unexpected
 from relay.mail.outcome import Bounced
 from relay.queue.ids import Clock
 from relay.queue.reader import MemoryBody
 from relay.queue.reports import Compose, Report
 from relay.queue.results import Settled, is_kept_for_postmaster, without_reports
-from relay.queue.store import CHUNK, Entry, Record, Row, State, Store, StoreUnavailable
+from relay.queue.store import CHUNK, Change, Entry, Record, Row, State, Store, StoreUnavailable
 
 _OUTSTANDING = 256  # records on their way into the store
 
@@ -132,11 +132,19 @@ class Recorder:
             if change.state.is_final:
                 recipient = str(message.envelope.recipients[change.index].address)
                 self._emit(RecipientEnded(message.id, recipient, change.state.value, became.status))
-            elif change.state is State.HELD and isinstance(became, Bounced) and is_kept_for_postmaster(message, became):
-                self._emit(ReportHeld(message.id, became.status))
+            elif change.state is State.HELD and isinstance(became, Bounced):
+                self._tell_held(message, change, became)
         for report, entry in reports:
             self._emit(ReportQueued(entry.message.id, message.id, report.kind, report.recipient))
             self._submit(entry.message, MemoryBody(entry.chunks))
+
+    def _tell_held(self, message: Message, change: Change, became: Bounced) -> None:
+        if is_kept_for_postmaster(message, became):
+            self._emit(ReportHeld(message.id, became.status))
+        elif became.by_hop:
+            recipient = str(message.envelope.recipients[change.index].address)
+            hop = change.last.hop if change.last else ""
+            self._emit(RefusalHeld(message.id, recipient, hop, became.code, became.status, became.text))
 
     def deleted(self, row: Row) -> None:
         """An operator deleted it."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from relay.config.models import Retry
+from relay.config.models import On5xx, Retry
 from relay.mail.attempt import Attempt
 from relay.mail.envelope import LOCAL, Message, Notify
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.policy.refusal import is_held
 from relay.policy.retry import Expired, delay_warning_is_due, next_attempt
 from relay.queue.reports import Ended, Fate
 from relay.queue.store import Change, Last, Order, Standing, State
@@ -25,6 +26,7 @@ class Terms:
     retry: Retry
     now: datetime
     spread: Callable[[], float]
+    on_5xx: On5xx = On5xx.BOUNCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ class _Tally:
     def failed(self, index: int, outcome: Bounced, last: Last | None, attempts: int) -> None:
         """For good. `last` is what happened to it last, if anything did."""
         final = last if last and last.outcome is outcome else Last(outcome, self._terms.now, last.hop if last else "")
-        if is_kept_for_postmaster(self._message, outcome):
+        if is_kept_for_postmaster(self._message, outcome) or is_held(
+            self._terms.on_5xx, self._message.accepted, outcome
+        ):
             self._add(outcome, Change(index, State.HELD, attempts, None, final))
             return
         self._add(outcome, Change(index, State.BOUNCED, attempts, None, final))
@@ -178,7 +182,9 @@ def settle(
             case _ if order is Order.DELETE:
                 tally.deleted(index, outcome, last, attempts)
             case Bounced():
-                tally.failed(index, outcome, last, attempts)
+                # An operator who gave up on it wants no `on_5xx: hold`.
+                final = replace(outcome, by_hop=False) if order is Order.BOUNCE else outcome
+                tally.failed(index, final, last, attempts)
             case Deferred() if order is Order.HOLD:
                 tally.held(index, outcome, last, attempts)
             case Deferred() if order is Order.BOUNCE:

@@ -402,7 +402,7 @@ class Scheduler:
             if index not in lasts:
                 trouble = trouble or self.recorder.unexpected(f"delivery of {message.id}", LookupError("no outcome"))
                 lasts[index] = Last(Deferred(451, "4.3.0", f"internal error {trouble}"), now, "")
-        terms = Terms(lane.lane.retry, now, self._spread)
+        terms = Terms(lane.lane.retry, now, self._spread, lane.lane.on_5xx)
         settled = settle(message, candidate.standing, lasts, terms, candidate.orders)
         done = partial(self._recorded, candidate, settled)
         await self.recorder.record(Result(message, candidate.body, settled, attempts, done))

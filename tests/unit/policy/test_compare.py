@@ -57,8 +57,13 @@ FULL: dict[str, Any] = {
         "self_test": {"signed": "a.example", "broken": "b.example"},
     },
     "accept": {
-        "domains": ["contoso.com"],
-        "recipients": {"contoso.com": "file:plain.txt"},
+        "domains": ["contoso.com", "asked.example"],
+        "recipients": {
+            "contoso.com": "file:plain.txt",
+            "asked.example": {
+                "callout": {"timeout": "5s", "positive": "2h", "negative": "2m", "on_failure": "defer"},
+            },
+        },
         "networks": ["10.0.0.0/16"],
     },
     "publish": {
@@ -119,6 +124,8 @@ FULL: dict[str, Any] = {
             "source": "192.0.2.1",
             "retry": {"initial": "1m", "maximum": "1h", "expire": "5d", "delay_warning": "4h"},
             "limits": {"concurrency": 5, "messages_per_connection": 5, "rate": "5/s"},
+            "on_5xx": "hold",
+            "forward_client": "xclient",
         },
         {
             "name": "mx",
@@ -166,7 +173,7 @@ OTHER: dict[str, Any] = {
     "validating": False,
     "signed": "c.example",
     "broken": "c.example",
-    "domains": ["contoso.com", "b.example"],
+    "domains": ["contoso.com", "asked.example", "b.example"],
     "networks": ["10.0.0.0/8"],
     "mode": "testing",
     "mx": ["c.contoso.com"],
@@ -214,6 +221,12 @@ OTHER: dict[str, Any] = {
     "key": "file:dkim-other.pem",
     "mailbox": ["tlsrpt@example.com", "other@example.com"],
     "unsigned": "accept",
+    "on_5xx": "bounce",
+    "forward_client": "proxy",
+    "timeout": "6s",
+    "positive": "3h",
+    "negative": "3m",
+    "on_failure": "accept",
     "recipient_domain": "c.example",
     "allow": "plaintext",
     "until": "2027-04-30",
@@ -311,6 +324,10 @@ def test_a_change_of_any_key_is_told_or_is_known_to_be_harmless(path: Path_) -> 
         ("accept",),
         ("accept", "domains"),
         ("accept", "recipients"),
+        ("accept", "recipients", "contoso.com"),
+        ("accept", "recipients", "asked.example"),
+        ("connectors", 1, "on_5xx"),
+        ("connectors", 1, "forward_client"),
         ("publish",),
         ("publish", "https"),
         ("publish", "reports"),
@@ -335,13 +352,40 @@ def test_leaving_a_rule_out_is_told(path: Path_) -> None:
     assert weakened(made(FULL), made(values)) + needs_restart(made(FULL), made(values))
 
 
+def test_recipients_that_are_asked_about() -> None:
+    def said(before: object, after: object) -> tuple[str, ...]:
+        old, new = (
+            {} if each is None else {"recipients": {"contoso.com": each}, "domains": ["contoso.com"]}
+            for each in (before, after)
+        )
+        return weakened(
+            config(accept={"domains": ["contoso.com"], **old}), config(accept={"domains": ["contoso.com"], **new})
+        )
+
+    file, asked = f"file:{FILES / 'plain.txt'}", "callout"
+    accepting = {"callout": {"on_failure": "accept"}}
+    assert said(None, asked) == said(asked, {"callout": {}}) == said(accepting, asked) == ()
+    assert said(asked, None) == ("accept.recipients asks nobody about contoso.com any more: any recipient is taken",)
+    assert said(file, asked) == (
+        "accept.recipients for contoso.com is no list any more: the mail server inside is asked",
+    )
+    assert said(asked, file) == (
+        "accept.recipients for contoso.com is a list: mail for those who are not in it is refused",
+    )
+    assert said(asked, accepting) == (
+        "accept.recipients for contoso.com: callout.on_failure goes from defer to accept",
+    )
+
+
 def test_recipient_lists() -> None:
-    short, longer = made(FULL), made(changed(("accept", "recipients"), {"contoso.com": "file:recipients.txt"}))
+    short, longer = made(FULL), made(changed(("accept", "recipients", "contoso.com"), "file:recipients.txt"))
     assert weakened(short, longer) == ()
-    fewer = made(changed(("accept", "recipients"), {"contoso.com": "file:one.txt"}))
+    fewer = made(changed(("accept", "recipients", "contoso.com"), "file:one.txt"))
     assert weakened(short, fewer) == ("accept.recipients for contoso.com lacks alice: mail for them is refused",)
     assert weakened(fewer, short) == ()
-    none = made(changed(("accept", "recipients"), {}))
+    values = changed(("accept", "recipients", "contoso.com"), "")
+    del values["accept"]["recipients"]["contoso.com"]
+    none = made(values)
     assert weakened(none, short) == ()
     assert weakened(short, none) == ("accept.recipients has no list for contoso.com any more: any recipient is taken",)
 
