@@ -40,6 +40,7 @@ class Step(StrEnum):
     BODY = "body"
     FINAL = "final dot"
     RSET = "RSET"
+    XCLIENT = "XCLIENT"
     QUIT = "QUIT"
 
 
@@ -79,6 +80,7 @@ _USUAL: dict[Step, bytes] = {
     Step.BDAT: b"250 2.0.0 taken\r\n",
     Step.FINAL: b"250 2.0.0 taken\r\n",
     Step.RSET: b"250 2.0.0 ok\r\n",
+    Step.XCLIENT: b"220 hostile.test ESMTP\r\n",
     Step.QUIT: b"221 2.0.0 bye\r\n",
 }
 

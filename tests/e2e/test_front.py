@@ -113,7 +113,7 @@ async def front(
         "match": {"recipient_domains": ["*"]},
     }
     async with Sink() as sink:
-        back["route"] = {"smart_hosts": [str(sink.address)]}  # type: ignore[assignment]
+        back["route"] = {"smart_hosts": [str(sink.address)]}
         config = {
             "hostname": "relay.test",
             "postmaster": "postmaster@relay.test",
@@ -176,7 +176,7 @@ async def test_a_restriction_inside_speaks_of_the_real_client(
         seen = [received_by_postfix(each.content) for each in messages]
         listed = await it.relay.operator.trace(TraceQuery(recipient="bob@example.com"))
     assert all(f"[{OTHER}]" in each for each in seen)
-    assert {re.search(r"from (h\d)", each).group(1) for each in seen} == {"h0", "h2", "h4", "h6"}  # type: ignore[union-attr]
+    assert {re.search(r"from (h\d)", each).group(1) for each in seen} == {"h0", "h2", "h4", "h6"}
     assert all((each.code, each.status) == (554, "5.7.1") and f"[{BLOCKED}]" in each.text for each in held)
     assert len(listed) == 8
     assert not it.heard.of(ReportQueued)

@@ -18,6 +18,7 @@ import trustme
 import uvloop
 
 from relay.config.models import Config
+from relay.inbound.callouts import Ask, nobody_to_ask
 from relay.inbound.listener import Listeners
 from relay.inbound.services import Services, TimeLimits
 from relay.mail.envelope import Accepted, Envelope, Message
@@ -224,7 +225,12 @@ CLEAR: dict[str, Any] = {"listeners": [{"address": "127.0.0.1:0", "starttls": "o
 
 @asynccontextmanager
 async def relay(
-    base: Path, data: dict[str, Any], *, certificates: Path | None = None, times: TimeLimits = PATIENT
+    base: Path,
+    data: dict[str, Any],
+    *,
+    certificates: Path | None = None,
+    times: TimeLimits = PATIENT,
+    ask: Ask = nobody_to_ask,
 ) -> AsyncIterator[World]:
     """Fails the test where the event loop had an exception to report, or a session was left behind."""
     complaints: list[dict[str, Any]] = []
@@ -236,7 +242,9 @@ async def relay(
     intake.go.set()
     intake.room.set()
     world = World(rule_book(base, data), base, intake, keyring)
-    services = Services(lambda: world.book, intake, TrustStores(), keyring, world.emit, lambda: datetime.now(UTC))
+    services = Services(
+        lambda: world.book, intake, TrustStores(), keyring, world.emit, lambda: datetime.now(UTC), ask=ask
+    )
     world.listeners = Listeners(services, times)
     await world.listeners.start()
     try:
