@@ -356,3 +356,19 @@ def test_a_queue_that_cannot_be_read_is_no_reason_to_send(tmp_path: Path) -> Non
 def test_a_queue_of_an_older_version_keeps_no_policies(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "queue.db").close()
     assert explain("--to", "bob@other.example").exit_code == 0
+
+
+def test_what_is_done_for_a_mail_server_inside(file: Path) -> None:
+    text = file.read_text().replace(
+        "domains: [example.com],", "domains: [example.com], recipients: {example.com: callout},"
+    )
+    text = text.replace(
+        '{smart_hosts: ["inner.test:2525"]}', '{smart_hosts: ["inner.test:2525"]}, forward_client: proxy, on_5xx: hold'
+    )
+    file.write_text(text)
+    said = " ".join(
+        explain("--to", "bob@example.com", "--from", "a@b.example", "--client-ip", "192.0.2.1").output.split()
+    )
+    assert "if the mail server inside says at RCPT that it exists; where that cannot be asked: 450" in said
+    assert "of the client's address and HELO, by a PROXY header; mail waits where it will not" in said
+    assert "mail from strangers is held for the postmaster; other mail bounces" in said

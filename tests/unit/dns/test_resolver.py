@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from relay.config.values import HostPort
-from relay.dns.answers import AddressAnswer, Addresses
+from relay.dns.answers import AddressAnswer, Addresses, NameAnswer, Names
 from relay.dns.hosts import HostsFile
 from relay.dns.reading import MAX_RECORDS
 from relay.dns.resolver import DnsResolver
@@ -47,9 +47,15 @@ ZONE = Zone(
         "text.test TXT": (60, ('"no address"',)),
         "many.test MX": (60, tuple(f"{number} h{number}.test." for number in range(1, MAX_RECORDS + 20))),
         "mail.search.test A": (60, ("192.0.2.7",)),
+        "7.2.0.192.in-addr.arpa PTR": (60, ("Mail.Two.test.", "bad\\032name.")),
+        f"{ipaddress.ip_address('2001:db8::7').reverse_pointer} PTR": (60, ("six.test.",)),
     },
     cnames={"alias.test": "target.test", "www.test": "both.test"},
-    codes={"broken.test": dns.rcode.SERVFAIL, "half.test AAAA": dns.rcode.SERVFAIL},
+    codes={
+        "broken.test": dns.rcode.SERVFAIL,
+        "half.test AAAA": dns.rcode.SERVFAIL,
+        "66.2.0.192.in-addr.arpa": dns.rcode.SERVFAIL,
+    },
 )
 ZONE.records["half.test A"] = (60, ("192.0.2.5",))
 ZONE.codes["empty-half.test AAAA"] = dns.rcode.SERVFAIL
@@ -86,11 +92,21 @@ ADDRESS_TABLE: list[tuple[str, AddressAnswer]] = [
 ]
 
 
+NAME_TABLE: list[tuple[str, NameAnswer]] = [
+    ("192.0.2.7", Names(("mail.two.test",))),
+    ("2001:db8::7", Names(("six.test",))),
+    ("192.0.2.8", Names(())),
+    ("192.0.2.66", SERVFAIL),
+]
+
+
 async def _tables() -> None:
     async with DnsServer(ZONE) as server:
         resolver = DnsResolver(server.address)
         for domain, answer in MX_TABLE:
             assert await resolver.mx(domain) == answer, domain
+        for address, named in NAME_TABLE:
+            assert await resolver.names(ipaddress.ip_address(address)) == named, address
         for host, addresses in ADDRESS_TABLE:
             assert as_set(await resolver.addresses(host)) == as_set(addresses), host
         await resolver.close()

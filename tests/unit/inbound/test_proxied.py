@@ -32,6 +32,8 @@ async def test_the_client_behind_the_proxy(tmp_path: Path) -> None:
                 await wire.message()
         assert [event.client for event in world.of(SessionOpened)] == ["192.0.2.7", "192.0.2.8"]
         assert [taken.accepted.client for taken in world.intake.taken] == ["192.0.2.7", "192.0.2.8"]
+        assert {taken.accepted.client_port for taken in world.intake.taken} == {4711}
+        assert {taken.accepted.server for taken in world.intake.taken} == {"127.0.0.1:25"}
         assert b"from client.example ([192.0.2.8])" in world.intake.taken[1].header
 
 

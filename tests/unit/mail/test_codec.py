@@ -144,6 +144,11 @@ def test_notify_words_come_in_one_order() -> None:
 def test_acceptance() -> None:
     clear = Accepted(NOW, "192.0.2.1", "x", "mx", "ESMTP")
     assert accepted_from(json.loads(json.dumps(accepted_json(clear)))) == clear
+    old = accepted_json(clear)
+    del old["client_port"], old["server"]
+    assert accepted_from(old) == clear  # of a queue that knew neither
+    proxied = Accepted(NOW, "192.0.2.1", "x", "mx", "ESMTP", client_port=40025, server="198.51.100.1:25")
+    assert accepted_from(json.loads(json.dumps(accepted_json(proxied)))) == proxied
     secured = Accepted(NOW, "192.0.2.1", "x", "mx", "ESMTPSA", "in", "bob", EVIDENCE, may_relay=True)
     again = accepted_from(json.loads(json.dumps(accepted_json(secured))))
     assert (again.connector, again.auth, again.may_relay) == ("in", "bob", True)

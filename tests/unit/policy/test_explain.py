@@ -245,3 +245,17 @@ def test_from_header_can_refuse_what_mail_let_in() -> None:
     null = asked("a@example.com", sender="<>", client="10.1.1.1", connectors=[INNER, IN, other]).inbound
     assert null is not None
     assert (null.stage, null.accepted, null.needs_header_from) == ("RCPT", True, True)
+
+
+def test_what_is_done_for_a_mail_server_inside_is_shown() -> None:
+    accept = {"domains": ["example.com"], "recipients": {"example.com": {"callout": {"on_failure": "accept"}}}}
+    inner = INNER | {"forward_client": "xclient", "on_5xx": "hold"}
+    found = asked("bob@example.com", sender="<a@b.example>", client="192.0.2.1", accept=accept, connectors=[inner])
+    assert found.inbound is not None
+    assert found.inbound.accepted
+    shown = explanation_json(found)
+    assert shown["inbound"]["callout"] == {"on_failure": "accept"}
+    assert (shown["outbound"][0]["forward_client"], shown["outbound"][0]["on_5xx"]) == ("xclient", "hold")
+    postmaster = asked("postmaster@example.com", sender="<a@b.example>", client="192.0.2.1", accept=accept)
+    assert explanation_json(postmaster)["inbound"]["callout"] is None
+    assert explanation_json(postmaster)["outbound"][0]["on_5xx"] == "bounce"

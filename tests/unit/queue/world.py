@@ -264,6 +264,9 @@ class World:
             "mx",
             more.pop("protocol", "ESMTPS"),
             tls=more.pop("tls", None),
+            may_relay=more.pop("may_relay", False),
+            client_port=more.pop("client_port", 0),
+            server=more.pop("server", ""),
         )
         incoming = self.intake.begin()
         for start in range(0, len(body), 100_000):
