@@ -123,6 +123,10 @@ class AcceptedShape(Shape):
 
     at: str
     client: str
+    client_port: int | None
+    """null where it is not known, as for messages of an older version."""
+    server: str | None
+    """What the client connected to, as address:port; null likewise."""
     helo: str
     listener: str
     protocol: str

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from relay.config.models import OutboundConnector
 from relay.mail.address import Address
-from relay.mail.envelope import LOCAL, Accepted
 from relay.mail.reply import Reply
 from relay.outbound.client import Timeouts
 from relay.outbound.commands import probe_commands
@@ -28,7 +27,7 @@ from relay.outbound.connection import (
 from relay.outbound.pool import Kept, Moment, Pool, Wish
 from relay.outbound.wire import Answer as WireAnswer
 from relay.policy.callout import Answer, Heard, Known, needs_postmaster, read
-from relay.policy.forward import on_behalf_of
+from relay.policy.forward import ourselves
 from relay.policy.plan import Step
 from relay.policy.verdict import Failed
 
@@ -61,13 +60,12 @@ class Questions:
 
     async def ask(self, address: Address, where: Where) -> Answer:
         """Never raises for what hosts do. Cut short, it leaves no open connection behind."""
-        ourselves = on_behalf_of(where.connector, Accepted(self._clock(), "", "", "", LOCAL))
         trouble, tried = "no host to ask", 0
         async for place in where.places:
             if isinstance(place, str):
                 trouble = place
                 continue
-            answer = await self._at(address, place.on_behalf_of(ourselves), where)
+            answer = await self._at(address, place.on_behalf_of(ourselves(where.connector)), where)
             if answer.reached:
                 return answer
             trouble, tried = f"{place.hop_text}: {answer.text}", tried + 1

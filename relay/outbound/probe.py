@@ -25,6 +25,7 @@ from relay.outbound.offer import Offer
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.publications import Publications, Way
 from relay.policy.book import IpAddress, RuleBook
+from relay.policy.forward import ourselves
 from relay.policy.plan import running_exception
 from relay.policy.probe import (
     IN_FORCE,
@@ -189,7 +190,8 @@ class _Prober:
 
     async def _address(self, known: _Known, address: IpAddress) -> ProbedAddress:
         connector, helo = self._connector, self._connector.helo or self._means.book.config.hostname
-        target = Target(known.hop, address, probe_plan(known.measures), helo, connector.source or "")
+        plan = probe_plan(known.measures)
+        target = Target(known.hop, address, plan, helo, connector.source or "", client=ourselves(connector))
         async with self._slots:
             begun = time.monotonic()
             look = await self._look(target, known.measures)

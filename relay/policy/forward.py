@@ -53,7 +53,7 @@ def on_behalf_of(connector: OutboundConnector, accepted: Accepted) -> OnBehalfOf
     if how is ForwardClient.OFF:
         return None
     if accepted.protocol == LOCAL:
-        return OnBehalfOf(how, is_ourselves=True) if how is ForwardClient.PROXY else None
+        return ourselves(connector)
     return OnBehalfOf(
         how,
         _address(accepted.client),
@@ -63,6 +63,12 @@ def on_behalf_of(connector: OutboundConnector, accepted: Accepted) -> OnBehalfOf
         accepted.auth,
         _server(accepted.server),
     )
+
+
+def ourselves(connector: OutboundConnector) -> OnBehalfOf | None:
+    """For what we do in our own name. A hop that waits for a PROXY header gets one all the same."""
+    how = connector.forward_client
+    return OnBehalfOf(how, is_ourselves=True) if how is ForwardClient.PROXY else None
 
 
 def _address(text: str) -> IpAddress | None:

@@ -201,7 +201,9 @@ def _traces(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
     ):
         message = result[n]
         del message["accepted_at"]
-        message["accepted"] = {**json.loads(accepted), "tls": _fact(db, facts, tls)}
+        # A queue of an older version has neither of the first two.
+        known = {"client_port": None, "server": None} | json.loads(accepted)
+        message["accepted"] = {**known, "tls": _fact(db, facts, tls)}
         message["attempts"] = []
     for n, at, hop, address, connector, plan, evidence, outcomes, seconds in db.execute(
         "SELECT n, at, hop, address, connector, plan, evidence, outcomes, seconds FROM attempt"

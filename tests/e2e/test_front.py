@@ -6,15 +6,26 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiosmtplib
 import pytest
+from argon2 import PasswordHasher
 
-from relay.admin.operations import TraceQuery
+from relay.admin.queue import Action, Selection
+from relay.admin.trace import TraceQuery
 from relay.app import Relay
+from relay.config.models import ListenerKind
 from relay.mail.events import AttemptMade, RecipientAsked, RecipientEnded, RefusalHeld, ReportQueued
+from relay.mail.outcome import Deferred
+from relay.outbound.handshake import TlsClient
+from relay.outbound.probe import Means, probe_domain
+from relay.outbound.publications import NothingPublished
+from relay.policy.book import RuleBook
 from relay.testing import Pki, Sink, write_config
+from relay.tls.trust import TrustStores
 from tests.e2e.heard import Heard
 from tests.e2e.peers import postfix
 from tests.e2e.process import free_port
@@ -23,17 +34,21 @@ from tests.fakes import FakeResolver
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]
 
 MESSAGE = b"From: alice@example.test\r\nSubject: hello\r\n\r\nbody\r\n"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+UNKNOWN = "unknown"
 BLOCKED, OTHER, V6 = "192.0.2.66", "192.0.2.7", "2001:db8::25"
 
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A relay with a Postfix for example.com behind it, which hands what it takes to `sink`. `log` is Postfix's."""
+    """A relay with a Postfix for example.com behind it on `port`, which hands what it takes to `sink`. `log` is Postfix's."""
 
     relay: Relay
     heard: Heard
     sink: Sink
     log: Path
+    pki: Pki
+    port: int
 
     async def send(
         self, client: str, helo: str, recipient: str = "bob@example.com", sender: str = "alice@example.test"
@@ -49,7 +64,8 @@ class Front:
         address = self.relay.address()
         reader, writer = await asyncio.open_connection(address.host, address.port)
         family, server = ("TCP6", "2001:db8::1") if ":" in client else ("TCP4", "198.51.100.1")
-        writer.write(f"PROXY {family} {client} {server} 40025 25\r\n".encode())
+        known = client != UNKNOWN
+        writer.write(f"PROXY {family} {client} {server} 40025 25\r\n".encode() if known else b"PROXY UNKNOWN\r\n")
         replies = []
         for line in ("", f"EHLO {helo}", *lines, "QUIT"):
             if line:
@@ -112,12 +128,17 @@ async def front(
         "direction": "outbound",
         "match": {"recipient_domains": ["*"]},
     }
+    (folder / "relay" / "passwords").write_text(f"joe:{CHEAP.hash('geheim')}:*\n")
     async with Sink() as sink:
         back["route"] = {"smart_hosts": [str(sink.address)]}
         config = {
             "hostname": "relay.test",
             "postmaster": "postmaster@relay.test",
-            "listeners": [{"address": "127.0.0.1:0", "proxy_protocol": {"from": ["127.0.0.0/8"]}}],
+            "listeners": [
+                {"address": "127.0.0.1:0", "proxy_protocol": {"from": ["127.0.0.0/8"]}},
+                {"address": "127.0.0.1:0", "kind": "submission"},
+            ],
+            "submission": {"passwords": "passwords"},
             "certificates": "certs",
             "queue": "sqlite:queue.db",
             "limits": {"free_space": "1MiB"},
@@ -127,7 +148,7 @@ async def front(
         file = write_config(folder / "relay", config, {})
         with postfix("inner", port, sink.address, postfix_settings(pki, folder / "keys", settings)) as log:
             async with Relay(file, observers=[heard], resolver=resolver or FakeResolver()) as relay:
-                yield Front(relay, heard, sink, log)
+                yield Front(relay, heard, sink, log, pki, port)
 
 
 def received_by_postfix(content: bytes) -> str:
@@ -176,10 +197,29 @@ async def test_a_restriction_inside_speaks_of_the_real_client(
         seen = [received_by_postfix(each.content) for each in messages]
         listed = await it.relay.operator.trace(TraceQuery(recipient="bob@example.com"))
     assert all(f"[{OTHER}]" in each for each in seen)
-    assert {re.search(r"from (h\d)", each).group(1) for each in seen} == {"h0", "h2", "h4", "h6"}
+    assert {name for each in seen for name in re.findall(r"from (h\d)", each)} == {"h0", "h2", "h4", "h6"}
     assert all((each.code, each.status) == (554, "5.7.1") and f"[{BLOCKED}]" in each.text for each in held)
     assert len(listed) == 8
     assert not it.heard.of(ReportQueued)
+
+
+async def test_a_postfix_that_expects_no_proxy_header_gets_nothing(tmp_path: Path) -> None:
+    async with front(tmp_path, {}, {"forward_client": "proxy"}) as it:
+        await it.send(OTHER, "h.example")
+        (made, *_) = await it.heard.wait(AttemptMade)
+        log = it.log.read_text()
+    ((_index, outcome),) = made.attempt.outcomes
+    assert isinstance(outcome, Deferred)
+    assert "from=<" not in log
+    assert not it.sink.messages
+
+
+async def test_a_probe_speaks_with_a_postfix_that_wants_a_proxy_header(tmp_path: Path) -> None:
+    async with front(tmp_path, PROXY, {"forward_client": "proxy"}) as it:
+        tls = TlsClient(lambda _name: None, TrustStores(), lambda: datetime.now(UTC))
+        means = Means(RuleBook.of(it.relay.config), FakeResolver(), tls, NothingPublished(), lambda: datetime.now(UTC))
+        found = await probe_domain(means, "example.com")
+    assert found.passes
 
 
 async def test_a_postfix_that_does_not_let_us_use_xclient_gets_nothing(tmp_path: Path) -> None:
@@ -274,3 +314,54 @@ async def test_mail_refused_after_its_end_is_held_and_can_be_bounced(tmp_path: P
     assert "not in this house" in held.text
     assert trace["accepted"]["client_port"] == 40025
     assert trace["accepted"]["server"] == "198.51.100.1:25"
+
+
+@pytest.mark.parametrize(("how", "settings"), [("xclient", XCLIENT), ("proxy", PROXY)])
+async def test_a_client_of_unknown_address_is_not_taken_for_us(
+    tmp_path: Path, how: str, settings: Mapping[str, str]
+) -> None:
+    """Our own address is in the mynetworks of the Postfix behind us: it would relay."""
+    rights = {
+        "mynetworks": "127.0.0.0/8",
+        "smtpd_recipient_restrictions": "permit_mynetworks,reject_plaintext_session,reject",
+    }
+    async with front(tmp_path, {**settings, **rights}, {"forward_client": how, "on_5xx": "hold"}) as it:
+        await it.send(UNKNOWN, "h.example")
+        (held,) = await it.heard.wait(RefusalHeld)
+        log = it.log.read_text()
+    assert (held.code, held.status) == (554, "5.7.1")
+    assert "reject: RCPT from unknown[unknown]" in log or "reject: RCPT from unknown[0.0.0.0]" in log
+
+
+async def test_postfix_hears_who_logged_in_with_us(tmp_path: Path) -> None:
+    async with front(tmp_path, XCLIENT, {"forward_client": "xclient"}) as it:
+        submission = it.relay.address(ListenerKind.SUBMISSION)
+        async with aiosmtplib.SMTP(
+            hostname=submission.host,
+            port=submission.port,
+            start_tls=True,
+            validate_certs=False,
+            local_hostname="pc.example",
+        ) as client:
+            await client.login("joe", "geheim")
+            await client.sendmail("joe@example.test", ["bob@example.com"], MESSAGE)
+        (message,) = await it.sink.wait(1, seconds=60)
+        log = it.log.read_text()
+    assert "sasl_username=joe" in log
+    assert "from pc.example (unknown [127.0.0.1])" in received_by_postfix(message.content)
+
+
+async def test_what_waited_over_a_restart_still_goes_out_as_its_client_s(tmp_path: Path) -> None:
+    """The facts are in the queue, not in memory."""
+    async with front(tmp_path, {}, {"forward_client": "xclient", "retry": {"initial": "1h"}}) as it:
+        await it.send(OTHER, "h.example")
+        await it.heard.wait(AttemptMade)
+    pki, port = it.pki, free_port()
+    file = tmp_path / "relay" / "connectors.yaml"
+    file.write_text(file.read_text().replace(f"127.0.0.1:{it.port}", f"127.0.0.1:{port}"))
+    async with Sink() as sink:
+        with postfix("inner", port, sink.address, postfix_settings(pki, tmp_path / "keys", XCLIENT)):
+            async with Relay(file, resolver=FakeResolver()) as relay:
+                await relay.operator.act(Action.RETRY, Selection(everything=True))
+                (message,) = await sink.wait(1, seconds=60)
+    assert f"from h.example (unknown [{OTHER}])" in received_by_postfix(message.content)

@@ -62,6 +62,8 @@ def trace(number: int) -> dict[str, Any]:
         "accepted": {
             "at": "2026-11-25T08:00:00.000Z",
             "client": "192.0.2.1",
+            "client_port": 40025,
+            "server": "198.51.100.1:25",
             "helo": "client.example",
             "listener": "mx 0.0.0.0:25",
             "protocol": "ESMTP",

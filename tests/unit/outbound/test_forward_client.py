@@ -19,7 +19,7 @@ from relay.mail.tls import TlsFailure
 from relay.outbound.clientname import reverse_name
 from relay.policy.forward import TEMPUNAVAIL, UNAVAILABLE, ReverseName
 from tests.fakes import FakeResolver
-from tests.hostile import EXTENSIONS, Behaviour, HostileServer, Pki, Step, Then
+from tests.hostile import EXTENSIONS, Behaviour, HostileServer, Pki, Session, Step, Then
 from tests.unit.outbound.builders import IMPATIENT, World, delivery, results, with_limits, world
 
 OFFER = "XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT"
@@ -166,38 +166,41 @@ async def test_tls_sessions_are_resumed_whoever_the_client_is(pki: Pki) -> None:
     assert second[0].evidence.resumed
 
 
+class ProxiedSession(Session):
+    """Takes the PROXY header off its connection."""
+
+    header: Proxied | Unknown | None = None
+    early = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self.header is not None:
+            super().data_received(data)
+            return
+        self.early += data
+        found = parse_header(self.early)
+        if isinstance(found, Proxied | Unknown):
+            self.header = found
+            if rest := self.early[found.length :]:
+                super().data_received(rest)
+
+
 class ProxiedServer(HostileServer):
-    """Takes PROXY headers off its connections."""
-
-    def _session(self) -> Any:
-        session = super()._session()
-        hear, early = session.data_received, bytearray()
-
-        def behind_the_header(data: bytes) -> None:
-            if hasattr(session, "header"):
-                hear(data)
-                return
-            early.extend(data)
-            found = parse_header(early)
-            if isinstance(found, Proxied | Unknown):
-                session.header = found
-                if early[found.length :]:
-                    hear(bytes(early[found.length :]))
-
-        session.data_received = behind_the_header
-        return session
+    def _session(self) -> Session:
+        self.sessions.append(ProxiedSession(self.behaviours[0], self))
+        return self.sessions[-1]
 
 
 async def test_a_proxy_header_comes_before_all_else_and_ehlo_is_the_client_s(pki: Pki) -> None:
     async with ProxiedServer(Behaviour(tls=pki.good)) as server, front(server.port, pki, "proxy") as mail:
         found = await send(mail, of(ONE, client_port=40025), of("2001:db8::7"), of("unknown"), of("", LOCAL))
         assert all(isinstance(results(each)[0], Delivered) for each in found)
-        headers = [vars(each)["header"] for each in server.sessions]
+        headers = [each.header for each in server.sessions if isinstance(each, ProxiedSession)]
         said = [bytes(each.inside).split(b"\r\n")[0] for each in server.sessions]
     assert [getattr(each, "address", None) for each in headers] == [
         *(ipaddress.ip_address(each) for each in (ONE, "2001:db8::7", "0.0.0.0")),
         None,
     ]
+    assert isinstance(headers[0], Proxied)
     assert headers[0].port == 40025
     assert said == [
         b"EHLO helo.192.0.2.1",
