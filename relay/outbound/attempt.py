@@ -19,16 +19,9 @@ from relay.mail.tls import TlsEvidence
 from relay.outbound import outcomes
 from relay.outbound.client import Timeouts, Transaction, Transcript, accepted
 from relay.outbound.commands import PER_TRANSACTION, Commands, commands, header_is_utf8, needs_look_at_header
-from relay.outbound.connection import (
-    ClientTls,
-    Connection,
-    NoCertificateError,
-    Target,
-    Trouble,
-    open_connection,
-    open_in_clear,
-)
+from relay.outbound.connection import ClientTls, Connection, NoCertificateError, Trouble, open_connection, open_in_clear
 from relay.outbound.pool import Kept, Moment, Pool, Wish
+from relay.outbound.target import Target
 from relay.outbound.wire import Answer, Break
 from relay.policy.forward import OnBehalfOf
 from relay.policy.plan import Step

@@ -15,16 +15,9 @@ from relay.mail.address import Address
 from relay.mail.reply import Reply
 from relay.outbound.client import Timeouts
 from relay.outbound.commands import probe_commands
-from relay.outbound.connection import (
-    ClientTls,
-    Connection,
-    NoCertificateError,
-    Target,
-    Trouble,
-    open_connection,
-    open_in_clear,
-)
+from relay.outbound.connection import ClientTls, Connection, NoCertificateError, Trouble, open_connection, open_in_clear
 from relay.outbound.pool import Kept, Moment, Pool, Wish
+from relay.outbound.target import Target
 from relay.outbound.wire import Answer as WireAnswer
 from relay.policy.callout import Answer, Heard, Known, needs_postmaster, read
 from relay.policy.forward import ourselves

@@ -25,11 +25,12 @@ from relay.outbound.attempt import OVERTAKEN, Attempts, Job
 from relay.outbound.callout import Questions, Where
 from relay.outbound.client import Timeouts
 from relay.outbound.clientname import reverse_name
-from relay.outbound.connection import ClientTls, Connection, Target
+from relay.outbound.connection import ClientTls, Connection
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, in_order, shuffled
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import Pool, PoolLimits
 from relay.outbound.publications import NothingPublished, Publications, Way
+from relay.outbound.target import Target
 from relay.outbound.ways import Ways
 from relay.policy.book import RuleBook
 from relay.policy.callout import Answer

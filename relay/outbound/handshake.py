@@ -11,7 +11,8 @@ from datetime import datetime
 from relay.config.certificates import CertificateFiles
 from relay.mail.plan import TlsPlan, TlsVersion
 from relay.mail.tls import TLS_VERSIONS, TlsEvidence
-from relay.outbound.connection import NoCertificateError, Target
+from relay.outbound.connection import NoCertificateError
+from relay.outbound.target import Target
 from relay.tls.connection import TlsConnection
 from relay.tls.context import Context, client_context
 from relay.tls.evidence import evidence_of

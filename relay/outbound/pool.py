@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from relay.config.values import HostPort
-from relay.outbound.connection import Target
+from relay.outbound.target import Target
 
 
 class Pooled(Protocol):

@@ -19,11 +19,12 @@ from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import TlsPlan
 from relay.mail.tls import TlsEvidence, TlsFailure
 from relay.outbound.client import Timeouts
-from relay.outbound.connection import ClientTls, NoCertificateError, Target, Trouble, open_connection
+from relay.outbound.connection import ClientTls, NoCertificateError, Trouble, open_connection
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, fit_addresses
 from relay.outbound.offer import Offer
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.publications import Publications, Way
+from relay.outbound.target import Target
 from relay.policy.book import IpAddress, RuleBook
 from relay.policy.forward import ourselves
 from relay.policy.plan import running_exception

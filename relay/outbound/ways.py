@@ -12,10 +12,10 @@ from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer
 from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import TlsPlan
-from relay.outbound.connection import Target
 from relay.outbound.lookup import fit_addresses
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.publications import Way
+from relay.outbound.target import Target
 from relay.policy.book import RuleBook
 from relay.policy.plan import choose_plan, running_exception
 from relay.policy.published import Published, Uses, join, uses

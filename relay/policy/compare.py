@@ -22,13 +22,11 @@ from relay.config.connectors import (
     TlsException,
 )
 from relay.config.models import (
-    Accept,
     Callout,
     Config,
     Dkim,
     Limits,
     Listener,
-    OnFailure,
     Switch,
     TlsRequiredNo,
     Tlsrpt,
@@ -39,7 +37,8 @@ from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
 from relay.mail.tls import TLS_VERSIONS
 from relay.policy.book import RuleBook
-from relay.policy.difference import changes, few, from_to, more_names, more_networks, unknown
+from relay.policy.compare_accept import HARMLESS_IN_CALLOUTS, weakened_acceptance
+from relay.policy.difference import changes, from_to, more_names, more_networks, unknown
 from relay.policy.partners import weakened_partners
 from relay.policy.publish import weakened_publication
 
@@ -62,11 +61,7 @@ HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
         "data_timeout": "patience",
         "session_messages": "the client connects again",
     },
-    Callout: {
-        "timeout": "patience",
-        "positive": "how often the same is asked",
-        "negative": "how often the same is asked",
-    },
+    Callout: HARMLESS_IN_CALLOUTS,
     TlsException: {"reason": "words for people"},
     Tlsrpt: {
         "organization": "words for people",
@@ -144,46 +139,6 @@ def _dns(old: Config, new: Config) -> Iterator[str]:
         yield from (f"dns.{each}" for each in from_to(old.dns, new.dns, key))
     for key in type(old.dns.self_test).model_fields:
         yield from (f"dns.self_test.{each}" for each in from_to(old.dns.self_test, new.dns.self_test, key))
-
-
-def _accept(old: Config, new: Config) -> Iterator[str]:
-    before, after = old.accept, new.accept
-    for domain in after.domains:
-        if domain not in before.domains:
-            yield f"accept.domains has {domain} in addition"
-    for domain in before.domains:
-        if domain not in after.domains:
-            yield f"accept.domains has {domain} no more: mail for it is refused"
-    added = more_networks(before.networks, after.networks)
-    if added:
-        yield f"accept.networks has {added} in addition"
-    yield from _recipients(before, after)
-    yield from unknown(before, after, {"domains", "networks", "recipients"}, "accept.")
-
-
-def _recipients(before: Accept, after: Accept) -> Iterator[str]:
-    for domain, known in before.lists.items():
-        now = after.lists.get(domain)
-        if domain in after.callouts:
-            yield f"accept.recipients for {domain} is no list any more: the mail server inside is asked"
-        elif now is None:
-            yield f"accept.recipients has no list for {domain} any more: any recipient is taken"
-        elif not known <= now:
-            yield f"accept.recipients for {domain} lacks {few(known - now)}: mail for them is refused"
-    for domain, asked in before.callouts.items():
-        asks = after.callouts.get(domain)
-        if asks is None and domain in after.lists:
-            yield f"accept.recipients for {domain} is a list: mail for those who are not in it is refused"
-        elif asks is None:
-            yield f"accept.recipients asks nobody about {domain} any more: any recipient is taken"
-        else:
-            yield from _callout(asked, asks, f"accept.recipients for {domain}: callout.")
-
-
-def _callout(before: Callout, after: Callout, where: str) -> Iterator[str]:
-    if after.on_failure is OnFailure.ACCEPT:
-        yield from (f"{where}{each}" for each in from_to(before, after, "on_failure"))
-    yield from unknown(before, after, HARMLESS[Callout].keys() | {"on_failure"}, where)
 
 
 def _bare_lf(old: Config, new: Config) -> Iterator[str]:
@@ -418,7 +373,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "observe": _restart_only,
     "limits": _limits,
     "dns": _dns,
-    "accept": _accept,
+    "accept": weakened_acceptance,
     "publish": weakened_publication,
     "bare_lf": _bare_lf,
     "tls_required_no": _tls_required_no,

@@ -14,8 +14,8 @@ from relay.config.files import Secret
 from relay.config.models import RouteAuth
 from relay.config.values import HostPort
 from relay.mail.plan import Encryption, Level, Plaintext, TlsPlan
-from relay.outbound.connection import Target
 from relay.outbound.pool import Fitness, Kept, Moment, Pool, PoolLimits, Shelf, Wish, fitness
+from relay.outbound.target import Target
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 BOOK, OTHER_BOOK = object(), object()

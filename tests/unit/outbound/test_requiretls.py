@@ -11,9 +11,10 @@ from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.plan import Encryption, Level, Pkix, Plaintext, RequireTls, TlsPlan
 from relay.mail.tls import TlsFailure
 from relay.outbound.attempt import Attempts, Job, Tried
-from relay.outbound.connection import Connection, Target
+from relay.outbound.connection import Connection
 from relay.outbound.handshake import TlsClient
 from relay.outbound.pool import Pool, PoolLimits
+from relay.outbound.target import Target
 from relay.policy.requiretls import kept_nowhere
 from relay.tls.trust import TrustStores
 from tests.hostile import EXTENSIONS, Behaviour, HostileServer, Pki, Step

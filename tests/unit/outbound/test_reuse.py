@@ -12,10 +12,11 @@ from relay.config.values import HostPort
 from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.tls import TlsFailure
 from relay.outbound.client import Timeouts, Transaction
-from relay.outbound.connection import Approved, Connection, Target, open_connection, open_in_clear
+from relay.outbound.connection import Approved, Connection, open_connection, open_in_clear
 from relay.outbound.deliver import OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.pool import PoolLimits
+from relay.outbound.target import Target
 from relay.policy.plan import choose_plan
 from relay.tls.trust import TrustStores
 from tests.hostile import EXTENSIONS, Behaviour, HostileServer, Pki, Step, Then
