@@ -6,19 +6,23 @@ bounded, and a server that is down or slow costs each question no more than its 
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from relay.clients.limits import Key, LoginFailures
 from relay.config.models import Callout
 from relay.dns.cache import Cache, Timed
 from relay.mail.address import Address
-from relay.mail.events import Emit, RecipientAsked
+from relay.mail.events import CalloutTakesAll, Emit, RecipientAsked
 from relay.policy.callout import AGAIN, STALE, Answer, Known, seconds
 
 Ask = Callable[[Address], Awaitable[Answer]]
 """Never raises for what hops, DNS or the network do."""
 
+NOBODY = "no-such-recipient-"
+"""So begins the name of somebody who cannot exist."""
 _BUSY = Answer(Known.UNKNOWN, "too many questions are open", reached=False)
 
 
@@ -105,12 +109,13 @@ class _Domain:
         self._slots = asyncio.Semaphore(limits.at_once)
         self._most = limits.at_once + limits.waiting
         self._open = 0
+        self._test: asyncio.Task[None] | None = None
         self._down: Answer | None = None
         self._until = 0.0
 
     @property
     def is_idle(self) -> bool:
-        return self._answers.is_idle
+        return self._answers.is_idle and (self._test is None or self._test.done())
 
     def held(self, address: Address) -> Answer | None:
         return self._answers.held(address)
@@ -123,10 +128,23 @@ class _Domain:
 
     async def close(self) -> None:
         await self._answers.close()
+        if self._test is not None:
+            self._test.cancel()
+            await asyncio.gather(self._test, return_exceptions=True)
+
+    async def _takes_all(self, domain: str) -> None:
+        """Once: a server that takes a recipient who cannot exist says yes to everything, and its admin shall know."""
+        nobody = Address(f"{NOBODY}{secrets.token_hex(8)}", domain)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._callout.timeout.total_seconds()), self._slots:
+                if (await self._ask(nobody)).known is Known.EXISTS:
+                    self._emit(CalloutTakesAll(domain))
 
     async def _find(self, address: Address) -> Timed[Answer]:
         answer = await self._found(address)
         if answer.known is Known.EXISTS:
+            if self._test is None:
+                self._test = asyncio.get_running_loop().create_task(self._takes_all(address.domain))
             self._stale.put(address, Timed(answer, STALE.total_seconds()))
         elif answer.known is Known.MISSING:
             self._stale.put(address, Timed(answer, 0.0))

@@ -77,6 +77,13 @@ class RecipientAsked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CalloutTakesAll(Event):
+    """The mail server inside takes a recipient of `domain` who cannot exist: asking it finds out nothing."""
+
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoginFailed(Event):
     listener: str
     client: str

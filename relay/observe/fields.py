@@ -288,6 +288,7 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.ReportQueued: _plain(INFO, "report-queued", "message", "about", "kind", "recipient"),
     e.ReportHeld: _plain(WARNING, "report-held", "message", "status"),
     e.RecipientAsked: _asked,
+    e.CalloutTakesAll: _plain(WARNING, "callout-takes-all", "domain"),
     e.RefusalHeld: _refusal_held,
     e.StsPolicyFetched: _plain(INFO, "sts-policy-fetched", "domain", "mode", "id", "max_age"),
     e.StsPolicyChanged: _sts_changed,

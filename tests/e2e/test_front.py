@@ -18,7 +18,7 @@ from relay.admin.queue import Action, Selection
 from relay.admin.trace import TraceQuery
 from relay.app import Relay
 from relay.config.models import ListenerKind
-from relay.mail.events import AttemptMade, RecipientAsked, RecipientEnded, RefusalHeld, ReportQueued
+from relay.mail.events import AttemptMade, CalloutTakesAll, RecipientAsked, RecipientEnded, RefusalHeld, ReportQueued
 from relay.mail.outcome import Deferred
 from relay.outbound.handshake import TlsClient
 from relay.outbound.probe import Means, probe_domain
@@ -365,3 +365,11 @@ async def test_what_waited_over_a_restart_still_goes_out_as_its_client_s(tmp_pat
                 await relay.operator.act(Action.RETRY, Selection(everything=True))
                 (message,) = await sink.wait(1, seconds=60)
     assert f"from h.example (unknown [{OTHER}])" in received_by_postfix(message.content)
+
+
+async def test_a_postfix_that_takes_anybody_is_found_out(tmp_path: Path) -> None:
+    accept = {"recipients": {"example.com": "callout"}}
+    async with front(tmp_path, {"relay_recipient_maps": ""}, {}, accept) as it:
+        await it.talk(OTHER, "h.example", ["MAIL FROM:<a@b.example>", "RCPT TO:<bob@example.com>"])
+        (told,) = await it.heard.wait(CalloutTakesAll)
+    assert told.domain == "example.com"

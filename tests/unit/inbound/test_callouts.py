@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from relay.config.models import Callout
-from relay.inbound.callouts import CalloutLimits, Callouts
+from relay.inbound.callouts import NOBODY, CalloutLimits, Callouts
 from relay.mail.address import Address, parse_mailbox
-from relay.mail.events import CommandRefused, Event, RecipientAsked, SessionClosed
+from relay.mail.events import CalloutTakesAll, CommandRefused, Event, RecipientAsked, SessionClosed
 from relay.policy.callout import AGAIN, STALE, Answer, Known
 from tests.unit.inbound.world import CLEAR, relay
 
@@ -25,13 +25,19 @@ class Inside:
 
     def __init__(self, *people: str) -> None:
         self.people = set(people)
-        self.down = self.busy = False
+        self.down = self.busy = self.takes_all = False
+        self.nobody: list[Address] = []
+        self.tested = asyncio.Event()
         self.asked: Counter[str] = Counter()
         self.open = self.most = 0
         self.go, self.arrived = asyncio.Event(), asyncio.Event()
         self.go.set()
 
     async def __call__(self, address: Address) -> Answer:
+        if address.local.startswith(NOBODY):
+            self.nobody.append(address)
+            self.tested.set()
+            return Answer(Known.EXISTS if self.takes_all else Known.MISSING)
         self.asked[str(address)] += 1
         self.open += 1
         self.most = max(self.most, self.open)
@@ -193,6 +199,20 @@ async def test_closing_ends_questions_of_an_older_configuration_too() -> None:
         isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(first, second, return_exceptions=True)
     )
     assert inside.open == 0
+
+
+@pytest.mark.parametrize("takes_all", [False, True])
+async def test_a_server_that_takes_anybody_is_found_out_once(takes_all: bool) -> None:
+    inside = Inside("bob", "eve")
+    inside.takes_all = takes_all
+    room = Room(inside)
+    assert await room.known() is Known.EXISTS
+    await asyncio.wait_for(inside.tested.wait(), 5)
+    assert await room.known(EVE) is Known.EXISTS
+    await asyncio.sleep(0)
+    assert [each.domain for each in inside.nobody] == ["example.com"]
+    told = [each.domain for each in room.events if isinstance(each, CalloutTakesAll)]
+    assert told == (["example.com"] if takes_all else [])
 
 
 # Through the wire.

@@ -73,6 +73,7 @@ ALL: tuple[e.Event, ...] = (
     e.ReportQueued("01K", "01J", "failure", "a@b.example"),
     e.ReportHeld("01K", "5.1.1"),
     e.RecipientAsked("user0@contoso.com", "unknown", "mail.internal:25: no answer within 10 s", 10.0),
+    e.CalloutTakesAll("contoso.com"),
     e.RefusalHeld("01J", "user0@contoso.com", "mail.internal:25", 554, "5.7.1", "message content rejected"),
     e.StsPolicyFetched("contoso.com", StsMode.ENFORCE, "20261122", 604800),
     e.StsPolicyChanged("contoso.com", StsMode.ENFORCE, StsMode.NONE, ("mx.contoso.com",)),
