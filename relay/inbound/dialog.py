@@ -163,11 +163,13 @@ class Dialog:
             self._answer_rcpt(event, judged)
             return
         callouts = self._port.floor.callouts
-        if self._open.is_of_stranger and callouts.is_guessing(self.client.key):
-            self._answer_rcpt(event, GUESSING)
-            return
         known = callouts.held(judged.address, judged.callout)
-        if known is not None:
+        if known is not None and known.known is Known.EXISTS:
+            self._answer_rcpt(event, Accepting(judged.address))
+        elif self._open.is_of_stranger and callouts.is_guessing(self.client.key):
+            # A large provider has its share of old addresses: whom we know to exist is not kept from it.
+            self._answer_rcpt(event, GUESSING)
+        elif known is not None:
             self._answer_rcpt(event, self._heard(judged, known))
         else:
             self._port.floor.spawn(self._ask(self._open, event, judged))
