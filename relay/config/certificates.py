@@ -1,8 +1,8 @@
 """The certificates folder: which certificates and keys it holds, and what is wrong with it.
 
 `NAME.pem` holds a leaf and then its chain, with the key in `NAME.key` or in the same PEM. `NAME.next.pem` (with `NAME.next.key`) is what
-will take its place: it is published before (`relay publish`) and shown to nobody until it is renamed. Files that hold only CA certificates
-are somebody else's and are passed over; so are sub-folders. Nothing here raises for what a file holds: each trouble is a
+will take its place: it is published before (`relay publish`) and shown to nobody until `relay certs next NAME --commit`. Files that hold
+only CA certificates are somebody else's and are passed over; so are sub-folders. Nothing here raises for what a file holds: each trouble is a
 Problem that names file and remedy. Choosing by SNI and reloading are `relay.tls.keyring`'s.
 
 Threat: a private key that others on the machine can read, and a key that shows up in a log; keys here have no printed form.
@@ -183,6 +183,8 @@ def read_folder(path: Path, now: datetime) -> Folder:
             certificates.extend(result.certificates)
             problems.extend(result.problems)
         elif file.suffix == ".key" and not file.with_suffix(".pem").exists():
+            if file.stem.endswith(NEXT) and file.with_suffix(".csr").exists():
+                continue  # `relay certs request` made it, and its certificate is on the way
             remedy = f"put its certificate into {file.stem}.pem"
             problems.append(Problem(Severity.WARNING, file, "a key without a certificate", remedy))
         elif file.suffix in (".crt", ".cer"):

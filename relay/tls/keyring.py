@@ -8,7 +8,7 @@ Threat: a renewal that is half done when we look; a name in SNI that is made to 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -80,11 +80,17 @@ class Keyring:
         self.next: tuple[CertificateFiles, ...] = ()
         self.problems: tuple[Problem, ...] = ()
         self.generation = 0
+        self._waiting: tuple[datetime, ...] = ()
         self.reload()
 
     @property
     def certificates(self) -> tuple[CertificateFiles, ...]:
         return self.keys.certificates
+
+    @property
+    def waits_until(self) -> datetime | None:
+        """When a new pair begins that is not in use before that, since the one loaded before is valid; None where none waits."""
+        return min(self._waiting, default=None)
 
     @property
     def usable(self) -> bool:
@@ -134,14 +140,20 @@ class Keyring:
         )
 
     def reload(self) -> Changes:
-        """Reads the folder again. `problems` are then the folder's."""
-        folder = _checked(self._folder, read_folder(self._folder, self._clock()))
-        self.problems = folder.problems
+        """Reads the folder again. `problems` are then the folder's, and what keeps a new pair of it from use."""
+        folder = checked_folder(self._folder, self._clock())
         before = {files.name: files for files in self.keys.certificates}
         after = {files.name: files for files in folder.certificates}
+        if before and not after and not folder.problems:
+            folder = replace(folder, problems=(_emptied(self._folder),))
+        self.problems = folder.problems
         if any(problem.file == self._folder for problem in folder.problems):
             return Changes(kept=folder.problems if before else ())
         self.next = folder.next
+        untimely = self._untimely(before, after)
+        self._waiting = tuple(after[name].not_before for name in untimely if after[name].not_before > self._clock())
+        after |= {name: before[name] for name in untimely}
+        self.problems = (*folder.problems, *untimely.values())
         # In trouble, not gone: what was loaded stays.
         troubled = {problem.file.stem for problem in folder.problems}
         staying = [name for name in before if name not in after and name in troubled]
@@ -150,16 +162,41 @@ class Keyring:
             added=tuple(name for name in after if name not in before),
             removed=tuple(name for name in before if name not in after),
             replaced=tuple(name for name in after if name in before and after[name].chain != before[name].chain),
-            kept=tuple(problem for problem in folder.problems if problem.file.stem in staying),
+            kept=(
+                *(problem for problem in folder.problems if problem.file.stem in staying),
+                *untimely.values(),
+            ),
         )
         if changes.any:
             self.keys = Keys.of([after[name] for name in sorted(after)], self._hostname)
             self.generation += 1
         return changes
 
+    def _untimely(self, before: dict[str, CertificateFiles], after: dict[str, CertificateFiles]) -> dict[str, Problem]:
+        """New pairs that are not valid now, in the place of one that is: by name, why the one before stays."""
+        now = self._clock()
+        found = {}
+        for name, files in after.items():
+            present = before.get(name)
+            if present is None or present.chain == files.chain or files.valid_at(now) or not present.valid_at(now):
+                continue
+            ended = now > files.not_after
+            text = f"the new certificate {'ended' if ended else 'begins'} on {files.not_after if ended else files.not_before:%Y-%m-%d %H:%M} UTC"
+            remedy = "put a valid one there" if ended else "the relay takes it then, or check this machine's clock"
+            stays = f"{text}: the one that was loaded before stays in use"
+            found[name] = Problem(Severity.ERROR, self._folder / f"{name}.pem", stays, remedy)
+        return found
 
-def _checked(path: Path, folder: Folder) -> Folder:
-    """Without the certificates that OpenSSL will not show, which no other check may have found."""
+
+def _emptied(folder: Path) -> Problem:
+    """Threat: a folder that is emptied by mistake, or while it is copied, must not take mail back to clear text."""
+    text = "no certificate is left in the folder: those that were loaded before stay in use"
+    return Problem(Severity.ERROR, folder, text, "put them back, or stop the relay")
+
+
+def checked_folder(path: Path, now: datetime) -> Folder:
+    """As `read_folder`, without the certificates that OpenSSL will not show, which no other check may have found."""
+    folder = read_folder(path, now)
     refused = {files.name: text for files in (*folder.certificates, *folder.next) if (text := _refused(files))}
     remedy = "have it issued again, with keys of EC P-256 or RSA 2048 and SHA-256 all along the chain"
     problems = (Problem(Severity.ERROR, path / f"{name}.pem", text, remedy) for name, text in refused.items())
