@@ -1,19 +1,119 @@
-"""Follows the certificates on disk: new ones are shown from the next handshake on, troubles are said once, an end is announced in time.
+"""Certificates in a running relay: ours followed on disk, partners' noticed, ends announced in time, all of them told to who asks.
 
-Threat: a certificate that ends unnoticed stops every partner that verifies us, all at once.
+New ones of ours are shown from the next handshake on, troubles are said once.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from relay.app.expiry import ExpiryWatch
+from relay.app.partners_seen import PartnersSeen
 from relay.config.certificates import Problem
-from relay.mail.events import CertificatesLoaded, CertificateTrouble, Emit
+from relay.config.models import Config
+from relay.mail.codec import time_text
+from relay.mail.events import CertificatesLoaded, CertificateTrouble, Emit, Event
+from relay.policy.expiry import days_left, verifies
+from relay.policy.holdings import holding_json, seen_json
+from relay.queue.seen import SqliteSeen
+from relay.queue.sqlite import SqliteStore
+from relay.queue.store import StoreUnavailable
+from relay.report.sheet import sheet_json
+from relay.tls.inventory import holdings
 from relay.tls.keyring import Keyring
+from relay.tls.sheets import sheets
 
-WARN = timedelta(days=21)
-"""Renewal is mostly at two thirds of ninety days: a certificate with three weeks left was not renewed in time."""
-AGAIN = timedelta(days=1)
+Json = dict[str, Any]
+FLUSH = timedelta(seconds=10)
+
+
+class Certificates:
+    """All about certificates that a relay does beside its mail. Every process follows the folder and notices partners' certificates, the
+    one that `leads` speaks of both."""
+
+    def __init__(
+        self,
+        keyring: Keyring | None,
+        store: SqliteStore,
+        *,
+        config: Callable[[], Config],
+        emit: Emit,
+        clock: Callable[[], datetime],
+        leads: bool,
+    ) -> None:
+        self._keyring, self._config, self._clock, self._leads = keyring, config, clock, leads
+        keeper = self._keeper = SqliteSeen(store)
+        self._seen = PartnersSeen(keeper)
+        self._expiry = ExpiryWatch(keyring, keeper, config=config, emit=emit, clock=clock)
+        folder = config().certificates
+        self._watch = None
+        if keyring is not None and folder is not None:
+            self._watch = CertificateWatch(keyring, folder, emit=emit if leads else _ignore, clock=clock)
+        self._flushed = clock()
+
+    def hear(self, event: Event) -> None:
+        """An observer of the relay's events."""
+        self._seen.hear(event)
+
+    def start(self) -> None:
+        if self._watch is not None:
+            self._watch.start()
+
+    async def look(self) -> None:
+        """Every few seconds."""
+        if self._watch is not None:
+            await self._watch.look()
+        now = self._clock()
+        if not self._flushed <= now < self._flushed + FLUSH:
+            self._flushed = now
+            await self.flush()
+        if self._leads:
+            await self._expiry.look()
+
+    async def flush(self) -> None:
+        """What was noticed is written, where the store takes it."""
+        with suppress(StoreUnavailable):
+            await self._seen.flush()
+
+    # For operators.
+
+    def days_left(self) -> Mapping[str, float]:
+        """Of ours, by name."""
+        ours = self._keyring.certificates if self._keyring is not None else ()
+        return {each.name: days_left(each.not_after, self._clock()) for each in ours}
+
+    def partner_days(self) -> Mapping[str, float]:
+        """Days until the first certificate ends, by connector that verifies its partner."""
+        return self._expiry.partner_days()
+
+    async def listed(self) -> Json:
+        """{at, ours: [...], partners: [...]}: what is in use, waits or is in trouble, and what partners showed last. Raises StoreUnavailable."""
+        await self.flush()
+        now, config, keyring = self._clock(), self._config(), self._keyring
+        ours = await asyncio.to_thread(holdings, config, keyring, now) if keyring is not None else ()
+        seen = await self._keeper.all()
+        return {
+            "at": time_text(now),
+            "ours": [holding_json(each, now) for each in ours],
+            "partners": [
+                seen_json(each, now, verified=verifies(config, each.spot.direction, each.spot.connector))
+                for each in seen
+            ],
+        }
+
+    async def sheets(self, name: str) -> list[Json] | None:
+        """The partner sheets of all of ours, or of one; None where there is none of that name."""
+        now, config, keyring = self._clock(), self._config(), self._keyring
+        found = await asyncio.to_thread(sheets, config, keyring, now) if keyring is not None else ()
+        wanted = [sheet_json(each) for each in found if name in ("", each.name)]
+        return wanted if wanted or not name else None
+
+
+def _ignore(_event: Event) -> None:
+    """Another worker tells of it."""
 
 
 class CertificateWatch:
@@ -24,23 +124,20 @@ class CertificateWatch:
         self._emit, self._clock = emit, clock
         self._seen = _listing(folder)
         self._said: frozenset[Problem] = frozenset()
-        self._warned: dict[str, datetime] = {}
 
     def start(self) -> None:
         self._emit(CertificatesLoaded(tuple(each.name for each in self._keyring.certificates)))
         self._complain(self._keyring.problems)
-        self._announce()
 
     async def look(self) -> None:
         listing = _listing(self._folder)
-        if listing != self._seen:
+        waits = self._keyring.waits_until
+        if listing != self._seen or (waits is not None and self._clock() >= waits):
             self._seen = listing
             changes = self._keyring.reload()
-            self._complain((*self._keyring.problems, *changes.kept))
+            self._complain(tuple(dict.fromkeys((*self._keyring.problems, *changes.kept))))
             if changes.any:
-                self._warned.clear()
                 self._emit(CertificatesLoaded(tuple(each.name for each in self._keyring.certificates)))
-        self._announce()
 
     def _complain(self, problems: tuple[Problem, ...]) -> None:
         """Each problem once, and again when it comes back."""
@@ -49,17 +146,6 @@ class CertificateWatch:
             if problem not in self._said:
                 self._emit(CertificateTrouble(problem.file.stem, f"{problem.text}; {problem.remedy}"))
         self._said = now
-
-    def _announce(self) -> None:
-        now = self._clock()
-        for each in self._keyring.expiring(WARN):
-            if now - self._warned.get(each.name, now - AGAIN) >= AGAIN:
-                self._warned[each.name] = now
-                days = (each.not_after - now) // timedelta(days=1)
-                ends = f"{each.not_after:%Y-%m-%d %H:%M} UTC"
-                self._emit(
-                    CertificateTrouble(each.name, f"it {'ended' if days < 0 else 'ends'} at {ends}: renew it", days)
-                )
 
 
 def _listing(folder: Path) -> frozenset[tuple[str, int, int, int]]:

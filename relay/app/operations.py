@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import relay
@@ -13,6 +13,7 @@ from relay.admin.queue import Selection as Selected
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
 from relay.admin.trace import TraceQuery as Wanted
+from relay.app.certificates import Certificates
 from relay.app.colleagues import Colleagues, Condition
 from relay.app.configuration import Configuration
 from relay.app.reports import TlsReports
@@ -21,7 +22,6 @@ from relay.mail.codec import time_text
 from relay.observe.metrics import CountKey, Readings
 from relay.queue.operations import Operations, Selection
 from relay.queue.store import LIVE, State, Store, StoreUnavailable, TraceQuery
-from relay.tls.keyring import Keyring
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -31,14 +31,14 @@ T = TypeVar("T")
 class Surroundings:
     """What is looked at. `listening` gives the listeners that are open, `sessions` the open connections by listener.
 
-    `keyring` is None without certificates. `colleagues` are the relay's other workers.
+    `colleagues` are the relay's other workers.
     """
 
     configuration: Configuration
     store: Store
     operations: Operations
     reports: TlsReports
-    keyring: Keyring | None
+    certificates: Certificates
     listening: Callable[[], Mapping[str, HostPort]]
     sessions: Callable[[], Mapping[str, int]]
     lines_dropped: Callable[[], int]
@@ -71,7 +71,7 @@ class Operator:
             "listeners": {name: str(address) for name, address in around.listening().items()},
             "connections": _sum([each.sessions for each in conditions.values()]),
             "workers": [{"worker": slot, "pid": each.pid} for slot, each in sorted(conditions.items())],
-            "certificates": self._certificates(),
+            "certificates": dict(around.certificates.days_left()),
             "queue": await _asked(around.operations.statistics()),
         }
 
@@ -115,6 +115,14 @@ class Operator:
     async def received_reports(self, since: datetime | None, limit: int) -> Json:
         return await _asked(self._around.reports.received_reports(since, limit))
 
+    async def certificates(self) -> Json:
+        """What the relay's processes have noticed of partners is in it."""
+        await self._around.colleagues.flush()
+        return await _asked(self._around.certificates.listed())
+
+    async def certificate_sheets(self, name: str) -> Sequence[Json] | None:
+        return await self._around.certificates.sheets(name)
+
     async def reload(self, *, dry_run: bool) -> Reload:
         return await self._around.configuration.reload(dry_run=dry_run)
 
@@ -130,7 +138,8 @@ class Operator:
             store_bytes=found["bytes"],
             free_bytes=found["free"],
             connections=_sum([each.sessions for each in conditions.values()]),
-            certificates=self._certificates(),
+            certificates=around.certificates.days_left(),
+            partner_certificates=around.certificates.partner_days(),
             log_lines_dropped=sum(each.lines_dropped for each in conditions.values()),
             tls_sessions_uncounted=sum(each.sessions_uncounted for each in conditions.values()),
             processes=around.colleagues.processes(conditions),
@@ -163,13 +172,6 @@ class Operator:
     async def _conditions(self) -> dict[int, Condition]:
         """Of all workers that answer, by slot."""
         return {self._around.colleagues.slot: self.condition(), **await self._around.colleagues.conditions()}
-
-    def _certificates(self) -> dict[str, float]:
-        """Days left, by name."""
-        keyring, now = self._around.keyring, self._around.clock()
-        if keyring is None:
-            return {}
-        return {each.name: round((each.not_after - now) / timedelta(days=1), 3) for each in keyring.certificates}
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

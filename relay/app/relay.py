@@ -20,7 +20,7 @@ from typing import Any, Self
 from relay.admin.accounts import AccountsFileError
 from relay.admin.unix import SocketUnusableError
 from relay.app.audit import Audit
-from relay.app.certificates import CertificateWatch
+from relay.app.certificates import Certificates
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
 from relay.app.desk import Desk, Look
@@ -194,6 +194,11 @@ class Relay:
         keyring = _keyring(config)
         trust = TrustStores()
         store = self._store = await self._open_store(stack, config)
+        certificates = self._certificates = Certificates(
+            keyring, store, config=lambda: self.config, emit=self._emit, clock=utc_now, leads=place.leads
+        )
+        self._observers = (*self._observers, certificates.hear)
+        stack.push_async_callback(certificates.flush)
         resolver = self._switch = ResolverSwitch(self._resolver or DnsResolver.of(config.dns, self._emit))
         stack.push_async_callback(resolver.close)
         self._dane = DaneWatch(resolver, self._emit)
@@ -228,7 +233,7 @@ class Relay:
                 store=store,
                 operations=operations,
                 reports=reports,
-                keyring=keyring,
+                certificates=certificates,
                 listening=lambda: self.listening,
                 sessions=lambda: self._listeners.by_listener,
                 lines_dropped=self._lines_dropped,
@@ -250,7 +255,8 @@ class Relay:
         await self._open_doors(stack, config, trust, keyring)
         self._colleagues.answer(self._answers(operations, policies, reports))
         self._join(stack, in_force)
-        self._begin(stack, self._watch(self._looks(config, keyring, policies)))
+        certificates.start()
+        self._begin(stack, self._watch(self._looks(policies)))
 
     def _make_outbound(self, resolver: Resolver, tls: TlsClient, policies: StsPolicies) -> Outbound:
         return Outbound(
@@ -265,6 +271,10 @@ class Relay:
         )
 
     def _answers(self, operations: Operations, policies: StsPolicies, reports: TlsReports) -> Answers:
+        async def flush() -> None:
+            await self._certificates.flush()
+            await reports.flush()
+
         return Answers(
             condition=self._operator.condition,
             running=self._scheduler.claims.running,
@@ -275,7 +285,7 @@ class Relay:
             failed_logins=self._listeners.failed_logins,
             adopt=self._adopt,
             learn=policies.learn,
-            flush=reports.flush,
+            flush=flush,
         )
 
     def _join(self, stack: AsyncExitStack, in_force: InForce) -> None:
@@ -316,19 +326,12 @@ class Relay:
             claims=place.leads,
         )
 
-    def _looks(
-        self, config: Config, keyring: Keyring | None, policies: StsPolicies
-    ) -> Sequence[Callable[[], Awaitable[None]]]:
+    def _looks(self, policies: StsPolicies) -> Sequence[Callable[[], Awaitable[None]]]:
         """What is looked at every few seconds. Every worker follows the certificates; the first one says what became of them."""
-        looks: list[Callable[[], Awaitable[None]]] = (
-            [self._configuration.look, policies.look, self._audit.look, *self._admin_looks] if self._place.leads else []
-        )
-        if keyring is not None and config.certificates is not None:
-            emit = self._emit if self._place.leads else _ignore
-            certificates = CertificateWatch(keyring, config.certificates, emit=emit, clock=utc_now)
-            certificates.start()
-            looks.append(certificates.look)
-        return looks
+        certificates = self._certificates.look
+        if not self._place.leads:
+            return [certificates]
+        return [self._configuration.look, policies.look, self._audit.look, *self._admin_looks, certificates]
 
     async def _open_store(self, stack: AsyncExitStack, config: Config) -> SqliteStore:
         path = Path(config.queue.removeprefix(SQLITE))
@@ -462,10 +465,6 @@ def _keyring(config: Config) -> Keyring | None:
     if config.certificates is None:
         return None
     return Keyring(config.certificates, hostname=config.hostname, clock=utc_now)
-
-
-def _ignore(_event: Event) -> None:
-    """Another worker tells of it."""
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -5,7 +5,7 @@ An event never holds a secret (password, key) and never a message's content.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from relay.mail.attempt import Attempt
 from relay.mail.envelope import Message
@@ -254,11 +254,41 @@ class CertificatesLoaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class CertificateTrouble(Event):
-    """A certificate is unreadable, about to end (`days` left) or has ended (`days` below 0)."""
+    """A certificate in our folder is not used as it stands there, or is used and something is wrong with it."""
 
     name: str
     trouble: str
-    days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateEnding(Event):
+    """A certificate of ours is about to end (`threshold` days are reached, `days` are left) or has ended (threshold 0).
+
+    Once per threshold and certificate. `subject` and `sha256` are an intermediate's where that ends before the leaf.
+    """
+
+    name: str
+    subject: str
+    sha256: str
+    ends: datetime
+    days: int
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerCertificateEnding(Event):
+    """As CertificateEnding, about one that a partner showed whom `connector` verifies. `direction` and `hop` as in relay.mail.seen; `seen`
+    is when it was seen last."""
+
+    connector: str
+    direction: str
+    hop: str
+    subject: str
+    sha256: str
+    ends: datetime
+    days: int
+    threshold: int
+    seen: datetime
 
 
 @dataclass(frozen=True, slots=True)

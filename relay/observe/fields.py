@@ -6,11 +6,13 @@ Built by hand, one function per event class, since this runs several times for e
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from relay.mail import events as e
 from relay.mail.address import Address
 from relay.mail.attempt import Attempt
+from relay.mail.codec import time_text
 from relay.mail.envelope import Message
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.mail.published import StsMode
@@ -194,9 +196,15 @@ def _taken(event: e.ConfigurationTaken) -> Record:
     return WARNING if event.weaker else INFO, "configuration-taken", fields
 
 
-def _trouble(event: e.CertificateTrouble) -> Record:
-    level = ERROR if event.days < 0 else WARNING
-    return level, "certificate-trouble", _some(name=event.name, trouble=event.trouble, days=event.days)
+def _ending(name: str, *fields: str) -> Callable[[Any], Record]:
+    build = _plain(WARNING, name, *fields)
+
+    def record(event: Any) -> Record:
+        level, name, values = build(event)
+        times = {key: time_text(each) for key, each in values.items() if isinstance(each, datetime)}
+        return ERROR if event.days < 0 else level, name, values | times
+
+    return record
 
 
 def _sts_changed(event: e.StsPolicyChanged) -> Record:
@@ -278,7 +286,6 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.CommandRefused: _refused,
     e.SessionClosed: _closed,
     e.ConfigurationTaken: _taken,
-    e.CertificateTrouble: _trouble,
     e.ListenerReady: _plain(INFO, "listener-ready", "listener", "address"),
     e.SessionOpened: _plain(DEBUG, "session-opened", "listener", "client"),
     e.ConnectionRefused: _plain(WARNING, "connection-refused", "listener", "client", "reason"),
@@ -300,6 +307,12 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.ConfigurationWaiting: _plain(WARNING, "configuration-waiting", "file", "reasons"),
     e.ConfigurationSettled: _plain(INFO, "configuration-settled", "file"),
     e.CertificatesLoaded: _plain(INFO, "certificates-loaded", "names"),
+    e.CertificateTrouble: _plain(WARNING, "certificate-trouble", "name", "trouble"),
+    e.CertificateEnding: _ending("certificate-ending", "name", "subject", "sha256", "ends", "days", "threshold"),
+    e.PartnerCertificateEnding: _ending(
+        "partner-certificate-ending",
+        *("connector", "direction", "hop", "subject", "sha256", "ends", "days", "threshold", "seen"),
+    ),
     e.StoreTrouble: _plain(ERROR, "store-trouble", "trouble"),
     e.StoreRecovered: _plain(INFO, "store-recovered"),
     e.DaneUnusable: _plain(ERROR, "dane-unusable", "trouble"),

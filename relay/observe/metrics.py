@@ -40,8 +40,8 @@ class Readings:
     """What is looked up at scrape time. `queue` counts recipients by state; `oldest` is the age in seconds of the oldest message, 0 if none.
 
     `store_bytes` and `free_bytes` are the queue's size and the room left for it; `connections` open sessions by listener;
-    `certificates` days left by name (negative once it has ended). `processes` are the ids of all that belong to the relay, `workers` how
-    many of them take mail. `store_ok`: no process is kept from taking mail by the queue.
+    `certificates` days left by name (negative once it has ended), `partner_certificates` by connector. `processes` are the ids of all that
+    belong to the relay, `workers` how many of them take mail. `store_ok`: no process is kept from taking mail by the queue.
     """
 
     queue: Mapping[str, int] = field(default_factory=dict)
@@ -50,6 +50,7 @@ class Readings:
     free_bytes: int = 0
     connections: Mapping[str, int] = field(default_factory=dict)
     certificates: Mapping[str, float] = field(default_factory=dict)
+    partner_certificates: Mapping[str, float] = field(default_factory=dict)
     log_lines_dropped: int = 0
     tls_sessions_uncounted: int = 0
     processes: Sequence[int] = ()
@@ -177,7 +178,7 @@ class Metrics:
 
         `totals`: what all processes of the relay have counted, None where there is only this one.
         """
-        gauges = (self._queue, self._connections, self._days_left)
+        gauges = (self._queue, self._connections, self._days_left, self._partner_days_left)
         for gauge in gauges:
             gauge.clear()
         self._readings_ok().set(readings is not None)
@@ -188,6 +189,8 @@ class Metrics:
             self._connections(listener).set(count)
         for name, days in readings.certificates.items():
             self._days_left(name).set(days)
+        for connector, days in readings.partner_certificates.items():
+            self._partner_days_left(connector).set(days)
         self._oldest().set(readings.oldest)
         self._store_bytes().set(readings.store_bytes)
         self._free_bytes().set(readings.free_bytes)
@@ -297,6 +300,9 @@ class Metrics:
         self._free_bytes = self._gauge("store_free_bytes", "Room left on the queue's disk")
         self._connections = self._gauge("connections", "Open inbound sessions", "listener")
         self._days_left = self._gauge("certificate_days_left", "Days until a certificate of ours ends", "name")
+        self._partner_days_left = self._gauge(
+            "partner_certificate_days_left", "Days until the first certificate of a verified partner ends", "connector"
+        )
         self._workers = self._gauge("workers", "Processes of the relay that take mail")
         self._lines_dropped = self._gauge("log_lines_dropped", "Log lines that nobody took, since the start")
 

@@ -12,6 +12,7 @@
   `refresh` and `used` in milliseconds since 1970; few rows, so they have no index.
 - `tlsrpt_...`: counts for TLS reports, where reports about a day went, and reports that we received (ledger.py).
 - `audit`: who changed what (audit.py).
+- `certificate_seen`, `certificate_said`: partners' certificates, and the warnings about ends that were given (seen.py). Few rows.
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -119,8 +120,22 @@ _AUDIT = (
     "CREATE INDEX audit_action ON audit (action, k)",
 )
 
+_CERTIFICATES = (
+    """
+    CREATE TABLE certificate_seen (
+        direction TEXT NOT NULL, connector TEXT NOT NULL, hop TEXT NOT NULL, refused INTEGER NOT NULL, sha256 TEXT NOT NULL,
+        about TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (direction, connector, hop, refused)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE certificate_said (
+        owner TEXT NOT NULL, sha256 TEXT NOT NULL, threshold INTEGER NOT NULL, ends INTEGER NOT NULL, PRIMARY KEY (owner, sha256)
+    ) WITHOUT ROWID
+    """,
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS, _SLOTS, _AUDIT)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS, _SLOTS, _AUDIT, _CERTIFICATES)
 
 
 def prepare(db: sqlite3.Connection, place: str) -> None:

@@ -119,6 +119,18 @@ def check_path(
     return _accepted([facts_of(crypto.dump_certificate(crypto.FILETYPE_ASN1, each)) for each in path], purpose)
 
 
+def verified_path(store: Store, chain: Sequence[bytes], now: datetime) -> tuple[bytes, ...]:
+    """DER from leaf to anchor, as OpenSSL finds and verifies it at `now`; empty where there is none. Says nothing about usage and strength."""
+    try:
+        leaf, *rest = (_load(der) for der in chain)
+        path = crypto.X509StoreContext(store.at(now), leaf, rest).get_verified_chain()
+    except (crypto.Error, crypto.X509StoreContextError):
+        return ()
+    finally:
+        _forget_errors()
+    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, each) for each in path)
+
+
 def _load(der: bytes) -> crypto.X509:
     return crypto.load_certificate(crypto.FILETYPE_ASN1, der)
 

@@ -88,7 +88,11 @@ ALL: tuple[e.Event, ...] = (
     e.ConfigurationWaiting("connectors.yaml", ("line 3: no such key",)),
     e.ConfigurationSettled("connectors.yaml"),
     e.CertificatesLoaded(("relay.example.com",)),
-    e.CertificateTrouble("relay.example.com", "ends soon", 5),
+    e.CertificateTrouble("relay.example.com", "the key does not match"),
+    e.CertificateEnding("relay.example.com", "CN=relay.example.com", "ab" * 32, NOW, 13, 14),
+    e.PartnerCertificateEnding(
+        *("contoso-out", "outbound", "mx.contoso.com:25", "CN=mx.contoso.com", "ab" * 32, NOW, 6, 7, NOW)
+    ),
     e.StoreTrouble("disk full"),
     e.StoreRecovered(),
     e.DaneUnusable("it does not validate"),

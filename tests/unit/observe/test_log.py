@@ -149,7 +149,7 @@ def test_a_thousand_recipients_make_no_endless_line(lines: Lines) -> None:
 
 def test_levels(lines: Lines) -> None:
     closed = [e.SessionClosed("mx", "192.0.2.1", reason, 1.0) for reason in ("quit", "lost")]
-    certificates = [e.CertificateTrouble("a", "x", days) for days in (5, -1)]
+    certificates = [e.CertificateEnding("a", "CN=a", "ab", NOW, days, 7) for days in (5, -1)]
     taken = [e.ConfigurationTaken("f", weaker) for weaker in ((), ("x",))]
     assert [record(each)[0] for each in (*closed, *certificates, *taken)] == [
         "debug",

@@ -1,0 +1,83 @@
+"""May a certificate wait to take a present one's place, and may it take that place now? Values in, findings out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay.config.certificates import Severity
+from relay.policy.holdings import Holding, chain_defects
+from relay.policy.publish_check import Finding, State
+from relay.policy.sheet import day
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """An ERROR keeps it from being staged (or used); a WARNING is for the admin to weigh. `text` and what to do."""
+
+    severity: Severity
+    text: str
+    remedy: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        return self.severity is Severity.ERROR
+
+
+def judge(present: Holding | None, coming: Holding, now: datetime) -> Iterator[Remark]:
+    """What speaks against `coming` in the place of `present`, None where it is the first of its name. Errors first."""
+    leaf = coming.chain[0]
+    certificate, anchor = leaf.certificate, coming.anchor
+    if now > certificate.not_after:
+        yield Remark(Severity.ERROR, f"it ended on {day(certificate.not_after)}", "have it issued again")
+    defects = list(chain_defects(coming.chain, anchor))
+    for text, remedy in defects:
+        severity = Severity.ERROR if anchor is None or not leaf.server else Severity.WARNING
+        yield Remark(severity, text, remedy)
+    if leaf.is_ca and not leaf.self_issued:
+        yield Remark(Severity.ERROR, "the first certificate is a CA's", "put the leaf first, then its chain")
+    if anchor is not None and not anchor.trust:
+        who = (
+            "it is self-signed"
+            if leaf.self_issued
+            else f"its root, {anchor.details.certificate.subject}, is in no trust store here"
+        )
+        yield Remark(
+            Severity.WARNING, f"{who}: only partners who trust or pin it can verify it", "tell them (relay certs sheet)"
+        )
+    if now < certificate.not_before:
+        yield Remark(Severity.WARNING, f"it begins on {day(certificate.not_before)}: not before that it can be used")
+    if present is not None:
+        yield from _beside(present, coming)
+    if not certificate.names:
+        yield Remark(
+            Severity.WARNING, "it has no subject alternative name: nobody can verify its name", "have it issued again"
+        )
+
+
+def _beside(present: Holding, coming: Holding) -> Iterator[Remark]:
+    before, after = present.chain[0].certificate, coming.chain[0].certificate
+    lost = [name for name in before.names if name not in after.names]
+    if lost:
+        text = f"it lacks {', '.join(lost)}, which {present.name} has"
+        yield Remark(Severity.WARNING, text, "have it issued for all of them, unless nobody needs these")
+    if after.sha256 == before.sha256:
+        yield Remark(Severity.WARNING, f"it is the very certificate that {present.name} has: nothing would change")
+    elif after.not_after <= before.not_after:
+        yield Remark(Severity.WARNING, f"it ends on {day(after.not_after)}, not later than the present one")
+
+
+def obstacles(coming: Holding, findings: Iterable[Finding], now: datetime) -> Iterator[Remark]:
+    """What must be waited for before it is used. `findings` are those of `publish_check.compare` about TLSA records of hosts that will show
+    it; a host without any record holds nobody to DANE."""
+    certificate = coming.chain[0].certificate
+    if now < certificate.not_before:
+        yield Remark(Severity.ERROR, f"it begins on {day(certificate.not_before)}", "wait until then")
+    if now > certificate.not_after:
+        yield Remark(Severity.ERROR, f"it ended on {day(certificate.not_after)}", "have it issued again")
+    for each in findings:
+        if each.state is State.MISSING:
+            text = f"DNS has no TLSA record {each.expected} at {each.name}: senders who hold to DANE would stop"
+            yield Remark(Severity.ERROR, text, "publish it beside the present one, and wait for twice its TTL")
+        elif each.state is State.UNKNOWN:
+            text = f"whether the TLSA record {each.expected} is at {each.name} cannot be told: {each.text}"
+            yield Remark(Severity.ERROR, text, "try again when DNS answers")
