@@ -35,6 +35,9 @@ COMMANDS = (
     Command(
         "publish", "relay.cli.publish", "Print what lets others reach us safely (MTA-STS, DANE, reports), or check it."
     ),
+    Command(
+        "certs", "relay.cli.certs", "Our certificates and partners', what partners must be told, the next certificate."
+    ),
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
     Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
     Command("store", "relay.cli.store", "Check the queue's file, and copy it."),

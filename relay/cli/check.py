@@ -47,8 +47,10 @@ def command(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, str
 def beyond_the_file(loaded: "Loaded", now: datetime) -> Iterator[tuple[Weight, "Problem"]]:
     """What stands in other files, and advice, for a file that is sound by itself."""
     from relay.config.advice import advice
-    from relay.config.certificates import Folder, Severity, read_folder
+    from relay.config.certificates import Folder, Severity
     from relay.config.references import missing_at_start, trust_places
+    from relay.tls.inventory import folder_defects
+    from relay.tls.keyring import checked_folder
     from relay.tls.trust import TrustStores
 
     config = loaded.config
@@ -56,8 +58,8 @@ def beyond_the_file(loaded: "Loaded", now: datetime) -> Iterator[tuple[Weight, "
     for place, trust in trust_places(config):
         if why := stores.problem(trust, now):
             yield Weight.ERROR, loaded.at(place, why)
-    folder = read_folder(config.certificates, now) if config.certificates is not None else Folder()
-    for each in folder.problems:
+    folder = checked_folder(config.certificates, now) if config.certificates is not None else Folder()
+    for each in (*folder.problems, *folder_defects(config, folder, now)):
         weight = Weight.ERROR if each.severity is Severity.ERROR else Weight.WARNING
         yield weight, loaded.at(("certificates",), str(each))
     for missing in missing_at_start(config, folder):

@@ -4,6 +4,7 @@ The socket's path is read from the text of the configuration file, not from the 
 reload be asked for, while the file has errors.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -105,6 +106,16 @@ def _connects(path: Path) -> int:
             return probe.connect_ex(str(path))
         except OSError:  # longer than a socket's path can be: no relay has it
             return errno.ENOENT
+
+
+def reachable(config: Path, socket: Path | None) -> bool:
+    """True where a relay takes connections on its socket, for commands that can do without."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            path = socket or socket_path(config)
+    except typer.Exit:
+        return False
+    return _connects(path) == 0
 
 
 def unreachable(path: Path, why: int) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.policy.publish import OurKey, OurRecords
     from relay.policy.publish_check import FetchFailed, FileFound, Finding, PublicView, TlsaFound
     from relay.policy.route import LookupFailed
+    from relay.tls.keyring import Keyring
 
 T = TypeVar("T")
 Fetch = Callable[[str], Awaitable["FileFound | FetchFailed"]]
@@ -85,8 +86,13 @@ def gather(config: "Config", domains: Iterable[str], now: datetime) -> "OurRecor
     keyring = Keyring(config.certificates, hostname=config.hostname, clock=lambda: now)
     for problem in keyring.problems:
         typer.echo(f"{problem.severity.value}: {problem}", err=True)
-    shown = {host: tuple(map(_key, keyring.to_publish(host))) for host in our_hosts(config, wanted)}
+    shown = {host: keys_for(keyring, host) for host in our_hosts(config, wanted)}
     return our_records(config, wanted, shown, map(_key, (*keyring.certificates, *keyring.next)))
+
+
+def keys_for(keyring: "Keyring", host: str) -> "tuple[OurKey, ...]":
+    """The keys that `host` shows, or is about to."""
+    return tuple(map(_key, keyring.to_publish(host)))
 
 
 def _key(files: "CertificateFiles") -> "OurKey":
