@@ -29,6 +29,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 MAX_FILE = 2**20  # bytes; a leaf with its chain and key has a few thousand
 MIN_RSA_BITS = 2048
 NEXT = ".next"
+HAS_ENDED, WILL_BEGIN = "the certificate ended on", "the certificate begins on"
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")  # RFC 8446 section 4.2.3: the ones TLS 1.3 can sign with
 _BEGIN = b"-----BEGIN "
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?\n(.*?)-----END \1-----", re.DOTALL)
@@ -291,8 +292,8 @@ def _warnings(file: Path, found: CertificateFiles, now: datetime) -> Iterable[Pr
         )
         yield Problem(Severity.WARNING, file, text, remedy)
     if now > found.not_after:
-        text = f"the certificate ended on {found.not_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        text = f"{HAS_ENDED} {found.not_after.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         yield Problem(Severity.WARNING, file, text, "renew it; peers that verify refuse it now")
     elif now < found.not_before:
-        text = f"the certificate begins on {found.not_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        text = f"{WILL_BEGIN} {found.not_before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         yield Problem(Severity.WARNING, file, text, "check the clock of this machine, or wait")

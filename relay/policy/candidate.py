@@ -24,15 +24,13 @@ class Remark:
 
 
 def judge(present: Holding | None, coming: Holding, now: datetime) -> Iterator[Remark]:
-    """What speaks against `coming` in the place of `present`, None where it is the first of its name. Errors first."""
+    """What speaks against `coming` in the place of `present`, None where it is the first of its name."""
     leaf = coming.chain[0]
     certificate, anchor = leaf.certificate, coming.anchor
     if now > certificate.not_after:
         yield Remark(Severity.ERROR, f"it ended on {day(certificate.not_after)}", "have it issued again")
-    defects = list(chain_defects(coming.chain, anchor))
-    for text, remedy in defects:
-        severity = Severity.ERROR if anchor is None or not leaf.server else Severity.WARNING
-        yield Remark(severity, text, remedy)
+    for each in chain_defects(coming.chain, anchor):
+        yield Remark(Severity.ERROR if each.fatal else Severity.WARNING, each.text, each.remedy)
     if leaf.is_ca and not leaf.self_issued:
         yield Remark(Severity.ERROR, "the first certificate is a CA's", "put the leaf first, then its chain")
     if anchor is not None and not anchor.trust:

@@ -100,29 +100,37 @@ class Holding:
         return self.standing is Standing.NEXT
 
 
-def chain_defects(
-    chain: Sequence[Details], anchor: Anchor | None, *, client: bool = False
-) -> Iterator[tuple[str, str]]:
-    """What partners will stumble over in a chain that can be read: text and remedy. `client`: some connector shows it to partners."""
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What partners will stumble over. `fatal`: nobody who verifies can get by it."""
+
+    text: str
+    remedy: str
+    fatal: bool = False
+
+
+def chain_defects(chain: Sequence[Details], anchor: Anchor | None, *, client: bool = False) -> Iterator[Defect]:
+    """Of a chain that can be read, leaf first. `client`: some connector shows it to partners."""
     leaf = chain[0]
     for number, (each, above) in enumerate(pairwise(chain), start=1):
         if each.certificate.issuer != above.certificate.subject:
             text = f"certificate {number} was not issued by the one that follows it ({above.certificate.subject})"
-            yield text, "put the leaf first, then each one's issuer, and nothing else"
+            yield Defect(text, "put the leaf first, then each one's issuer, and nothing else", fatal=anchor is None)
             return
     if anchor is None:
         where = f", such as from {chain[-1].issuer_at[0]}" if chain[-1].issuer_at else ""
         text = f"no trusted CA has signed the end of the chain, and {chain[-1].certificate.issuer} is not in it"
-        yield text, f"add the missing intermediate{where}; of a CA of your own, its root at the end"
+        yield Defect(text, f"add the missing intermediate{where}; of a CA of your own, its root at the end", fatal=True)
     sooner = sooner_than_leaf([each.certificate for each in chain])
     if sooner is not None:
         text = f"the intermediate {sooner.subject} ends on {sooner.ends:%Y-%m-%d}, before the certificate itself"
-        yield text, "ask the CA for the chain with its newer intermediate"
+        yield Defect(text, "ask the CA for the chain with its newer intermediate")
     if not leaf.server:
-        yield "its extended key usage does not allow it to be shown as a server's", "have it issued with serverAuth"
+        text = "its extended key usage does not allow it to be shown as a server's"
+        yield Defect(text, "have it issued with serverAuth", fatal=True)
     if client and not leaf.client:
         text = "its extended key usage lacks clientAuth, and a connector shows it as `client_certificate`"
-        yield text, "partners that insist refuse it: ask them, or have one issued that has it"
+        yield Defect(text, "partners that insist refuse it: ask them, or have one issued that has it")
 
 
 def holding_json(holding: Holding, now: datetime) -> Json:

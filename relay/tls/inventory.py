@@ -65,7 +65,7 @@ def holding_of(
     anchor = anchors.of(files.chain, min(max(now, files.not_before), files.not_after))
     file = (config.certificates or _NOWHERE) / f"{files.name}.pem"
     defects = chain_defects(chain, anchor, client=bool(connectors))
-    problems = tuple(Problem(Severity.WARNING, file, text, remedy) for text, remedy in defects)
+    problems = tuple(Problem(Severity.WARNING, file, each.text, each.remedy) for each in defects)
     standing = Standing.NEXT if files.is_next else Standing.IN_USE
     return Holding(files.name, standing, chain, anchor, connectors=tuple(connectors), problems=problems)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from relay.config.certificates import (
+    HAS_ENDED,
+    WILL_BEGIN,
     CertificateFiles,
     Folder,
     Problem,
@@ -153,7 +155,7 @@ class Keyring:
         untimely = self._untimely(before, after)
         self._waiting = tuple(after[name].not_before for name in untimely if after[name].not_before > self._clock())
         after |= {name: before[name] for name in untimely}
-        self.problems = (*folder.problems, *untimely.values())
+        self.problems = (*(each for each in folder.problems if not _outdone(each, untimely)), *untimely.values())
         # In trouble, not gone: what was loaded stays.
         troubled = {problem.file.stem for problem in folder.problems}
         staying = [name for name in before if name not in after and name in troubled]
@@ -186,6 +188,11 @@ class Keyring:
             stays = f"{text}: the one that was loaded before stays in use"
             found[name] = Problem(Severity.ERROR, self._folder / f"{name}.pem", stays, remedy)
         return found
+
+
+def _outdone(problem: Problem, untimely: dict[str, Problem]) -> bool:
+    """What the folder says of the dates of a pair that is not in use."""
+    return problem.file.stem in untimely and problem.text.startswith((HAS_ENDED, WILL_BEGIN))
 
 
 def _emptied(folder: Path) -> Problem:
