@@ -18,10 +18,11 @@ from relay.mail.codec import time_text
 from relay.mail.events import CertificatesLoaded, CertificateTrouble, Emit, Event
 from relay.policy.expiry import days_left, verifies
 from relay.policy.holdings import holding_json, seen_json
+from relay.policy.sheet import Sheet
 from relay.queue.seen import SqliteSeen
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
-from relay.report.sheet import sheet_json
+from relay.report.sheet import sheet_html, sheet_json
 from relay.tls.inventory import holdings
 from relay.tls.keyring import Keyring
 from relay.tls.sheets import sheets
@@ -106,10 +107,18 @@ class Certificates:
 
     async def sheets(self, name: str) -> list[Json] | None:
         """The partner sheets of all of ours, or of one; None where there is none of that name."""
+        found = await self._sheets(name)
+        return [sheet_json(each) for each in found] if found or not name else None
+
+    async def page(self, name: str) -> bytes | None:
+        """The partner sheet of one of ours as HTML; None where there is none of that name."""
+        found = await self._sheets(name)
+        return (await asyncio.to_thread(sheet_html, found[0])).encode() if found else None
+
+    async def _sheets(self, name: str) -> list[Sheet]:
         now, config, keyring = self._clock(), self._config(), self._keyring
         found = await asyncio.to_thread(sheets, config, keyring, now) if keyring is not None else ()
-        wanted = [sheet_json(each) for each in found if name in ("", each.name)]
-        return wanted if wanted or not name else None
+        return [each for each in found if name in ("", each.name)]
 
 
 def _ignore(_event: Event) -> None:

@@ -123,6 +123,9 @@ class Operator:
     async def certificate_sheets(self, name: str) -> Sequence[Json] | None:
         return await self._around.certificates.sheets(name)
 
+    async def certificate_page(self, name: str) -> bytes | None:
+        return await self._around.certificates.page(name)
+
     async def reload(self, *, dry_run: bool) -> Reload:
         return await self._around.configuration.reload(dry_run=dry_run)
 

@@ -71,9 +71,8 @@ def _from_disk(config: Path) -> Json:
 
 
 def _print(found: Json) -> None:
+    from rich.console import Console
     from rich.text import Text
-
-    from relay.cli.client import show
 
     lines: list[Text] = []
     for each in found["ours"]:
@@ -85,9 +84,9 @@ def _print(found: Json) -> None:
         lines.append(Text("Partners' certificates as last seen", style="bold"))
     for each in found["partners"]:
         lines.extend(_partner(each))
+    console = Console(highlight=False, markup=False, emoji=False)
     for line in lines:
-        line.no_wrap, line.overflow = True, "ignore"
-        show(line)
+        console.print(line, soft_wrap=True)  # a pin that is broken cannot be copied
 
 
 def _ours(each: Json) -> "Iterator[Text]":

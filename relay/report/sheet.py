@@ -132,7 +132,9 @@ def sheet_html(sheet: Sheet) -> str:
 
     source = (files("relay.report") / "templates" / _TEMPLATE).read_text(encoding="utf-8")
     # Threat: names and subjects come from a CA, or from whoever asked it; they are text, never markup.
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     return page.from_string(source).render(
         sheet=sheet,
         title=title(sheet),

@@ -143,16 +143,25 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "another one's key": (lambda certs: write_key(certs, issued(HOST).key_pem), "the key does not match"),
     "half a certificate": (lambda certs: halve(certs / f"{HOST}.pem"), "is not a PEM file"),
     "half a key": (lambda certs: halve(certs / f"{HOST}.key"), "is not a PEM file"),
-    "nothing yet": (lambda certs: (certs / f"{HOST}.pem").write_bytes(b"") and None, "is empty"),
+    "nothing yet": (lambda certs: empty_file(certs / f"{HOST}.pem"), "is empty"),
     "ended": (lambda certs: write(issued(HOST, days=-1), certs), "the new certificate ended on"),
     "not begun": (lambda certs: write(issued(HOST, since=5), certs), "the new certificate begins on"),
     "weak key": (lambda certs: write(issued(HOST, bits=1024), certs), "the RSA key has 1024 bits"),
-    "emptied": (lambda certs: [each.unlink() for each in certs.iterdir()] and None, "no certificate is left"),
+    "emptied": (lambda certs: empty(certs), "no certificate is left"),
 }
 
 
 def write_key(certs: Path, pem: bytes) -> None:
     (certs / f"{HOST}.key").write_bytes(pem)
+
+
+def empty_file(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        each.unlink()
 
 
 def halve(path: Path) -> None:
@@ -315,7 +324,7 @@ async def test_a_rotation_by_the_commands_from_request_to_the_first_handshake(tm
             .not_valid_before(NOW - DAY)
             .not_valid_after(NOW + 365 * DAY)
             .add_extension(san, critical=False)
-            .sign(CA.key, hashes.SHA256())  # type: ignore[arg-type]
+            .sign(CA.key, hashes.SHA256())
         )
         answer = tmp_path / "answer.pem"
         answer.write_bytes(leaf.public_bytes(Encoding.PEM) + CA.pem)

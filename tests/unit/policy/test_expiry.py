@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,12 @@ def test_an_intermediate_that_ends_first(chain: list[Certificate], found: str | 
     assert (sooner.subject if sooner is not None else None) == found
 
 
+_LEVELS: dict[str, dict[str, Any]] = {
+    "easy": {"tls": "encryption"},
+    "pinned": {"tls": "encryption", "pins": ["sha256:" + "A" * 43 + "="]},
+    "chain": {"tls": "certificate"},
+    "named": {"tls": "domain", "names": ["mx.named.example"]},
+}
 CONFIG = Config.model_validate(
     {
         "hostname": "relay.example.com",
@@ -103,12 +110,7 @@ CONFIG = Config.model_validate(
         "connectors": [
             *(
                 {"name": name, "direction": "outbound", "match": {"recipient_domains": [f"{name}.example"]}, **more}
-                for name, more in {
-                    "easy": {"tls": "encryption"},
-                    "pinned": {"tls": "encryption", "pins": ["sha256:" + "A" * 43 + "="]},
-                    "chain": {"tls": "certificate"},
-                    "named": {"tls": "domain", "names": ["mx.named.example"]},
-                }.items()
+                for name, more in _LEVELS.items()
             ),
             {
                 "name": "tls-in",

@@ -173,7 +173,7 @@ def with_addresses(subject: str, *, crl: str, ocsp: str) -> Issued:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
         .add_extension(points, critical=False)
         .add_extension(access, critical=False)
-        .sign(ROOT.key, hashes.SHA256())  # type: ignore[arg-type]
+        .sign(ROOT.key, hashes.SHA256())
     )
     return Issued(certificate, key, (ROOT,))
 
