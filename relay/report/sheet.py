@@ -98,11 +98,11 @@ def _lines(sheet: Sheet) -> Iterator[str]:
     yield intent(sheet)
     yield from (f"- {each}" for each in roles(sheet))
     yield f"Questions: {sheet.contact}. Made on {day(sheet.made)}."
-    for heading, paper in papers(sheet):
-        yield ""
-        yield from _headline(heading, "-")
-        for label, values in rows(paper):
-            yield from _row(label, values)
+    yield ""
+    yield from _headline("What you have to do", "-")
+    for task in sheet.tasks:
+        yield f"{'[!]' if task.act else '[ ]'} {task.who}:"
+        yield f"    {task.text}"
     if sheet.changes:
         yield ""
         yield from _headline("What changes", "-")
@@ -110,11 +110,11 @@ def _lines(sheet: Sheet) -> Iterator[str]:
             yield f"{change.what}:"
             yield f"    from  {change.present or '(none)'}"
             yield f"    to    {change.coming or '(none)'}"
-    yield ""
-    yield from _headline("What you have to do", "-")
-    for task in sheet.tasks:
-        yield f"{'[!]' if task.act else '[ ]'} {task.who}:"
-        yield f"    {task.text}"
+    for heading, paper in papers(sheet):
+        yield ""
+        yield from _headline(heading, "-")
+        for label, values in rows(paper):
+            yield from _row(label, values)
 
 
 def _headline(text: str, line: str) -> Iterable[str]:
