@@ -308,7 +308,7 @@ async def command(*arguments: str) -> tuple[int, str, str]:
 async def test_a_rotation_by_the_commands_from_request_to_the_first_handshake(tmp_path: Path, certs: Path) -> None:
     old, heard = issued(HOST, "mail.relay.test"), Heard()
     write(old, certs)
-    file = config(tmp_path)
+    file = config(tmp_path, admin={"socket": "relay.sock"})
     options = ("--config", str(file))
     async with Relay(file, observers=[heard], times=QUICK) as relay:
         code, out, err = await command("certs", "request", HOST, *options)
@@ -338,6 +338,9 @@ async def test_a_rotation_by_the_commands_from_request_to_the_first_handshake(tm
         assert code == 0, err
         await heard.wait(CertificatesLoaded, 2)
         assert await shown(relay) == leaf.public_bytes(Encoding.DER)
+        code, out, err = await command("certs", "list", "--json", *options)
+        assert (code, err) == (0, ""), "the relay answered, not the folder"
+        assert [(each["name"], each["state"]) for each in json.loads(out)["ours"]] == [(HOST, "in use")]
         assert not heard.of(CertificateTrouble), "at no moment is the folder in disorder"
     assert names_in(certs) == ["old", f"{HOST}.key", f"{HOST}.pem"]
     assert (certs / "old" / f"{HOST}.old.key").read_bytes() == old.key_pem

@@ -246,3 +246,21 @@ def test_request_for_a_new_one(certs: Path) -> None:
     )
     assert found["names"] == ["mx2.example.com", "*.example.com", "192.0.2.1"]
     assert found["kind"] == "rsa-2048"
+
+
+def test_check_says_what_partners_will_stumble_over(certs: Path) -> None:
+    middle = ROOT.issue(Wish("middle", ca=True))
+    lone = middle.issue(Wish(HOST, names=[HOST]))
+    (certs / "relay.pem").write_bytes(lone.pem)
+    (certs / "relay.key").write_bytes(lone.key_pem)
+    (certs / "relay.key").chmod(0o644)
+    result = CliRunner().invoke(build(["check"]), ["check"])
+    text = " ".join(result.output.split())
+    assert (
+        "no trusted CA has signed the end of the chain, and CN=middle is not in it; add the missing intermediate"
+        in text
+    )
+    assert f"everybody on this machine can read the key; chmod 600 {certs / 'relay.key'}" in text
+    listed = run("list", "--folder").stdout
+    assert "warning     no trusted CA has signed" in listed
+    assert "warning     everybody on this machine can read the key" in listed

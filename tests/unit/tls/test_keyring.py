@@ -320,3 +320,56 @@ def test_certificate_that_openssl_refuses(
     ring = Ring(tmp_path, a=of("a.example"))
     assert ring.keyring.problems[0].text == f"OpenSSL refuses the certificate or its key: {reason}"
     assert not ring.keyring.usable
+
+
+@pytest.mark.parametrize(
+    ("new", "text"),
+    [
+        (of("a.example", after=NOW - DAY, before=NOW - 2 * DAY), "the new certificate ended on"),
+        (of("a.example", before=NOW + DAY), "the new certificate begins on"),
+    ],
+)
+def test_a_renewal_that_is_not_valid_now_does_not_take_a_valid_one_s_place(
+    new: Issued, text: str, tmp_path: Path
+) -> None:
+    old = of("a.example")
+    ring = Ring(tmp_path, a=old)
+    new.write(tmp_path, "a")
+    changes = ring.keyring.reload()
+    assert not changes.any
+    assert [text in each.text for each in changes.kept] == [True]
+    assert changes.kept == ring.keyring.problems
+    assert ring.keyring.by_name("a") is not None
+    assert [files.leaf for files in ring.keyring.certificates] == [old.der]
+    begins = "begins" in text
+    assert ring.keyring.waits_until == (NOW + DAY if begins else None)
+    if begins:
+        ring.now = NOW + DAY
+        assert ring.keyring.reload() == Changes(replaced=("a",))
+        assert ring.keyring.waits_until is None
+    # Where the old one is no better, the new one is taken.
+    ring.now = NOW + 200 * DAY
+    of("a.example", after=NOW + 150 * DAY).write(tmp_path, "a")
+    assert ring.keyring.reload() == Changes(replaced=("a",))
+
+
+def test_an_emptied_folder_takes_nothing_away(tmp_path: Path) -> None:
+    old = of("a.example")
+    ring = Ring(tmp_path, a=old, b=of("b.example"))
+    for path in list(tmp_path.iterdir()):
+        path.unlink()
+    changes = ring.keyring.reload()
+    assert not changes.any
+    assert [each.text for each in changes.kept] == [
+        "no certificate is left in the folder: those that were loaded before stay in use"
+    ]
+    assert ring.names() == ["a", "b"]
+    old.write(tmp_path, "a")
+    assert ring.keyring.reload() == Changes(removed=("b",))
+    assert not ring.keyring.problems
+
+
+def test_what_ended_is_used_where_there_is_no_other(tmp_path: Path) -> None:
+    """It still keeps mail from going in clear."""
+    ring = Ring(tmp_path, a=of("a.example", after=NOW - DAY, before=NOW - 2 * DAY))
+    assert ring.picked("a.example") == "a"
