@@ -17,6 +17,7 @@ from relay.app.place import InForce
 from relay.clients.limits import Failures
 from relay.config.models import Config
 from relay.dns.sts import StsKeeper
+from relay.mail.events import Event
 from relay.mail.published import StsKept, StsUnknown
 from relay.observe.metrics import WORKERS_ENDED, CountKey
 from relay.queue.lanes import Key
@@ -30,11 +31,14 @@ _FOLLOW = 30.0  # seconds to put a configuration in force
 _ORDERS = 60.0  # seconds to carry out a page of orders
 _BACK = 5.0  # seconds for which a worker that died is waited for
 _AGAIN = 0.2
+LEADER = 0
+"""The slot of the first worker."""
 
 FOLLOW = "follow"
 LOGIN_FAILED = "login-failed"
 FAILED_LOGINS = "failed-logins"
 LEARN = "learn"
+SAW = "saw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Answers:
     adopt: Callable[[int], Awaitable[None]]
     learn: Callable[[StsKept], None]
     flush: Callable[[], Awaitable[None]]
+    saw: Callable[[Event], None]
 
 
 class Colleagues:
@@ -107,7 +112,11 @@ class Colleagues:
         async def flush(_argument: Any) -> None:
             await answers.flush()
 
+        async def saw(event: Event) -> None:
+            answers.saw(event)
+
         handlers: dict[str, Handler] = {
+            SAW: saw,
             LEARN: learn,
             "flush": flush,
             ADOPT: adopt,
@@ -197,6 +206,21 @@ class Colleagues:
     def keeper(self, store: SqliteStore) -> StsKeeper:
         """Where MTA-STS policies are kept: in the store, and the others hear of them."""
         return store if self._link is None else _TellingKeeper(store, self._link)
+
+    def saw(self, event: Event) -> None:
+        """The first worker hears of what it may have to alert somebody of."""
+        if self._link is not None:
+            self._link.tell(LEADER, SAW, event)
+
+    async def ended(self) -> int | None:
+        """How many workers have ended that should not have, as this supervisor counts. None where there is none, or it goes down."""
+        if self._link is None:
+            return None
+        try:
+            _found, ended = await self._link.ask(SUPERVISOR, PAST)
+        except (Gone, Silent):
+            return None
+        return int(ended)
 
     # Limits.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from relay.admin import audit, certificates, queue, reload, reports, status, trace
+from relay.admin import alerts, audit, certificates, connectors, queue, reload, reports, status, trace
 from relay.admin.accounts import Accounts
 from relay.admin.api import Identify, application
 from relay.admin.door import Door, Doorman, network_door
@@ -33,6 +33,8 @@ def endpoints(operator: Operator, log: Audit) -> tuple[Endpoint[Any], ...]:
         *queue.endpoints(operator),
         *trace.endpoints(operator),
         *reports.endpoints(operator),
+        *alerts.endpoints(operator),
+        *connectors.endpoints(operator),
         *reload.endpoints(operator),
         *audit.endpoints(log),
         *certificates.endpoints(operator),

@@ -13,11 +13,13 @@ from relay.admin.queue import Selection as Selected
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
 from relay.admin.trace import TraceQuery as Wanted
+from relay.app.alerts import Alerts
 from relay.app.certificates import Certificates
 from relay.app.colleagues import Colleagues, Condition
 from relay.app.configuration import Configuration
 from relay.app.reports import TlsReports
 from relay.config.values import HostPort
+from relay.mail.address import Address
 from relay.mail.codec import time_text
 from relay.observe.metrics import CountKey, Readings
 from relay.queue.operations import Operations, Selection
@@ -31,7 +33,7 @@ T = TypeVar("T")
 class Surroundings:
     """What is looked at. `listening` gives the listeners that are open, `sessions` the open connections by listener.
 
-    `colleagues` are the relay's other workers.
+    `alerts` are made later than this; `trial` queues a test message. `colleagues` are the relay's other workers.
     """
 
     configuration: Configuration
@@ -45,6 +47,8 @@ class Surroundings:
     clock: Callable[[], datetime]
     colleagues: Colleagues
     counts: Callable[[], Mapping[CountKey, float]]
+    alerts: Callable[[], Alerts]
+    trial: Callable[[str, Address], Awaitable[Json]]
 
 
 class Operator:
@@ -126,6 +130,15 @@ class Operator:
     async def certificate_page(self, name: str) -> bytes | None:
         return await self._around.certificates.page(name)
 
+    async def alerts(self) -> Json:
+        return self._around.alerts().active()
+
+    async def test_alerts(self, ways: Sequence[str]) -> Json:
+        return await _asked(self._around.alerts().test(ways))
+
+    async def test_connector(self, connector: str, to: Address) -> Json:
+        return await _asked(self._around.trial(connector, to))
+
     async def reload(self, *, dry_run: bool) -> Reload:
         return await self._around.configuration.reload(dry_run=dry_run)
 
@@ -147,6 +160,7 @@ class Operator:
             tls_sessions_uncounted=sum(each.sessions_uncounted for each in conditions.values()),
             processes=around.colleagues.processes(conditions),
             workers=sum(not each.troubles for each in conditions.values()),
+            alerts=around.alerts().counts,
             store_ok=not any(each.store_trouble for each in conditions.values()),
         )
 
@@ -155,6 +169,11 @@ class Operator:
 
     async def troubles(self) -> Sequence[str]:
         return _troubles(await self._conditions())
+
+    async def store_troubles(self) -> Sequence[str]:
+        """Why the queue takes no mail, in any worker; empty where it does."""
+        conditions = await self._conditions()
+        return _troubles({slot: each for slot, each in conditions.items() if each.store_trouble})
 
     def condition(self) -> Condition:
         """How this worker is."""

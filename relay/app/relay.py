@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from relay.admin.accounts import AccountsFileError
 from relay.admin.unix import SocketUnusableError
+from relay.app.alerts import Alerts, Seen
 from relay.app.audit import Audit
 from relay.app.certificates import Certificates
 from relay.app.colleagues import Answers, Colleagues
@@ -28,6 +30,7 @@ from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.app.place import InForce, Place
 from relay.app.reports import Neighbours, TlsReports
+from relay.app.trial import send_trial
 from relay.config.load import load_with_places
 from relay.config.models import Config, ListenerKind
 from relay.config.values import HostPort
@@ -49,6 +52,7 @@ from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.publications import LookedUp
 from relay.policy.route import Lane, lane_of
+from relay.queue.alerts import SqliteAlerts
 from relay.queue.audit import SqliteAudit
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
@@ -72,12 +76,13 @@ class StartError(Exception):
 class Times:
     """In seconds. `watch`: how often files are looked at. `grace`: how long sessions and deliveries under way may take at the end;
     `orphaned`: and where the supervisor has gone, so that somebody else may soon start the relay anew. `counts`: how often a worker tells
-    the supervisor what it has counted."""
+    the supervisor what it has counted; `alerts`: how often what may be worth an alert is looked at."""
 
     watch: float = 2.0
     grace: float = 30.0
     orphaned: float = 3.0
     counts: float = 5.0
+    alerts: float = 30.0
 
 
 def utc_now() -> datetime:
@@ -240,6 +245,8 @@ class Relay:
                 clock=utc_now,
                 colleagues=self._colleagues,
                 counts=self.metrics.counts,
+                alerts=lambda: self._alerts,
+                trial=partial(send_trial, configuration.book, lambda: intake, utc_now),
             )
         )
         self._audit = Audit(
@@ -248,8 +255,12 @@ class Relay:
             utc_now,
             lambda: self.config.admin.audit if self.config.admin else KEEP_AUDIT,
         )
+        alerts = self._alerts = self._make_alerts(store, keyring, lambda: intake)
+        self._observers = (*self._observers, alerts.hear)
         await reports.start()
         stack.push_async_callback(reports.close)
+        await alerts.start(is_anew=not in_force.is_older)
+        stack.push_async_callback(alerts.close)
         await scheduler.start()
         stack.push_async_callback(self._stop_scheduler)
         await self._open_doors(stack, config, trust, keyring)
@@ -270,6 +281,23 @@ class Relay:
             settings=self._delivery,
         )
 
+    def _make_alerts(self, store: SqliteStore, keyring: Keyring | None, intake: Callable[[], Intake]) -> Alerts:
+        configuration = self._configuration
+        seen = Seen(
+            book=configuration.book,
+            keyring=keyring,
+            resolver=self._switch,
+            store=SqliteAlerts(store),
+            intake=intake,
+            store_troubles=self._operator.store_troubles,
+            ended=self._colleagues.ended,
+            file=str(self._file),
+            waiting=lambda: configuration.waiting,
+            look=self._times.alerts,
+        )
+        leads, hand_on = self._place.leads, self._colleagues.saw
+        return Alerts(seen, clock=utc_now, emit=self._emit, leads=leads, hand_on=hand_on)
+
     def _answers(self, operations: Operations, policies: StsPolicies, reports: TlsReports) -> Answers:
         async def flush() -> None:
             await self._certificates.flush()
@@ -286,6 +314,7 @@ class Relay:
             adopt=self._adopt,
             learn=policies.learn,
             flush=flush,
+            saw=self._alerts.hear,
         )
 
     def _join(self, stack: AsyncExitStack, in_force: InForce) -> None:

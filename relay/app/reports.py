@@ -15,12 +15,13 @@ from typing import Any
 
 from relay import __version__
 from relay.admin.endpoint import Unavailable
+from relay.app.own_mail import put_mail
 from relay.config.connectors import PrivateAddresses
 from relay.config.models import Config, Switch, Unsigned
 from relay.dns.answers import Resolver
 from relay.mail.attempt import Attempt, Delivery
 from relay.mail.codec import posting_json, time_text
-from relay.mail.envelope import LOCAL, TLS_REPORTS, Accepted, Message
+from relay.mail.envelope import TLS_REPORTS, Message
 from relay.mail.events import Emit, TlsSessionTried, Unexpected
 from relay.mail.outcome import Deferred, Outcome
 from relay.mail.tlsreport import Posting, Summary, Wanted
@@ -31,14 +32,14 @@ from relay.queue.ledger import SqliteLedger
 from relay.queue.operations import Operations, Selection
 from relay.queue.scheduler import Deliver
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import CHUNK, Query, State, StoreUnavailable
+from relay.queue.store import Query, State, StoreUnavailable
+from relay.report.post import Poster
+from relay.report.post import Terms as PostTerms
 from relay.report.tlsrpt.counts import Counter
-from relay.report.tlsrpt.document import Reporter, Subject, end_of, report
+from relay.report.tlsrpt.document import GZIP, Reporter, Subject, end_of, report
 from relay.report.tlsrpt.mail import Key, Mail
 from relay.report.tlsrpt.mailbox import Mailbox
 from relay.report.tlsrpt.mailbox import Terms as MailboxTerms
-from relay.report.tlsrpt.post import Poster
-from relay.report.tlsrpt.post import Terms as PostTerms
 from relay.report.tlsrpt.sender import Sender, Setting, Ways, due_at
 
 Json = dict[str, Any]
@@ -83,7 +84,7 @@ class TlsReports:
         self._flushing = asyncio.Lock()
         txt = around.resolver.txt
         self._mailbox = Mailbox(self._ledger, txt, terms=self._mailbox_terms, clock=clock, emit=emit)
-        poster = Poster(around.resolver, self._post_terms, f"ironpost/{__version__}")
+        poster = Poster(around.resolver.addresses, self._post_terms, f"ironpost/{__version__}", GZIP)
         queue = _Queue(around, clock)
         self._sender = Sender(Ways(self._ledger, txt, queue, poster, self._setting, clock, emit))
         self._closing = asyncio.Event()
@@ -311,14 +312,7 @@ class _Queue:
         self._around, self._clock = around, clock
 
     async def put(self, mail: Mail) -> str:
-        incoming = self._around.intake().begin()
-        content = mail.content
-        for start in range(0, len(content), CHUNK):
-            incoming.write(content[start : start + CHUNK])
-        accepted = Accepted(self._clock(), client="", helo="", listener=TLS_REPORTS, protocol=LOCAL)
-        eight_bit = not content.isascii()
-        message = await incoming.commit(mail.envelope, accepted, message_id=mail.message_id, eight_bit=eight_bit)
-        return message.id
+        return await put_mail(self._around.intake(), mail, TLS_REPORTS, self._clock())
 
     async def states(self, ids: Sequence[str]) -> Mapping[str, str]:
         query = Query(ids=tuple(ids), states=frozenset(State), limit=len(ids))

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from relay.config.accept import Accept, Callout, OnFailure
 from relay.config.admin import Admin, AdminClients, AdminScope
+from relay.config.alerts import Alerts, Webhook
 from relay.config.connectors import (
     DEFAULT,
     Allow,
@@ -65,6 +66,7 @@ __all__ = [
     "Admin",
     "AdminClients",
     "AdminScope",
+    "Alerts",
     "Allow",
     "BareLf",
     "Callout",
@@ -104,6 +106,7 @@ __all__ = [
     "TlsVersionName",
     "Tlsrpt",
     "Unsigned",
+    "Webhook",
     "with_defaults",
 ]
 
@@ -295,6 +298,8 @@ class Config(Model):
     MTA-STS, never a connector."""
     tlsrpt: Tlsrpt | None = None
     """TLS reports (RFC 8460): what we tell other domains of their TLS, and what others tell us of ours."""
+    alerts: Alerts | None = None
+    """Who is told, by mail and by webhook, of what somebody should see to."""
     defaults: Defaults = Defaults()
     """What acts where no connector says otherwise."""
     connectors: tuple[Connector, ...] = ()

@@ -67,6 +67,10 @@ LOCAL = "local"
 """`Accepted.protocol` of what we wrote ourselves."""
 TLS_REPORTS = "tlsrpt"
 """`Accepted.listener` of the TLS reports that we send."""
+ALERTS = "alerts"
+"""`Accepted.listener` of the alerts that we send."""
+TRIALS = "trial"
+"""`Accepted.listener` of test messages that an operator asks for."""
 
 
 @dataclass(frozen=True, slots=True)

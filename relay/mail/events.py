@@ -368,6 +368,49 @@ class WorkerEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """Somebody should see to it. `kind`, `severity` as in relay.mail.alerts; `state` is "raised", or "repeated" while it lasts."""
+
+    kind: str
+    subject: str
+    severity: str
+    state: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCleared(Event):
+    """What had been raised is over."""
+
+    kind: str
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSent(Event):
+    """An alert is with its receiver: "webhook", or on its way through our queue: "mail" (`message` is its id)."""
+
+    id: str
+    kind: str
+    way: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertNotSent(Event):
+    """An alert could not be handed over: at its first try, and when it is given up."""
+
+    id: str
+    kind: str
+    way: str
+    reason: str
+    tries: int
+    given_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Unexpected(Event):
     """A bug. `id` is the one that the peer was told; `trace` is the traceback, for the log only."""
 

@@ -260,6 +260,30 @@ def _report_received(event: e.TlsReportReceived) -> Record:
     return WARNING if report.failures else INFO, "tls-report-received", fields
 
 
+def _raised(event: e.AlertRaised) -> Record:
+    fields = _some(
+        kind=event.kind,
+        subject=event.subject,
+        severity=event.severity,
+        state=event.state,
+        title=event.title,
+        text=event.text[:_LONG],
+    )
+    return ERROR if event.severity == "critical" else WARNING, "alert-raised", fields
+
+
+def _not_sent(event: e.AlertNotSent) -> Record:
+    fields = _some(
+        id=event.id,
+        kind=event.kind,
+        way=event.way,
+        reason=event.reason[:_LONG],
+        tries=event.tries,
+        given_up=event.given_up,
+    )
+    return ERROR if event.given_up else WARNING, "alert-not-sent", fields
+
+
 def _plain(level: str, name: str, *fields: str) -> Callable[[Any], Record]:
     """For events whose fields go out as they are. Tuples become lists."""
 
@@ -322,5 +346,9 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
     e.AdminActed: _plain(INFO, "admin-acted", "who", "via", "action", "selection", "count"),
     e.WorkerStarted: _plain(INFO, "worker-started", "worker", "pid"),
     e.WorkerEnded: _plain(ERROR, "worker-ended", "worker", "how", "pause"),
+    e.AlertRaised: _raised,
+    e.AlertCleared: _plain(INFO, "alert-cleared", "kind", "subject", "text"),
+    e.AlertSent: _plain(INFO, "alert-sent", "id", "kind", "way", "message"),
+    e.AlertNotSent: _not_sent,
     e.Unexpected: _plain(ERROR, "unexpected", "id", "where", "trace"),
 }

@@ -41,7 +41,8 @@ class Readings:
 
     `store_bytes` and `free_bytes` are the queue's size and the room left for it; `connections` open sessions by listener;
     `certificates` days left by name (negative once it has ended), `partner_certificates` by connector. `processes` are the ids of all that
-    belong to the relay, `workers` how many of them take mail. `store_ok`: no process is kept from taking mail by the queue.
+    belong to the relay, `workers` how many of them take mail. `store_ok`: no process is kept from taking mail by the queue. `alerts`: those
+    that are active, by kind.
     """
 
     queue: Mapping[str, int] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Readings:
     processes: Sequence[int] = ()
     workers: int = 1
     store_ok: bool = True
+    alerts: Mapping[str, int] = field(default_factory=dict)
 
 
 CountKey = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -125,6 +127,7 @@ class Metrics:
         self._define_outbound()
         self._define_tlsrpt()
         self._define_state()
+        self._define_alerts()
         self._define_gauges()
         self._waiting: set[str] = set()
         self._counters: dict[type[e.Event], Callable[[Any], None]] = {
@@ -155,6 +158,10 @@ class Metrics:
             e.StoreRecovered: lambda event: self._store_ok().set(1),
             e.DaneUnusable: lambda event: self._dane_trouble().set(1),
             e.DaneUsable: lambda event: self._dane_trouble().set(0),
+            e.AlertRaised: lambda event: self._alerts_raised(event.kind).inc(),
+            e.AlertCleared: lambda event: self._alerts_cleared(event.kind).inc(),
+            e.AlertSent: lambda event: self._alerts_sent(event.way).inc(),
+            e.AlertNotSent: lambda event: self._alerts_not_sent(event.way).inc(),
             e.Unexpected: lambda event: self._unexpected(event.where).inc(),
         }
 
@@ -178,7 +185,13 @@ class Metrics:
 
         `totals`: what all processes of the relay have counted, None where there is only this one.
         """
-        gauges = (self._queue, self._connections, self._days_left, self._partner_days_left)
+        gauges = (
+            self._queue,
+            self._connections,
+            self._days_left,
+            self._partner_days_left,
+            self._alerts_active,
+        )
         for gauge in gauges:
             gauge.clear()
         self._readings_ok().set(readings is not None)
@@ -191,6 +204,8 @@ class Metrics:
             self._days_left(name).set(days)
         for connector, days in readings.partner_certificates.items():
             self._partner_days_left(connector).set(days)
+        for kind, count in readings.alerts.items():
+            self._alerts_active(kind).set(count)
         self._oldest().set(readings.oldest)
         self._store_bytes().set(readings.store_bytes)
         self._free_bytes().set(readings.free_bytes)
@@ -291,6 +306,16 @@ class Metrics:
         )
         info = self._gauge("info", "Always 1", "version")
         info(__version__).set(1)
+
+    def _define_alerts(self) -> None:
+        counter = self._counter
+        self._alerts_raised = counter("alerts_raised_total", "Alerts told, and told again while they last", "kind")
+        self._alerts_cleared = counter("alerts_cleared_total", "Alerts that are over", "kind")
+        self._alerts_sent = counter("alerts_sent_total", "Alerts handed over", "way")
+        self._alerts_not_sent = counter(
+            "alerts_not_sent_total", "Alerts that could not be handed over: first tries, and those given up", "way"
+        )
+        self._alerts_active = self._gauge("alerts_active", "What somebody should see to", "kind")
 
     def _define_gauges(self) -> None:
         self._readings_ok = self._gauge("readings_ok", "0 where the gauges of the queue could not be read")

@@ -22,6 +22,7 @@ from relay.config.connectors import (
     TlsException,
 )
 from relay.config.models import (
+    Alerts,
     Callout,
     Config,
     Dkim,
@@ -36,6 +37,7 @@ from relay.config.values import duration_text
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
 from relay.mail.tls import TLS_VERSIONS
+from relay.policy.alert_terms import ALERTS_HARMLESS, weakened_alerts
 from relay.policy.book import RuleBook
 from relay.policy.compare_accept import HARMLESS_IN_CALLOUTS, weakened_acceptance
 from relay.policy.difference import changes, from_to, more_names, more_networks, unknown
@@ -63,6 +65,7 @@ HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
     },
     Callout: HARMLESS_IN_CALLOUTS,
     TlsException: {"reason": "words for people"},
+    Alerts: ALERTS_HARMLESS,
     Tlsrpt: {
         "organization": "words for people",
         "contact": "words for people",
@@ -378,6 +381,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "bare_lf": _bare_lf,
     "tls_required_no": _tls_required_no,
     "tlsrpt": _tlsrpt,
+    "alerts": weakened_alerts,
     "defaults": _defaults,
     "connectors": _connectors,
     "exceptions": _exceptions,

@@ -2,7 +2,7 @@
 
 Threat: the record is a stranger's. It can name any mailbox and any web server: so only as many as `MOST`, only names (never an IP address
 in a URL), nothing in front of or behind the host, and no header fields of a `mailto:` URI. Where a name leads is looked at when
-something is sent there (`relay.report.tlsrpt.post`).
+something is sent there (`relay.report.post`).
 """
 
 import re

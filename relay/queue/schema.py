@@ -13,6 +13,7 @@
 - `tlsrpt_...`: counts for TLS reports, where reports about a day went, and reports that we received (ledger.py).
 - `audit`: who changed what (audit.py).
 - `certificate_seen`, `certificate_said`: partners' certificates, and the warnings about ends that were given (seen.py). Few rows.
+- `alerts`: what alerts were told and are to be sent, one JSON document (alerts.py).
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -134,8 +135,19 @@ _CERTIFICATES = (
     """,
 )
 
+# What alerts remember (alerts.py): one document.
+_ALERTS = ("CREATE TABLE alerts (one INTEGER PRIMARY KEY CHECK (one = 1), about TEXT NOT NULL)",)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1, _STS_POLICIES, _TLS_REPORTS, _SLOTS, _AUDIT, _CERTIFICATES)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _VERSION_1,
+    _STS_POLICIES,
+    _TLS_REPORTS,
+    _SLOTS,
+    _AUDIT,
+    _CERTIFICATES,
+    _ALERTS,
+)
 
 
 def prepare(db: sqlite3.Connection, place: str) -> None:

@@ -19,10 +19,10 @@ from relay.mail.events import Emit, TlsReportSent
 from relay.mail.tlsreport import Posting, PostState
 from relay.policy.route import LookupFailed
 from relay.policy.rua import Destination, Https, MailTo, NoRecord, read_records, read_uri
+from relay.report.post import Posted
 from relay.report.tlsrpt.document import Reporter, Subject, end_of, packed, report
 from relay.report.tlsrpt.ledger import Ledger
 from relay.report.tlsrpt.mail import Key, Mail, compose
-from relay.report.tlsrpt.post import Posted
 
 PREFIX = "_smtp._tls."
 LATEST = timedelta(hours=4)

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from relay.admin import api, queue, reload, reports, status
+from relay.admin import alerts, api, connectors, queue, reload, reports, status
 from relay.admin import trace as trace_topic
 from relay.admin.endpoint import Caller, Change, Endpoint, Json, Unavailable
 from relay.admin.queue import Action, Selection
@@ -14,6 +14,7 @@ from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
 from relay.admin.trace import TraceQuery
 from relay.admin.unix import at_socket
+from relay.mail.address import Address
 from relay.mail.events import AdminActed, Emit
 
 
@@ -89,12 +90,26 @@ class FakeRelay:
         self.report_answer: dict[str, Any] | None = None
         self.sent_answer: dict[str, Any] = {"states": {}, "reports": []}
         self.received: list[dict[str, Any]] = []
+        self.active: list[dict[str, Any]] = []
+        self.tested: dict[str, Any] = {"mail": {"error": None, "message": "0" * 20}}
         self.error: Exception | None = None
 
     def _ask(self, what: Any) -> None:
         self.asked.append(what)
         if self.error is not None:
             raise self.error
+
+    async def alerts(self) -> Json:
+        self._ask("alerts")
+        return {"alerts": self.active, "ways": ["mail"], "waiting": {"webhook": 1}}
+
+    async def test_alerts(self, ways: Sequence[str]) -> Json:
+        self._ask(("test-alerts", tuple(ways)))
+        return self.tested
+
+    async def test_connector(self, connector: str, to: Address) -> Json:
+        self._ask(("test-connector", connector, str(to)))
+        return {"message": "0" * 20, "connector": connector}
 
     async def status(self) -> Json:
         self._ask("status")
@@ -140,7 +155,7 @@ class FakeRelay:
 
 
 def topics(relay: FakeRelay) -> list[Endpoint[Any]]:
-    named = (status, queue, trace_topic, reports, reload)
+    named = (status, queue, trace_topic, reports, alerts, connectors, reload)
     return [each for topic in named for each in topic.endpoints(relay)]
 
 

@@ -102,5 +102,11 @@ ALL: tuple[e.Event, ...] = (
     e.WorkerStarted(1, 4711),
     e.WorkerEnded(1, "killed by SIGKILL", 0.0),
     e.AdminActed("uid 1000", "socket", "retry", "all", 3),
+    e.AlertRaised(
+        "partner-unsafe", "contoso.com", "critical", "raised", "contoso.com cannot be reached safely", "Mail waits"
+    ),
+    e.AlertCleared("partner-unsafe", "contoso.com", "it has been delivered"),
+    e.AlertSent("ab12", "partner-unsafe", "mail", "01J"),
+    e.AlertNotSent("ab12", "partner-unsafe", "webhook", "hooks.example answered 503", 1, given_up=False),
     e.Unexpected("abc123", "session", "Traceback (most recent call last):\n  boom"),
 )

@@ -88,6 +88,14 @@ FULL: dict[str, Any] = {
         "mailbox": ["tlsrpt@example.com"],
         "unsigned": "ignore",
     },
+    "alerts": {
+        "mail": ["admin@example.com"],
+        "webhook": {"url": "https://hooks.example.com/a", "secret": "0123456789abcdef", "private": "refuse"},
+        "repeat": "1d",
+        "withheld_after": "1m",
+        "queue_age": "4h",
+        "hourly": 20,
+    },
     "defaults": {"outbound": {"tls": "certificate"}},
     "connectors": [
         {
@@ -207,6 +215,13 @@ OTHER: dict[str, Any] = {
     "source": "192.0.2.2",
     "initial": "2m",
     "maximum": "2h",
+    "mail": ["other@example.com"],
+    "url": "https://hooks.example.com/b",
+    "secret": "fedcba9876543210",
+    "repeat": "0s",
+    "withheld_after": "2m",
+    "queue_age": "5h",
+    "hourly": 21,
     "expire": "4d",
     "delay_warning": "5h",
     "concurrency": 6,
@@ -238,6 +253,7 @@ ONLY_TRUE = {"relay", "direction"}
 TELLS_NOTHING = {key for keys in HARMLESS.values() for key in keys} | {
     *("concurrency", "messages_per_connection", "rate"),  # of `limits`
     *("initial", "maximum", "delay_warning"),  # of `retry`: patience
+    "secret",  # of the webhook: the same
     "password",  # how a secret is rotated
 }
 
@@ -340,6 +356,9 @@ def test_a_change_of_any_key_is_told_or_is_known_to_be_harmless(path: Path_) -> 
         ("tlsrpt",),
         ("tlsrpt", "dkim"),
         ("tlsrpt", "mailbox"),
+        ("alerts",),
+        ("alerts", "mail"),
+        ("alerts", "webhook"),
         ("listeners", 0, "proxy_protocol"),
     ],
 )

@@ -13,9 +13,9 @@ from relay.dns.answers import TxtAnswer
 from relay.mail.events import Event, TlsReportSent
 from relay.mail.tlsreport import Line, PostState
 from relay.policy.rua import Https
+from relay.report.post import Posted
 from relay.report.tlsrpt.document import end_of
 from relay.report.tlsrpt.mail import Key, Mail
-from relay.report.tlsrpt.post import Posted
 from relay.report.tlsrpt.sender import GIVE_UP, LATEST, Sender, Setting, Ways, due_at
 from tests.dkim import dkim_key
 from tests.fakes import FakeResolver

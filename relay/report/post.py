@@ -1,32 +1,39 @@
-"""A report by HTTPS POST (RFC 8460 section 5.4): one request, no redirects, a certificate that is trusted, limits on time and answer.
+"""What we tell others by HTTPS POST: one request, no redirects, a certificate that is trusted, limits on time and answer.
 
-Threat: the URL is a stranger's. It must not lead into our network: its host's addresses are looked up here, private ones are left out, and
-the connection goes to the address that was looked at (a second look-up could answer otherwise). What the server answers is not read.
+TLS reports go so (RFC 8460 section 5.4), and alerts to a webhook.
+
+Threat: the URL may be a stranger's. It must not lead into our network: its host's addresses are looked up here, private ones are left out,
+and the connection goes to the address that was looked at (a second look-up could answer otherwise). What the server answers is not read.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from relay.dns.answers import Addresses, Resolver
+from relay.dns.answers import AddressAnswer, Addresses
 from relay.mail.tls import SYSTEM_TRUST
 from relay.policy.route import LookupFailed, public_addresses
 from relay.policy.rua import Https
 from relay.report.text import one_line
-from relay.report.tlsrpt.document import GZIP
 
-_SECONDS = 60.0
-_CONNECT = 15.0
 _ADDRESSES = 3  # that are tried
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: in all for one address, and until there is a connection."""
+
+    whole: float = 60.0
+    connect: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class Posted:
-    """`error` is "" where the server took the report, else why not, in words. Whatever it is, later tries may fare better."""
+    """`error` is "" where the server took it, else why not, in words. Whatever it is, later tries may fare better."""
 
     error: str
 
@@ -39,16 +46,22 @@ class Terms:
     private: bool
 
 
+LookUp = Callable[[str], Awaitable[AddressAnswer]]
+
+
 class Poster:
-    """`resolver` finds the hosts, `terms` is asked each time, `agent` is what we call ourselves."""
+    """`look_up` finds the hosts, `terms` is asked each time, `agent` is what we call ourselves, `kind` the Content-Type."""
 
-    def __init__(self, resolver: Resolver, terms: Callable[[], Terms], agent: str) -> None:
-        self._resolver, self._terms, self._agent = resolver, terms, agent
+    def __init__(
+        self, look_up: LookUp, terms: Callable[[], Terms], agent: str, kind: str, patience: Patience = Patience()
+    ) -> None:
+        self._look_up, self._terms, self._patience = look_up, terms, patience
+        self._fields = {"Content-Type": kind, "User-Agent": agent}
 
-    async def __call__(self, destination: Https, packed: bytes) -> Posted:
-        """Never raises for what DNS, network and server do."""
+    async def __call__(self, destination: Https, content: bytes, fields: Mapping[str, str] | None = None) -> Posted:
+        """`fields` are further ones for the header. Never raises for what DNS, network and server do."""
         terms = self._terms()
-        answer = await self._resolver.addresses(destination.host)
+        answer = await self._look_up(destination.host)
         if isinstance(answer, LookupFailed):
             return Posted(f"the look-up of {destination.host} failed: {answer.text}")
         found = answer.addresses if isinstance(answer, Addresses) else ()
@@ -62,29 +75,28 @@ class Poster:
         trouble = ""
         for address in usable[:_ADDRESSES]:
             try:
-                async with asyncio.timeout(_SECONDS):
-                    return await self._post(destination, address, packed, context)
+                async with asyncio.timeout(self._patience.whole):
+                    return await self._post(destination, address, content, {**self._fields, **(fields or {})}, context)
             except (httpx.HTTPError, TimeoutError, OSError) as failed:
                 trouble = f"{destination.host} [{address}]: {one_line(str(failed)) or 'no answer in time'}"[:300]
         return Posted(trouble)
 
-    async def _post(self, destination: Https, address: str, packed: bytes, context: ssl.SSLContext) -> Posted:
+    async def _post(
+        self, destination: Https, address: str, content: bytes, fields: Mapping[str, str], context: ssl.SSLContext
+    ) -> Posted:
         """Raises httpx.HTTPError, TimeoutError, OSError."""
         host = f"[{address}]" if ":" in address else address
         port = destination.port
-        headers = {
-            "Host": destination.host if port == 443 else f"{destination.host}:{port}",
-            "Content-Type": GZIP,
-            "User-Agent": self._agent,
-        }
-        timeout = httpx.Timeout(_SECONDS, connect=_CONNECT)
+        name = f"[{destination.host}]" if ":" in destination.host else destination.host
+        headers = {"Host": name if port == 443 else f"{name}:{port}", **fields}
+        timeout = httpx.Timeout(self._patience.whole, connect=self._patience.connect)
         # trust_env: a proxy or a bundle from the environment is not what the configuration says.
         async with (
             httpx.AsyncClient(verify=context, timeout=timeout, follow_redirects=False, trust_env=False) as client,
             client.stream(
                 "POST",
                 f"https://{host}:{port}{destination.target}",
-                content=packed,
+                content=content,
                 headers=headers,
                 extensions={"sni_hostname": destination.host},  # whom the certificate must name, too
             ) as answer,

@@ -12,7 +12,8 @@ import pytest
 import uvicorn
 
 from relay.policy.rua import Https, read_uri
-from relay.report.tlsrpt.post import Poster, Terms, _context
+from relay.report.post import Patience, Poster, Terms, _context
+from relay.report.tlsrpt.document import GZIP
 from relay.testing.pki import Pki
 from tests.fakes import FakeResolver
 
@@ -88,9 +89,12 @@ async def server(pki: Pki, tmp_path: Path) -> AsyncIterator[Server]:
         yield made
 
 
-def poster(pki: Pki, resolver: FakeResolver | None = None, *, private: bool = True, trust: str = "") -> Poster:
+def poster(
+    pki: Pki, resolver: FakeResolver | None = None, *, private: bool = True, trust: str = "", seconds: float = 60.0
+) -> Poster:
     found = resolver or FakeResolver(hosts={HOST: ["127.0.0.1"]})
-    return Poster(found, lambda: Terms(trust or str(pki.ca), private), "ironpost/test")
+    terms = Terms(trust or str(pki.ca), private)
+    return Poster(found.addresses, lambda: terms, "ironpost/test", GZIP, Patience(seconds))
 
 
 def at(port: int, target: str = "/v1/tlsrpt?x=1", host: str = HOST) -> Https:
@@ -133,10 +137,11 @@ async def test_the_answer_is_not_read(pki: Pki, server: Server) -> None:
     assert (await poster(pki)(at(server.port), b"report")).error == ""
 
 
-async def test_a_server_that_never_answers(pki: Pki, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.report.tlsrpt.post._SECONDS", 0.3)
+async def test_a_server_that_never_answers(pki: Pki, server: Server) -> None:
     server.stalls = True
-    assert (await poster(pki)(at(server.port), b"report")).error == f"{HOST} [127.0.0.1]: no answer in time"
+    assert (
+        await poster(pki, seconds=0.3)(at(server.port), b"report")
+    ).error == f"{HOST} [127.0.0.1]: no answer in time"
 
 
 async def test_certificates_that_are_not_trusted(pki: Pki, tmp_path: Path) -> None:

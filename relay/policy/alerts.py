@@ -1,0 +1,242 @@
+"""What is told of concerns, and when: each once, again while it lasts, once more when it is over; never more than so many in an hour.
+
+A state machine in values: the board before, what was seen, the time; the board after, what is to be told. `relay.app.alerts` keeps the
+board over restarts, so that a restart tells nothing twice. What is a concern at all is `relay.policy.concerns`' business.
+
+Threat: a stranger who makes concerns without end (many domains, each failing). Boards, texts and notices are bounded, and what is not
+shown one by one is counted and summed up.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from hashlib import blake2b
+
+from relay.mail.alerts import AlertKey, AlertKind, Concern, Notice, NoticeState, Relief, Severity
+
+MOST = 500
+"""Concerns that are remembered."""
+HOUR = timedelta(hours=1)
+FLAPS = timedelta(minutes=15)
+"""What was over and comes back within this time after it was told is told again only then: it may go to and fro every minute."""
+_NAMED = 10  # of those that are summed up
+_SUBJECT = 255
+_TITLE = 200
+_TEXT = 1500
+_NEVER_SEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+_PATIENCE: Mapping[AlertKind, timedelta] = {
+    AlertKind.CONFIGURATION: timedelta(minutes=10),  # whoever saved it is perhaps still at it
+}
+_FORGOTTEN: Mapping[AlertKind, timedelta] = {
+    AlertKind.MTA_STS: timedelta(days=2),  # a policy that has ended and is gone is fetched no more
+}
+_RANK = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By the configuration. `repeat` zero: once only. `hourly`: notices in any hour."""
+
+    repeat: timedelta = timedelta(days=1)
+    withheld_after: timedelta = timedelta(0)
+    hourly: int = 20
+
+    def patience(self, kind: AlertKind) -> timedelta:
+        """How long a concern must last before it is told."""
+        return self.withheld_after if kind is AlertKind.PARTNER else _PATIENCE.get(kind, timedelta(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A concern that lasts. `seen`: the last sign of it. `told`: when last, None where not yet. `shown`: by itself, not summed up.
+
+    `quiet`: not to be told before, None for no such time.
+    """
+
+    concern: Concern
+    since: datetime
+    seen: datetime
+    told: datetime | None = None
+    shown: bool = False
+    quiet: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """`sent`: when notices went out in the last hour. `unshown`: titles of some that were not shown, `unshown_count` of how many.
+
+    `ended`: what is over, and until when it is not told again.
+    """
+
+    standing: Mapping[AlertKey, Standing] = field(default_factory=dict)
+    ended: Mapping[AlertKey, datetime] = field(default_factory=dict)
+    sent: tuple[datetime, ...] = ()
+    unshown: tuple[str, ...] = ()
+    unshown_count: int = 0
+
+    def of(self, *kinds: AlertKind) -> tuple[Standing, ...]:
+        """Those of some kinds."""
+        return tuple(each for each in self.standing.values() if each.concern.kind in kinds)
+
+
+def plain(text: str, limit: int) -> str:
+    """One line without anything that could leave its place, at most `limit` characters."""
+    line = " ".join(_NEVER_SEEN.sub(" ", text[: 4 * limit]).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "\u2026"
+
+
+def gone(board: Board, kinds: Iterable[AlertKind], found: Iterable[Concern], text: str) -> tuple[Relief, ...]:
+    """Reliefs for every concern of these kinds that was looked for and not found."""
+    still = {each.key for each in found}
+    return tuple(
+        Relief(*each.concern.key, text) for each in board.of(*frozenset(kinds)) if each.concern.key not in still
+    )
+
+
+def step(
+    board: Board, terms: Terms, now: datetime, concerns: Iterable[Concern] = (), reliefs: Iterable[Relief] = ()
+) -> tuple[Board, tuple[Notice, ...]]:
+    """What was seen since the last step, and the time that has passed. What is in both has begun again, and goes on."""
+    seen = [_bounded(each) for each in concerns]
+    lasting = {each.key for each in seen}
+    standing = {key: _in_time(each, now) for key, each in board.standing.items()}
+    ended_before = {key: until for key, until in board.ended.items() if now < until <= now + FLAPS}
+    notices: list[Notice] = []
+    for relief in (*reliefs, *_forgotten(standing, now)):
+        key = (relief.kind, plain(relief.subject, _SUBJECT))
+        ended = standing.pop(key, None) if key not in lasting else None
+        if ended is not None and ended.shown:
+            notices.append(_cleared(ended, relief, now))
+        if ended is not None and ended.told is not None and len(ended_before) < MOST:
+            ended_before[ended.concern.key] = ended.told + FLAPS
+    left_out = 0
+    for concern in seen:
+        was = standing.get(concern.key)
+        if was is None and len(standing) >= MOST:
+            left_out += 1
+            continue
+        standing[concern.key] = _seen(was, concern, now, ended_before.get(concern.key))
+    for key, each in standing.items():
+        state = _due(each, terms, now)
+        if state is not None:
+            notices.append(_notice(each, state, now))
+            standing[key] = replace(each, told=now, shown=True)
+    counted = replace(board, standing=standing, ended=ended_before, unshown_count=board.unshown_count + left_out)
+    return _limited(counted, notices, terms, now)
+
+
+def _bounded(concern: Concern) -> Concern:
+    return replace(
+        concern,
+        subject=plain(concern.subject, _SUBJECT),
+        title=plain(concern.title, _TITLE),
+        text=plain(concern.text, _TEXT),
+        remedy=plain(concern.remedy, _TEXT),
+    )
+
+
+def _in_time(each: Standing, now: datetime) -> Standing:
+    """After a clock that was ahead has been put right, nothing waits for it to come round again."""
+    if each.seen <= now and each.since <= now and (each.told is None or each.told <= now):
+        return each
+    return replace(
+        each,
+        since=min(each.since, now),
+        seen=min(each.seen, now),
+        told=None if each.told is None else min(each.told, now),
+    )
+
+
+def _seen(was: Standing | None, concern: Concern, now: datetime, quiet: datetime | None) -> Standing:
+    if was is None:
+        return Standing(concern, now, now, quiet=quiet)
+    # What got worse is told anew; what got better is not.
+    told = None if concern.stage > was.concern.stage else was.told
+    return replace(was, concern=concern, seen=now, told=told)
+
+
+def _forgotten(standing: Mapping[AlertKey, Standing], now: datetime) -> list[Relief]:
+    found = []
+    for (kind, subject), each in standing.items():
+        longest = _FORGOTTEN.get(kind)
+        if longest is not None and now - each.seen >= longest:
+            found.append(Relief(kind, subject, "nothing was seen of it any more"))
+    return found
+
+
+def _due(each: Standing, terms: Terms, now: datetime) -> NoticeState | None:
+    if each.told is None:
+        # A stage that got worse has waited already.
+        waits = not each.shown and now - each.since < terms.patience(each.concern.kind)
+        waits = waits or (each.quiet is not None and now < each.quiet)
+        return None if waits else NoticeState.RAISED
+    again = terms.repeat > timedelta(0) and each.concern.repeats and now - each.told >= terms.repeat
+    return NoticeState.REPEATED if again else None
+
+
+def _notice(each: Standing, state: NoticeState, now: datetime) -> Notice:
+    concern = each.concern
+    return Notice(
+        notice_id(concern.key, state, now),
+        state,
+        concern.kind,
+        concern.subject,
+        concern.severity,
+        concern.title,
+        concern.text,
+        concern.remedy,
+        each.since,
+        now,
+    )
+
+
+def _cleared(ended: Standing, relief: Relief, now: datetime) -> Notice:
+    concern, state = ended.concern, NoticeState.CLEARED
+    title = plain(f"over: {concern.title}", _TITLE)
+    name = notice_id(concern.key, state, now)
+    text = plain(relief.text, _TEXT)
+    return Notice(name, state, concern.kind, concern.subject, Severity.INFO, title, text, "", ended.since, now)
+
+
+def notice_id(key: AlertKey, state: NoticeState, at: datetime) -> str:
+    """Not a secret: it tells notices apart, and a second try from a second notice."""
+    kind, subject = key
+    told = "\0".join((kind.value, subject, state.value, at.isoformat()))
+    return blake2b(told.encode("utf-8", "replace"), digest_size=10).hexdigest()
+
+
+def _limited(board: Board, notices: Sequence[Notice], terms: Terms, now: datetime) -> tuple[Board, tuple[Notice, ...]]:
+    """As many as the hour has room for, the worst first; the last of them sums up those that there is no room for."""
+    sent = tuple(each for each in board.sent if timedelta(0) <= now - each < HOUR)
+    free = max(terms.hourly - len(sent), 0)
+    ordered = sorted(notices, key=lambda each: _RANK[each.severity])
+    waiting = board.unshown_count
+    if len(ordered) + (1 if waiting else 0) <= free:
+        shown, rest = ordered, []
+    else:
+        shown, rest = ordered[: max(free - 1, 0)], ordered[max(free - 1, 0) :]
+    standing = dict(board.standing)
+    for each in rest:
+        key = (each.kind, each.subject)
+        if each.state is NoticeState.RAISED and key in standing:
+            standing[key] = replace(standing[key], shown=False)  # its end is not told either
+    count = waiting + len(rest)
+    titles = (*board.unshown, *(each.title for each in rest))[:_NAMED]
+    told = list(shown)
+    if count and free > len(shown):
+        told.append(_sum(titles, count, now))
+        titles, count = (), 0
+    after = Board(standing, board.ended, (*sent, *(now for _ in told)), titles, count)
+    return after, tuple(told)
+
+
+def _sum(titles: Sequence[str], count: int, now: datetime) -> Notice:
+    named = "; ".join(titles)
+    more = f", among them: {named}" if named else ""
+    text = plain(f"There were too many alerts to show each: {count} are left out{more}", _TEXT)
+    state, kind = NoticeState.RAISED, AlertKind.MORE
+    title = f"{count} more not shown"
+    remedy = "relay alerts list shows all that are active; `alerts.hourly` is how many are shown in an hour"
+    return Notice(notice_id((kind, ""), state, now), state, kind, "", Severity.WARNING, title, text, remedy, now, now)

@@ -1,0 +1,169 @@
+"""What alerts have to remember over a restart: the board, and what is still to be sent. One JSON document, a few kilobytes mostly.
+
+An alert is noted here before it is sent and taken out once it is there: a crash between the two sends it again, under the same id.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from relay.mail.alerts import AlertKind, Concern, Notice, NoticeState, Severity
+from relay.mail.codec import Json, time_from, time_text
+from relay.policy.alerts import Board, Standing
+from relay.policy.concerns import Deaths
+
+GIVE_UP = timedelta(hours=24)
+_FIRST_WAIT = timedelta(seconds=10)
+_LONGEST_WAIT = timedelta(minutes=15)
+MOST_POSTINGS = 2000
+
+
+class Way(StrEnum):
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """A notice on its way. `due`: when it is tried next."""
+
+    notice: Notice
+    way: Way
+    due: datetime
+    tries: int = 0
+
+    @property
+    def key(self) -> tuple[str, Way]:
+        return self.notice.id, self.way
+
+    def later(self, now: datetime) -> "Posting | None":
+        """After a try that failed; twice as long each time. None once it is given up."""
+        wait = min(_FIRST_WAIT * 2 ** min(self.tries, 10), _LONGEST_WAIT)
+        if now + wait - self.notice.at >= GIVE_UP:
+            return None
+        return replace(self, due=now + wait, tries=self.tries + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """`hostname` of whom is not kept: it is the relay's that sends it."""
+
+    board: Board = field(default_factory=Board)
+    deaths: Deaths = field(default_factory=Deaths)
+    postings: tuple[Posting, ...] = ()
+
+    def with_postings(self, notices: Sequence[Notice], ways: Sequence[Way], now: datetime) -> "Kept":
+        """More are not remembered than somebody could read."""
+        added = tuple(Posting(notice, way, now) for notice in notices for way in ways)
+        return replace(self, postings=(*self.postings, *added)[-MOST_POSTINGS:])
+
+    def without(self, posting: Posting, instead: Posting | None = None) -> "Kept":
+        others = tuple(instead if each.key == posting.key else each for each in self.postings)
+        return replace(self, postings=tuple(each for each in others if each is not None))
+
+
+def encoded(kept: Kept) -> str:
+    board = kept.board
+    return json.dumps(
+        {
+            "standing": [_standing(each) for each in board.standing.values()],
+            "ended": [[kind.value, subject, time_text(until)] for (kind, subject), until in board.ended.items()],
+            "sent": [time_text(each) for each in board.sent],
+            "unshown": [list(board.unshown), board.unshown_count],
+            "deaths": [kept.deaths.ended, [time_text(each) for each in kept.deaths.at]],
+            "postings": [_posting(each) for each in kept.postings],
+        },
+        separators=(",", ":"),
+    )
+
+
+def decoded(text: str) -> Kept:
+    """Raises ValueError, KeyError or TypeError for what another version has written in another way."""
+    found = json.loads(text)
+    standing = [_standing_from(each) for each in found["standing"]]
+    board = Board(
+        {each.concern.key: each for each in standing},
+        {(AlertKind(kind), subject): time_from(until) for kind, subject, until in found["ended"]},
+        tuple(map(time_from, found["sent"])),
+        tuple(found["unshown"][0]),
+        found["unshown"][1],
+    )
+    ended, at = found["deaths"]
+    postings = tuple(map(_posting_from, found["postings"]))
+    return Kept(board, Deaths(ended, tuple(map(time_from, at))), postings)
+
+
+def _maybe(moment: datetime | None) -> str | None:
+    return None if moment is None else time_text(moment)
+
+
+def _maybe_from(text: str | None) -> datetime | None:
+    return None if text is None else time_from(text)
+
+
+def _standing(each: Standing) -> Json:
+    return {
+        "concern": asdict(each.concern),
+        "since": time_text(each.since),
+        "seen": time_text(each.seen),
+        "told": _maybe(each.told),
+        "shown": each.shown,
+        "quiet": _maybe(each.quiet),
+    }
+
+
+def _standing_from(found: Json) -> Standing:
+    return Standing(
+        Concern(**_typed(found["concern"])),
+        time_from(found["since"]),
+        time_from(found["seen"]),
+        _maybe_from(found["told"]),
+        found["shown"],
+        _maybe_from(found["quiet"]),
+    )
+
+
+def _typed(values: Json) -> dict[str, Any]:
+    return {**values, "kind": AlertKind(values["kind"]), "severity": Severity(values["severity"])}
+
+
+def _posting(each: Posting) -> Json:
+    notice = asdict(each.notice) | {"since": time_text(each.notice.since), "at": time_text(each.notice.at)}
+    return {"notice": notice, "way": each.way.value, "due": time_text(each.due), "tries": each.tries}
+
+
+def _posting_from(found: Json) -> Posting:
+    values = _typed(found["notice"])
+    notice = Notice(
+        **{
+            **values,
+            "state": NoticeState(values["state"]),
+            "since": time_from(values["since"]),
+            "at": time_from(values["at"]),
+        }
+    )
+    return Posting(notice, Way(found["way"]), time_from(found["due"]), found["tries"])
+
+
+def active(kept: Kept) -> list[Json]:
+    """What `relay alerts list` shows, the worst and oldest first."""
+    order = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
+    standing = sorted(kept.board.standing.values(), key=lambda each: (order[each.concern.severity], each.since))
+    return [
+        {
+            "kind": each.concern.kind.value,
+            "subject": each.concern.subject,
+            "severity": each.concern.severity.value,
+            "title": each.concern.title,
+            "detail": each.concern.text,
+            "remedy": each.concern.remedy or None,
+            "message": each.concern.about or None,
+            "since": time_text(each.since),
+            "seen": time_text(each.seen),
+            "told": _maybe(each.told),
+        }
+        for each in standing
+    ]
