@@ -17,6 +17,7 @@ from relay.config.connectors import (
     OutboundSettings,
     TlsException,
 )
+from relay.config.directions import covering, one_way, told
 from relay.config.files import Secret, SecretOrigin
 from relay.config.models import Config, ListenerKind, Switch, TlsRequiredNo
 from relay.config.publication import DomainWords
@@ -56,6 +57,7 @@ def advice(config: Config, folder: Folder, now: datetime) -> tuple[Advice, ...]:
         *dict.fromkeys(_publication(config, folder)),
         *_outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound),
         *_connectors(config),
+        *(Advice(("connectors", position), text) for position, text in told(one_way(config))),
         *_exceptions(config, today),
     )
 
@@ -185,12 +187,7 @@ def _by_pattern(config: Config) -> dict[str, OutboundConnector]:
 
 def _governing(config: Config, rules: Mapping[str, OutboundConnector], pattern: str) -> OutboundConnector:
     """The connector for a domain, or for what a wildcard stands for unless a narrower rule says otherwise."""
-    rest = pattern.removeprefix("*.")
-    candidates = [pattern]
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        candidates.append(f"*.{rest}")
-    return next((rules[each] for each in (*candidates, "*") if each in rules), config.default)
+    return next((rules[each] for each in covering(pattern) if each in rules), config.default)
 
 
 def _wide(place: Place, networks: Iterable[Network], why: str) -> Iterator[Advice]:

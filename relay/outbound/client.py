@@ -71,7 +71,8 @@ def accepted(answer: Answer) -> bool:
 
 
 class Client(SMTP):
-    """One connection to one address. `lost` is called when it is gone. `opening` goes before all else (a PROXY header)."""
+    """One connection to one address. `reached` is called once there is a connection, `lost` when it is gone. `opening` goes before all
+    else (a PROXY header)."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class Client(SMTP):
         )
         self.wire = Wire(asyncio.get_running_loop(), self._on_connection_lost)
         self.lost = lost
+        self.reached: Callable[[], None] = lambda: None
         self._address = address
         self._timeouts = timeouts
         self._opening = opening
@@ -120,6 +122,7 @@ class Client(SMTP):
         self.protocol = self.wire
         if self._opening:
             self.wire.send(self._opening)
+        self.reached()
         response = await self.wire.read_response(self._timeouts.greeting)
         if response.code != 220:
             raise SMTPConnectResponseError(response.code, response.message)

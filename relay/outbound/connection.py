@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 from aiosmtplib import SMTPAuthenticationError, SMTPException, SMTPHeloError, SMTPResponseException
@@ -67,6 +69,23 @@ class Trouble:
     evidence: TlsEvidence | None = None
     step: Step = Step.REFUSE
     session: Session | None = None
+
+
+class Stage(StrEnum):
+    """How far a new connection has come."""
+
+    CONNECTED = "connected"
+    GREETED = "greeted"
+    EHLO = "ehlo"
+    TLS = "tls"  # the handshake is done
+    EHLO_INSIDE = "ehlo-inside"  # TLS holds: with TLS 1.3 a hop refuses our certificate after its own handshake
+
+
+Reached = Callable[[Stage], None]
+
+
+def _nobody(_stage: Stage) -> None:
+    """Deliveries do not ask how far it came."""
 
 
 class Connection:
@@ -195,15 +214,15 @@ class Approved:
 
 
 async def open_connection(
-    target: Target, context: ssl.SSLContext, tls: ClientTls, timeouts: Timeouts
+    target: Target, context: ssl.SSLContext, tls: ClientTls, timeouts: Timeouts, reached: Reached = _nobody
 ) -> Connection | Trouble:
-    """Connects, says EHLO and does what the plan says next. `context` is what `tls` gave for the plan."""
-    client = await _reach(target, timeouts)
+    """Connects, says EHLO and does what the plan says next. `context` is what `tls` gave for the plan. `reached` is told how far it comes."""
+    client = await _reach(target, timeouts, reached)
     if isinstance(client, Trouble):
         return client
     step = after_ehlo(target.plan, starttls_offered=client.offer.starttls)
     if step is Step.START_TLS:
-        return await _secure(target, client, context, tls)
+        return await _secure(target, client, context, tls, reached)
     if step is Step.SEND_IN_CLEAR:
         return Connection(target, client, None, None)
     session = Session(SessionEnd.NOT_OFFERED, client.source)
@@ -223,12 +242,13 @@ async def open_in_clear(target: Target, timeouts: Timeouts) -> Connection | Trou
     return connection
 
 
-async def _reach(target: Target, timeouts: Timeouts) -> Client | Trouble:
+async def _reach(target: Target, timeouts: Timeouts, reached: Reached = _nobody) -> Client | Trouble:
     """Connection, greeting, EHLO."""
     opening = target.opening
     # By PROXY the hop sees the client's address, and by EHLO the name that goes with it.
     helo = spoken_helo(target.client, target.helo) if opening else target.helo
     client = Client(target.endpoint, helo=helo, source=target.source, timeouts=timeouts, opening=opening)
+    client.reached = partial(reached, Stage.CONNECTED)
     try:
         await client.connect()
     except SMTPException:
@@ -237,6 +257,7 @@ async def _reach(target: Target, timeouts: Timeouts) -> Client | Trouble:
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else words(error)
         return Trouble(outcomes.no_connection(str(target.endpoint), reason))
+    reached(Stage.GREETED)
     try:
         await _greet(client, target.plan)
     except SMTPException:
@@ -245,6 +266,7 @@ async def _reach(target: Target, timeouts: Timeouts) -> Client | Trouble:
     except BaseException:
         client.wire.cut()
         raise
+    reached(Stage.EHLO)
     return client
 
 
@@ -259,7 +281,9 @@ async def _greet(client: Client, plan: TlsPlan) -> None:
         await client.helo()
 
 
-async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: ClientTls) -> Connection | Trouble:
+async def _secure(
+    target: Target, client: Client, context: ssl.SSLContext, tls: ClientTls, reached: Reached
+) -> Connection | Trouble:
     """STARTTLS, handshake, evidence, EHLO again."""
     step, source = after_broken_tls(target.plan), client.source
     evidence: TlsEvidence | None = None
@@ -267,7 +291,9 @@ async def _secure(target: Target, client: Client, context: ssl.SSLContext, tls: 
     try:
         ssl_object = await client.secure(tls.resuming(bare, context), target.server_name)
         evidence = tls.evidence(ssl_object, target.plan)
+        reached(Stage.TLS)
         await client.ehlo()
+        reached(Stage.EHLO_INSIDE)
         tls.keep(bare, context, ssl_object)
     except SMTPException as error:
         refused = isinstance(error, SMTPResponseException)

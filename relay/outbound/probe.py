@@ -8,7 +8,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from relay.config.connectors import Route
@@ -19,7 +19,14 @@ from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import TlsPlan
 from relay.mail.tls import TlsEvidence, TlsFailure
 from relay.outbound.client import Timeouts
-from relay.outbound.connection import ClientTls, NoCertificateError, Trouble, open_connection
+from relay.outbound.connection import (
+    ClientTls,
+    Connection,
+    NoCertificateError,
+    Stage,
+    Trouble,
+    open_connection,
+)
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, fit_addresses
 from relay.outbound.offer import Offer
 from relay.outbound.ourselves import Ourselves
@@ -61,7 +68,10 @@ class ProbeSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProbedAddress:
-    """`trouble`: why there was no session, or none to the end; "" where all went well. `offer` is what the last EHLO said."""
+    """`trouble`: why there was no session, or none to the end; "" where all went well. `offer` is what the last EHLO said.
+
+    `stages`: how far it came, each with the seconds since it began.
+    """
 
     address: IpAddress
     seconds: float
@@ -69,6 +79,7 @@ class ProbedAddress:
     evidence: TlsEvidence | None = None
     offer: Offer | None = None
     verdicts: tuple[LevelVerdict, ...] = ()
+    stages: tuple[tuple[Stage, float], ...] = field(default=(), compare=False)
 
     @property
     def passes(self) -> bool:
@@ -88,16 +99,19 @@ class ProbedHop:
     addresses: tuple[ProbedAddress, ...] = ()
     left_out: tuple[IpAddress, ...] = ()
     trouble: str = ""
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`domain` is whose mail it is about. `unroutable` where no host could be found."""
+    """`domain` is whose mail it is about. `unroutable` where no host could be found. `seconds`: how long looking for hosts took; a hop's,
+    looking up its addresses and what is published."""
 
     domain: str
     connector: OutboundConnector
     hops: tuple[ProbedHop, ...] = ()
     unroutable: Unroutable | None = None
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def passes(self) -> bool:
@@ -119,11 +133,12 @@ class Means:
 
 async def probe_domain(means: Means, domain: str) -> Probe:
     """Every host, every address that mail for the domain would go to."""
-    connector = means.book.outbound_for(domain)
+    connector, begun = means.book.outbound_for(domain), time.monotonic()
     hosts = await find_hosts(means.resolver, connector, domain, means.ourselves, means.settings.port)
+    seconds = time.monotonic() - begun
     if isinstance(hosts, Bounced | Deferred):
-        return Probe(domain, connector, (), hosts)
-    return await _Prober(means, connector, domain).all(hosts)
+        return Probe(domain, connector, (), hosts, seconds)
+    return replace(await _Prober(means, connector, domain).all(hosts), seconds=seconds)
 
 
 async def probe_hop(means: Means, connector: OutboundConnector, domain: str, hop: HostPort) -> Probe:
@@ -140,6 +155,7 @@ class _Known:
     published: Published
     measures: tuple[Measure, ...]
     addresses: tuple[IpAddress, ...] | Unroutable
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,7 @@ class _Look:
     seen: Seen | None
     trouble: str = ""
     offer: Offer | None = None
+    stages: tuple[tuple[Stage, float], ...] = ()
 
 
 class _Prober:
@@ -175,19 +192,22 @@ class _Prober:
         return Probe(self._domain, self._connector, (*probed, *many))
 
     async def _look_up(self, hop: HostPort, *, secure: bool) -> _Known:
-        means, connector, now = self._means, self._connector, self._means.clock()
+        means, connector, now, begun = self._means, self._connector, self._means.clock(), time.monotonic()
         exception = running_exception(means.book, self._domain, now.date())
         way = Way(connector, self._domain, hop, secure)
         published = await means.publications.find(way, uses(connector, exception))
         measured = measures(means.book, Subject(connector, self._domain, hop, published), now)
         answer = await ask_addresses(means.resolver, connector, hop)
-        return _Known(hop, published, measured, fit_addresses(connector, hop, answer, self._ourselves))
+        fit = fit_addresses(connector, hop, answer, self._ourselves)
+        return _Known(hop, published, measured, fit, time.monotonic() - begun)
 
     async def _hop(self, known: _Known, count: int) -> ProbedHop:
         if isinstance(known.addresses, Bounced | Deferred):
-            return ProbedHop(known.hop, known.measures, known.published, trouble=known.addresses.text)
+            trouble = known.addresses.text
+            return ProbedHop(known.hop, known.measures, known.published, trouble=trouble, seconds=known.seconds)
         found = await asyncio.gather(*(self._address(known, address) for address in known.addresses[:count]))
-        return ProbedHop(known.hop, known.measures, known.published, tuple(found), known.addresses[count:])
+        left_out = known.addresses[count:]
+        return ProbedHop(known.hop, known.measures, known.published, tuple(found), left_out, seconds=known.seconds)
 
     async def _address(self, known: _Known, address: IpAddress) -> ProbedAddress:
         connector, helo = self._connector, self._connector.helo or self._means.book.config.hostname
@@ -200,7 +220,7 @@ class _Prober:
         evidence = look.seen if isinstance(look.seen, TlsEvidence) else None
         offered = look.offer is not None and look.offer.requiretls
         judged = verdicts(known.measures, look.seen, requiretls_offered=offered) if look.seen is not None else ()
-        return ProbedAddress(address, seconds, look.trouble, evidence, look.offer, judged)
+        return ProbedAddress(address, seconds, look.trouble, evidence, look.offer, judged, look.stages)
 
     async def _look(self, target: Target, measured: tuple[Measure, ...]) -> _Look:
         tls = _ForAll(self._means.tls, target.plan.adding(everything(measured)))
@@ -208,7 +228,15 @@ class _Prober:
             context = tls.context(target.plan)
         except NoCertificateError as error:
             return _Look(None, str(error))
-        opened = await open_connection(target, context, tls, self._means.settings.timeouts)
+        begun, stages = time.monotonic(), list[tuple[Stage, float]]()
+
+        def reached(stage: Stage) -> None:
+            stages.append((stage, time.monotonic() - begun))
+
+        opened = await open_connection(target, context, tls, self._means.settings.timeouts, reached)
+        return replace(await self._seen(opened), stages=tuple(stages))
+
+    async def _seen(self, opened: Connection | Trouble) -> _Look:
         if not isinstance(opened, Trouble):
             opened.leave()
             await opened.gone()
