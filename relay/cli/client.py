@@ -115,6 +115,11 @@ def reachable(config: Path, socket: Path | None) -> bool:
             path = socket or socket_path(config)
     except typer.Exit:
         return False
+    return listens(path)
+
+
+def listens(path: Path) -> bool:
+    """Somebody listens on an admin socket."""
     return _connects(path) == 0
 
 

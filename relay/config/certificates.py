@@ -195,8 +195,9 @@ def read_folder(path: Path, now: datetime) -> Folder:
     return Folder(in_use, tuple(problems), tuple(each for each in certificates if each.is_next))
 
 
-def _read_one(file: Path, now: datetime) -> Folder:
-    key_file = file.with_suffix(".key")
+def _read_one(file: Path, now: datetime, key_file: Path | None = None) -> Folder:
+    """The key is in the same file, or in `key_file`: by default the one of its name."""
+    key_file = key_file or file.with_suffix(".key")
     try:
         pem = read_pem(file)
         if not pem.certificates:
@@ -231,6 +232,14 @@ def _read_one(file: Path, now: datetime) -> Folder:
         text = "everybody on this machine can read the key"
         problems.append(Problem(Severity.WARNING, source, text, f"chmod 600 {source}"))
     return Folder((found,), tuple(problems))
+
+
+def read_pair(file: Path, key: Path, now: datetime) -> CertificateFiles:
+    """One certificate with its key, wherever they are. Raises PemError saying what is wrong and what to do."""
+    found = _read_one(file, now, key)
+    if not found.certificates:
+        raise PemError(str(found.problems[0]) if found.problems else f"{file} is a CA's certificate without a key")
+    return found.certificates[0]
 
 
 def _error(file: Path, text: str, remedy: str) -> Folder:

@@ -181,7 +181,7 @@ async def test_an_all_clear_does_not_claim_more_than_is_known(world: World) -> N
     async with partner(world, safe=False), world.relay() as relay:
         await send(relay)
         await world.hook.wait(1)
-        from relay.admin.operations import Action, Selection
+        from relay.admin.queue import Action, Selection
 
         await relay.operator.act(Action.DELETE, Selection(everything=True, domain="b.test"))
         posts = await world.hook.wait(2)

@@ -1,0 +1,15 @@
+"""`relay connectors`: partners, as the configuration has them. One file for each command beside this one."""
+
+import typer
+
+from relay.cli.connectors_list import list_
+from relay.cli.connectors_validate import validate
+
+app = typer.Typer(
+    help="Partners: which connectors there are, and whether one does what it should.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(list_)
+app.command("validate")(validate)
