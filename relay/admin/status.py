@@ -1,6 +1,6 @@
 """How the relay is: `GET /status`."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from relay.admin.endpoint import Answer, Asked, Endpoint, Json, Nothing, Scope, Shape
 
@@ -38,6 +38,15 @@ class Worker(Shape):
     pid: int
 
 
+class OneWay(Shape):
+    domain: str
+    """Of a partner, as its connector names it."""
+    connector: str
+    """Which holds it to TLS."""
+    missing: Literal["inbound", "outbound"]
+    """The direction that nothing holds to TLS."""
+
+
 class RelayStatus(Shape):
     version: str
     hostname: str
@@ -55,6 +64,8 @@ class RelayStatus(Shape):
     certificates: dict[str, float]
     """Days left, by name."""
     queue: QueueCounts
+    one_way: list[OneWay]
+    """Partners that are held to TLS in one direction only."""
 
 
 def endpoints(relay: Status) -> tuple[Endpoint[Any], ...]:

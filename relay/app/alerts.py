@@ -148,7 +148,7 @@ class Alerts:
 
     # Start and stop.
 
-    async def start(self, *, is_anew: bool) -> None:
+    async def load(self, *, is_anew: bool) -> None:
         """`is_anew`: with the configuration that is on disk now, so that nothing waits of what waited before."""
         if not self._leads:
             return
@@ -161,6 +161,11 @@ class Alerts:
             text = "The relay was started with what is on disk."
             for relief in gone(self._kept.board, [AlertKind.CONFIGURATION], self._concerns.values(), text):
                 self._reliefs[relief.key] = relief
+
+    def begin(self) -> None:
+        """To look and to tell."""
+        if not self._leads:
+            return
         self._tasks = [
             asyncio.create_task(self._keep_watching(), name="alerts"),
             *(asyncio.create_task(self._keep_sending(way), name=f"alerts-{way.value}") for way in Way),

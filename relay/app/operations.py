@@ -18,6 +18,7 @@ from relay.app.certificates import Certificates
 from relay.app.colleagues import Colleagues, Condition
 from relay.app.configuration import Configuration
 from relay.app.reports import TlsReports
+from relay.config.directions import one_way
 from relay.config.values import HostPort
 from relay.mail.address import Address
 from relay.mail.codec import time_text
@@ -77,6 +78,10 @@ class Operator:
             "workers": [{"worker": slot, "pid": each.pid} for slot, each in sorted(conditions.items())],
             "certificates": dict(around.certificates.days_left()),
             "queue": await _asked(around.operations.statistics()),
+            "one_way": [
+                {"domain": each.domain, "connector": each.connector, "missing": each.other}
+                for each in one_way(around.configuration.config)
+            ],
         }
 
     async def messages(self, selection: Selected, *, after: str, limit: int) -> Json:

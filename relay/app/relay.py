@@ -259,7 +259,7 @@ class Relay:
         self._observers = (*self._observers, alerts.hear)
         await reports.start()
         stack.push_async_callback(reports.close)
-        await alerts.start(is_anew=not in_force.is_older)
+        await alerts.load(is_anew=not in_force.is_older)
         stack.push_async_callback(alerts.close)
         await scheduler.start()
         stack.push_async_callback(self._stop_scheduler)
@@ -267,6 +267,7 @@ class Relay:
         self._colleagues.answer(self._answers(operations, policies, reports))
         self._join(stack, in_force)
         certificates.start()
+        alerts.begin()
         self._begin(stack, self._watch(self._looks(policies)))
 
     def _make_outbound(self, resolver: Resolver, tls: TlsClient, policies: StsPolicies) -> Outbound:

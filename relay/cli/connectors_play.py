@@ -30,8 +30,7 @@ _MINE = (
 
 def last_seen(config: "Config", connector: "InboundConnector") -> Step:
     """From the traces of the running relay; skipped where none runs."""
-    from relay.cli.client import Relay
-    from relay.cli.client import listens
+    from relay.cli.client import Relay, listens
 
     if config.admin is None or not listens(config.admin.socket):
         return Step("last-seen", "", Result.SKIPPED, "no running relay can be asked what it has seen of the partner")
@@ -85,8 +84,7 @@ def _read(file: Path, key: Path) -> "CertificateFiles":
 
 def _listener(config: "Config", named: str) -> "HostPort":
     """The one named, else the first of kind mx that offers TLS: where it really is, if a relay runs."""
-    from relay.cli.client import Relay
-    from relay.cli.client import listens
+    from relay.cli.client import Relay, listens
     from relay.config.models import ListenerKind, Switch
     from relay.config.values import HostPort
 

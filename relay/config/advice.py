@@ -54,6 +54,7 @@ def advice(config: Config, folder: Folder, now: datetime) -> tuple[Advice, ...]:
         *_accept(config),
         *_tls_required_no(config),
         *_tlsrpt(config),
+        *_alerts(config),
         *dict.fromkeys(_publication(config, folder)),
         *_outbound(config, ("defaults", "outbound"), config.default, config.defaults.outbound),
         *_connectors(config),
@@ -138,6 +139,20 @@ def _tlsrpt(config: Config) -> Iterator[Advice]:
         yield from _secret(place, reports.dkim.key)
     if reports.mailbox is not None and reports.unsigned is Unsigned.ACCEPT:
         yield Advice(("tlsrpt", "unsigned"), "anyone can write reports in anyone's name")
+
+
+def _alerts(config: Config) -> Iterator[Advice]:
+    alerts = config.alerts
+    if alerts is None:
+        return
+    if alerts.webhook is not None:
+        yield from _secret(("alerts", "webhook", "secret"), alerts.webhook.secret)
+    elif alerts.mail is not None:
+        yield Advice(
+            ("alerts",), "mail goes through the queue: that the queue does not move, only a `webhook` can tell"
+        )
+    else:
+        yield Advice(("alerts",), "nobody is told: give `mail` or `webhook`")
 
 
 def _publication(config: Config, folder: Folder) -> Iterator[Advice]:

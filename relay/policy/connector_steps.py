@@ -209,6 +209,5 @@ def _others(book: RuleBook, connector: InboundConnector) -> Iterator[Step]:
 def _narrower(pattern: str, names: Iterable[str]) -> bool:
     """A wildcard of ours would speak for it, were it not named by itself."""
     wide = [each for each in names if each.startswith("*.") or each == "*"]
-    return pattern not in names and any(
-        each == "*" or f".{pattern.removeprefix('*.')}".endswith(each[1:]) for each in wide if each != pattern
-    )
+    rest = pattern.removeprefix("*")  # of a wildcard with its dot, so that it is below another, or the same
+    return pattern not in names and any(each == "*" or rest.endswith(each[1:]) for each in wide)

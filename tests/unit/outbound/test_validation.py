@@ -1,0 +1,155 @@
+"""Each way in which a partner can fail, met by a real connection, as steps: which one fails, and that it says what to do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from relay.cli.outside import outside
+from relay.outbound.probe import Means, Probe, probe_domain
+from relay.outbound.validation import Wanted, probe_steps
+from relay.policy.book import RuleBook
+from relay.policy.steps import Result, Step
+from tests.fakes import FakeResolver
+from tests.hostile import Behaviour, HostileServer, Pki
+from tests.unit.policy.builders import book
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"), "mx.partner.test")
+
+
+def rules(pki: Pki, port: int, **keys: Any) -> RuleBook:
+    connector = {
+        "name": "partner",
+        "direction": "outbound",
+        "match": {"recipient_domains": ["partner.test"]},
+        "tls": "domain",
+        "ca": str(pki.ca),
+        "route": {"smart_hosts": [f"mx.partner.test:{port}"]},
+        **keys,
+    }
+    return book(connectors=[connector])
+
+
+async def probed(made: RuleBook, resolver: FakeResolver | None = None) -> Probe:
+    async with outside(made.config, resolver or FakeResolver(hosts={"mx.partner.test": ["127.0.0.1"]})) as world:
+        means = Means(made, world.resolver, world.tls, world.publications, world.now, world.ourselves)
+        return await probe_domain(means, "partner.test")
+
+
+def steps(probe: Probe, largest: int = 1) -> dict[str, Step]:
+    return {each.name: each for each in probe_steps(probe, Wanted(probe.connector, "partner.test", largest, NOW))}
+
+
+def results(found: dict[str, Step]) -> dict[str, str]:
+    return {name: each.result.value for name, each in found.items() if each.result is not Result.OK}
+
+
+async def test_all_is_well(pki: Pki) -> None:
+    async with HostileServer(Behaviour(tls=pki.tls12)) as server:
+        found = steps(await probed(rules(pki, server.port)))
+    assert list(found) == [
+        *("hosts", "dane", "mta-sts", "addresses", "connect", "greeting", "ehlo", "starttls", "tls", "certificate"),
+        *("auth", "extensions", "policy"),
+    ]
+    assert results(found) == {"auth": "skipped"}
+    assert all(
+        found[name].seconds is not None for name in ("hosts", "addresses", "connect", "greeting", "ehlo", "starttls")
+    )
+    assert found["tls"].text.startswith("TLSv1.2")
+    assert "mx.partner.test" in found["certificate"].text
+    assert "days left" in found["certificate"].text
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "keys", "failing"),
+    [
+        pytest.param(lambda _pki: Behaviour(), {}, {"starttls", "policy"}, id="no STARTTLS"),
+        pytest.param(lambda pki: Behaviour(tls=pki.wrong_ca), {}, {"certificate", "policy"}, id="another CA"),
+        pytest.param(
+            lambda pki: Behaviour(tls=pki.tls12), {"names": ["other.test"]}, {"certificate", "policy"}, id="name"
+        ),
+        pytest.param(lambda pki: Behaviour(tls=pki.expired), {}, {"certificate", "policy"}, id="expired"),
+        pytest.param(lambda pki: Behaviour(tls=pki.self_signed), {}, {"certificate", "policy"}, id="self-signed"),
+        pytest.param(lambda pki: Behaviour(tls=pki.old), {}, {"starttls", "policy"}, id="too old to talk to"),
+        pytest.param(lambda pki: Behaviour(tls=pki.tls12), {"tls_version": "TLSv1.3"}, {"tls", "policy"}, id="version"),
+        pytest.param(
+            lambda pki: Behaviour(tls=pki.tls12),
+            {"pins": ["sha256:" + "A" * 43 + "="]},
+            {"certificate", "policy"},
+            id="pin",
+        ),
+        pytest.param(
+            lambda pki: Behaviour(tls=pki.tls12),
+            {"auth": {"user": "us", "password": "one"}},
+            {"auth"},
+            id="no AUTH",
+        ),
+    ],
+)
+async def test_what_fails(
+    behaviour: Callable[[Pki], Behaviour], keys: dict[str, Any], failing: set[str], pki: Pki
+) -> None:
+    async with HostileServer(behaviour(pki)) as server:
+        given = dict(keys)
+        if "auth" in given:
+            given["route"] = {"smart_hosts": [f"mx.partner.test:{server.port}"], "auth": given.pop("auth")}
+        found = steps(await probed(rules(pki, server.port, **given)))
+    assert {name for name, each in found.items() if each.result is Result.FAILED} == failing
+    assert all(found[name].remedy for name in failing)
+
+
+async def test_a_host_that_wants_a_certificate(pki: Pki) -> None:
+    """With TLS 1.3 it refuses ours, or its absence, after our side of the handshake is over."""
+    async with HostileServer(Behaviour(tls=pki.asks_certificate)) as server:
+        found = steps(await probed(rules(pki, server.port)))
+    failing = {name for name, each in found.items() if each.result is Result.FAILED}
+    assert "ehlo-inside" in failing
+    assert "client_certificate" in found["ehlo-inside"].remedy
+
+
+async def test_a_port_where_nobody_listens(pki: Pki) -> None:
+    async with HostileServer(Behaviour()) as server:
+        port = server.port
+    found = steps(await probed(rules(pki, port)))
+    assert results(found) == {"connect": "failed", "starttls": "skipped"}
+    assert f"port {port}" in found["connect"].remedy
+
+
+async def test_a_host_that_does_not_exist(pki: Pki) -> None:
+    found = steps(await probed(rules(pki, 25), FakeResolver()))
+    assert results(found) == {"addresses": "failed"}
+
+
+async def test_clear_text_that_is_allowed_is_a_warning(pki: Pki) -> None:
+    async with HostileServer(Behaviour()) as server:
+        found = steps(await probed(rules(pki, server.port, tls="opportunistic", ca=None)))
+    assert results(found) == {"starttls": "warning", "auth": "skipped", "policy": "warning"}
+
+
+async def test_a_small_limit_of_size(pki: Pki) -> None:
+    async with HostileServer(Behaviour(tls=pki.tls12)) as server:
+        probe = await probed(rules(pki, server.port))
+    (hop,) = probe.hops
+    (address,) = hop.addresses
+    assert address.offer is not None
+    small = replace(address, offer=replace(address.offer, size=True, size_limit=1000))
+    found = steps(replace(probe, hops=(replace(hop, addresses=(small,)),)), 1001)
+    assert results(found) == {"auth": "skipped", "size": "warning"}
+
+
+async def test_a_certificate_that_ends_soon(pki: Pki) -> None:
+    async with HostileServer(Behaviour(tls=pki.tls12)) as server:
+        probe = await probed(rules(pki, server.port))
+    evidence = probe.hops[0].addresses[0].evidence
+    assert evidence is not None
+    assert evidence.leaf is not None
+    late = Wanted(probe.connector, "partner.test", 1, evidence.leaf.not_after)
+    found = {each.name: each for each in probe_steps(probe, late)}
+    assert found["certificate"].result is Result.WARNING
