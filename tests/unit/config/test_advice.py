@@ -136,7 +136,7 @@ def test_silent(text: str, tmp_path: Path) -> None:
     assert told(text, tmp_path) == []
 
 
-ONE_WAY = (
+ONE_WAY: tuple[tuple[str, list[str]], ...] = (
     (out("tls: encryption"), ['connectors[0] "out": forced in one direction only: mail to contoso.com must have TLS, and mail from']),
     (into("tls: true"), ['connectors[0] "in": forced in one direction only: mail from contoso.com must have TLS, and mail to there']),
     (out("tls: encryption") + into("tls: true").partition("\n")[2], []),

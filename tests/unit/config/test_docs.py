@@ -21,6 +21,7 @@ def test_what_the_guide_shows_loads(block: str, tmp_path: Path) -> None:
         shutil.copy(ROOT / "certs/partners/contoso-ca.pem", partners / name)
     (tmp_path / "recipients.txt").write_text("alice\n", encoding="utf-8")
     shutil.copy(ROOT / "tests/golden/config/files/dkim.pem", tmp_path)
+    (tmp_path / "hook.secret").write_text("0123456789abcdef\n", encoding="utf-8")
     text = block if not block.lstrip().startswith("- ") else f"connectors:\n{block}"
     text = text.replace('"sha256:...", "sha256:..."', PINS)
     assert loaded(text, tmp_path, {"PROVIDER_PASSWORD": "x"}).config.hostname == "relay.example.com"

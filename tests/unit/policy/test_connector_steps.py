@@ -25,7 +25,8 @@ def into(name: str = "in", domains: tuple[str, ...] = ("contoso.com",), **requir
 
 
 def named(rules: RuleBook, name: str) -> Connector:
-    return next(each for each in (*rules.config.inbound, *rules.config.outbound) if each.name == name)
+    every: tuple[Connector, ...] = (*rules.config.inbound, *rules.config.outbound)
+    return next(each for each in every if each.name == name)
 
 
 def shown(steps: Any) -> list[tuple[str, str, str]]:
