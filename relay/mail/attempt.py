@@ -1,6 +1,6 @@
 """One try of one message at one hop, as it is recorded and proved afterwards."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,11 +22,13 @@ class MessageBytes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the scheduler hands to an attempt: `indexes` are the recipients of the envelope that this delivery is for, one lane's."""
+    """What the scheduler hands to an attempt: `indexes` are the recipients of the envelope that this delivery is for, one lane's. `via` has
+    those of them that an operator sends another way, and where (relay.policy.reroute.key)."""
 
     message: Message
     indexes: tuple[int, ...]
     body: MessageBytes
+    via: Mapping[int, str] = field(default_factory=dict)
 
 
 class SessionEnd(StrEnum):

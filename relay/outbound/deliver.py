@@ -26,6 +26,7 @@ from relay.outbound.callout import Questions, Where
 from relay.outbound.client import Timeouts
 from relay.outbound.clientname import reverse_name
 from relay.outbound.connection import ClientTls, Connection
+from relay.outbound.detour import DetourWays
 from relay.outbound.lookup import Hosts, ask_addresses, find_hosts, in_order, shuffled
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import Pool, PoolLimits
@@ -39,6 +40,7 @@ from relay.policy.plan import running_exception
 from relay.policy.published import UNPUBLISHED, Published
 from relay.policy.remedy import remedy
 from relay.policy.requiretls import kept_nowhere, was_refused
+from relay.policy.reroute import Detour, parse_key
 from relay.policy.route import SMTP_PORT, Unroutable
 
 _TOLD = 10_000
@@ -62,6 +64,15 @@ class _Group:
     connector: OutboundConnector
     domain: str
     indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What a group goes by: `ways` and `publications` are its own where an operator sends it elsewhere."""
+
+    group: _Group
+    ways: Ways
+    publications: Publications
 
 
 class Outbound:
@@ -98,8 +109,15 @@ class Outbound:
         left = delivery
         while left.indexes:
             ways, found = self._current(), list[Attempt]()
-            for group in _groups(ways, left):
-                found.extend(await self._deliver(ways, left, group))
+            if left.via:
+                found.extend(await self._on_detours(ways.book, left))
+            own = (
+                replace(left, indexes=tuple(each for each in left.indexes if each not in left.via), via={})
+                if left.via
+                else left
+            )
+            for group in _groups(ways, own) if own.indexes else ():
+                found.extend(await self._deliver(ways, own, group))
             attempts.extend(found)
             # A reload holds at once: what it overtook is tried again, by the new rules.
             left = replace(left, indexes=_overtaken(found))
@@ -157,29 +175,55 @@ class Outbound:
         job = Job(delivery.message, delivery.body, connector.name, ways.book, messages, client)
         ourselves = self._ourselves()
         hosts = await find_hosts(self._resolver, connector, group.domain, ourselves, self._settings.port)
+        return await self._go(job, _Course(group, ways, self._publications), hosts)
+
+    async def _on_detours(self, book: RuleBook, delivery: Delivery) -> list[Attempt]:
+        """The recipients that an operator sends another way."""
+        by_key: dict[str, list[int]] = {}
+        for index in delivery.indexes:
+            if index in delivery.via:
+                by_key.setdefault(delivery.via[index], []).append(index)
+        found: list[Attempt] = []
+        for key, indexes in by_key.items():
+            domain, detour = parse_key(key)
+            ways = DetourWays(book, self._clock().date(), domain, detour or Detour())
+            acting = ways.acting if isinstance(ways.acting, OutboundConnector) else book.outbound_for(domain)
+            client = await self._client_of(acting, delivery)
+            job = Job(delivery.message, delivery.body, acting.name, book, acting.limits.messages_per_connection, client)
+            around = self._resolver, self._ourselves(), self._settings.port
+            hosts, publications = await ways.hosts(*around), await ways.publications(self._publications, *around)
+            if isinstance(publications, Bounced | Deferred):
+                hosts, publications = publications, self._publications
+            course = _Course(_Group(acting, domain, tuple(indexes)), ways, publications)
+            found.extend(await self._go(job, course, hosts))
+        return found
+
+    async def _go(self, job: Job, course: _Course, hosts: Hosts | Unroutable) -> list[Attempt]:
+        group = course.group
         if isinstance(hosts, Deferred) and hosts.failure is not None:
             # Forged or broken MX records: the domain hears of it (RFC 8460 section 4.3.2.1, dnssec-invalid).
             return [job.withheld(self._clock(), "", hosts, group.indexes, UNPUBLISHED)]
         if isinstance(hosts, Bounced | Deferred):
             return [job.record(self._clock(), "", "", None, dict.fromkeys(group.indexes, hosts))]
         walk = _Walk(job, group.indexes)
-        await self._walk(ways, group, hosts, walk)
-        if walk.waiting and walk.by_sts is not None and await self._publications.recheck(*walk.by_sts):
+        await self._walk(course, hosts, walk)
+        if walk.waiting and walk.by_sts is not None and await course.publications.recheck(*walk.by_sts):
             # RFC 8461 section 5.1: no failure under an MTA-STS policy that has been replaced meanwhile.
             walk.begin_again()
-            await self._walk(ways, group, hosts, walk)
+            await self._walk(course, hosts, walk)
         return walk.end()
 
-    async def _walk(self, ways: Ways, group: _Group, hosts: Hosts, walk: "_Walk") -> None:
+    async def _walk(self, course: _Course, hosts: Hosts, walk: "_Walk") -> None:
         """Along the hosts until all recipients are settled or enough has been tried."""
-        connector, domain, ourselves = group.connector, group.domain, self._ourselves()
+        ways, publications = course.ways, course.publications
+        connector, domain, ourselves = course.group.connector, course.group.domain, self._ourselves()
         envelope = walk.job.message.envelope
         uses = ways.uses(connector, domain, tls_optional=envelope.tls_optional)
         for hop in in_order(hosts.groups, self._chance, self._pool.is_warm):
             if walk.is_over(self._settings):
                 return
             way = Way(connector, domain, hop, hosts.secure)
-            published = await self._publications.find(way, uses)
+            published = await publications.find(way, uses)
             walk.is_at(way, published)
             plan = ways.plan(way, self._clock(), published, requiretls=envelope.requiretls)
             if isinstance(plan, Deferred):

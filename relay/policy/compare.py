@@ -358,6 +358,17 @@ _DELIVERY: tuple[Callable[[_Pair], Iterable[str]], ...] = (
     _forward_client,
     _on_5xx,
 )
+_DEMANDS = (_tls, _plaintext, _names, _ca, _pins, _tls_version, _published, _client_certificate)
+
+
+def weaker_demands(own: OutboundConnector, other: OutboundConnector, trust: str) -> Iterator[str]:
+    """What mail under `own` must satisfy and under `other` need not, both as they act and with the same `trust`."""
+    pair = _Pair(own, other, trust, trust)
+    for rule in _DEMANDS:
+        yield from rule(pair)
+    yield from unknown(own, other, _DELIVERY_KEYS)
+
+
 _DELIVERY_KEYS = HARMLESS[OutboundSettings].keys() | {
     *("name", "direction", "match"),
     *("tls", "plaintext", "names", "ca", "pins", "tls_version", "dane", "mta_sts"),

@@ -59,8 +59,9 @@ _OF_MESSAGES = {
         "SELECT m.n FROM live m LEFT JOIN chunk c ON c.n = m.n GROUP BY m.n"
         " HAVING coalesce(sum(length(c.data)), 0) <> m.size OR coalesce(max(c.seq) + 1, 0) <> count(c.seq)"
     ),
-    "recipients that wait without a time for their next attempt": (
-        "SELECT m.n FROM live m JOIN recipient r ON r.n = m.n WHERE (r.state = 0) <> (r.due IS NOT NULL)"
+    # One that waits without a time is that of a suspended sender, and is looked at anew at every start.
+    "recipients that do not wait and have a time for their next attempt": (
+        "SELECT m.n FROM live m JOIN recipient r ON r.n = m.n WHERE r.state <> 0 AND r.due IS NOT NULL"
     ),
 }
 _OF_ALL = {

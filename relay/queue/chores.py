@@ -12,9 +12,9 @@ from collections.abc import Collection
 
 from relay.queue.batch import finish
 from relay.queue.ids import SLOTS
-from relay.queue.store import Order
+from relay.queue.store import Command, Order
 
-_PURGE = 50  # messages in one step
+PURGED = 50  # messages in one step
 _ADOPT = 100  # recipients in one step
 _CHUNKS = 8  # rows of up to 256 KiB in one step
 _PAGES = 256  # pages (1 MiB) given back in one step
@@ -48,7 +48,16 @@ def drop_chunks(db: sqlite3.Connection, message: int) -> bool:
 def purge(db: sqlite3.Connection, before: int) -> int:
     """Forgets some messages that ended before that time, with all that is known of them. How many: fewer than a step's worth at the end."""
     found = db.execute(
-        "SELECT n FROM message WHERE finished IS NOT NULL AND finished < ? ORDER BY finished LIMIT ?", (before, _PURGE)
+        "SELECT n FROM message WHERE finished IS NOT NULL AND finished < ? ORDER BY finished LIMIT ?", (before, PURGED)
+    ).fetchall()
+    return forget(db, [row[0] for row in found])
+
+
+def forget(db: sqlite3.Connection, numbers: Collection[int]) -> int:
+    """Forgets those of the messages that have ended; how many. Live mail is never touched, whoever asks."""
+    found = db.execute(
+        "SELECT n FROM message WHERE n IN (SELECT value FROM json_each(?)) AND finished IS NOT NULL",
+        (json.dumps(list(numbers)),),
     ).fetchall()
     listed = json.dumps([row[0] for row in found])
     # Each fact loses as many references as rows go that name it.
@@ -67,6 +76,7 @@ def purge(db: sqlite3.Connection, before: int) -> int:
     for statement in (
         "DELETE FROM attempt WHERE n IN (SELECT value FROM json_each(?))",
         "DELETE FROM recipient WHERE n IN (SELECT value FROM json_each(?))",
+        "DELETE FROM imported WHERE n IN (SELECT value FROM json_each(?))",
         "DELETE FROM message WHERE n IN (SELECT value FROM json_each(?))",
     ):
         db.execute(statement, (listed,))
@@ -95,6 +105,21 @@ def hasten(db: sqlite3.Connection, slot: int, now: int) -> int:
     return len(found)
 
 
+def put_aside(db: sqlite3.Connection, rows: Collection[tuple[int, int]]) -> None:
+    """They wait, and are not due at any time."""
+    db.executemany("UPDATE recipient SET due = NULL WHERE n = ? AND i = ? AND state = 0", rows)
+
+
+def resume_aside(db: sqlite3.Connection, slot: int, now: int) -> int:
+    """Makes some recipients of a slot due that were put aside. How many: fewer than a step's worth at the end."""
+    found = db.execute(
+        "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? AND due IS NULL LIMIT ?",
+        (slot, HASTENED),
+    ).fetchall()
+    db.executemany("UPDATE recipient SET due = ? WHERE n = ? AND i = ? AND state = 0", ((now, n, i) for n, i in found))
+    return len(found)
+
+
 def abandoned(db: sqlite3.Connection, count: int) -> tuple[int, ...]:
     """The slots from `count` on that have mail."""
     found: list[int] = []
@@ -111,11 +136,11 @@ def abandoned(db: sqlite3.Connection, count: int) -> tuple[int, ...]:
 
 
 def adopt(db: sqlite3.Connection, slot: int, into: int) -> tuple[str, ...]:
-    """Gives some recipients that wait in `slot` to `into`. Their domains; none when all have gone. Nobody may deliver in `slot` meanwhile."""
+    """Gives some recipients that wait in `slot` to `into`. Their destinations; none when all have gone. Nobody may deliver in `slot` meanwhile."""
     found = db.execute(
         "UPDATE recipient SET slot = ? FROM ("
         "  SELECT n AS its_n, i AS its_i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? ORDER BY due LIMIT ?"
-        ") WHERE n = its_n AND i = its_i RETURNING domain",
+        ") WHERE n = its_n AND i = its_i RETURNING coalesce(via, domain)",
         (into, slot, _ADOPT),
     ).fetchall()
     return tuple({row[0] for row in found})
@@ -126,16 +151,21 @@ _AMEND = {
     Order.HOLD: "UPDATE recipient SET state = 1, due = NULL WHERE n = :n AND i = :i AND state = 0",
     Order.RELEASE: "UPDATE recipient SET state = 0, due = :now, slot = :slot WHERE n = :n AND i = :i AND state = 1",
     Order.DELETE: "UPDATE recipient SET state = 4, due = NULL WHERE n = :n AND i = :i AND state IN (0, 1)",
+    # relay.policy.reroute.key
+    Order.REROUTE: "UPDATE recipient SET via = CASE :detour WHEN '' THEN NULL ELSE domain || '>' || :detour END,"
+    " due = CASE state WHEN 0 THEN :now END WHERE n = :n AND i = :i AND state IN (0, 1)",
 }
 
 
-def amend(db: sqlite3.Connection, rows: Collection[tuple[int, int]], order: Order, now: int, slot: int) -> list[bool]:
+def amend(
+    db: sqlite3.Connection, rows: Collection[tuple[int, int]], command: Command, now: int, slot: int
+) -> list[bool]:
     """Carries out an order for (message, index); which recipients it changed. What is released is `slot`'s from then on.
 
     The states are those of schema.STATES.
     """
-    statement = _AMEND[order]
-    changed = [db.execute(statement, {"n": n, "i": i, "now": now, "slot": slot}).rowcount > 0 for n, i in rows]
-    if order is Order.DELETE:
+    statement, given = _AMEND[command.order], {"now": now, "slot": slot, "detour": command.detour}
+    changed = [db.execute(statement, {"n": n, "i": i, **given}).rowcount > 0 for n, i in rows]
+    if command.order is Order.DELETE:
         finish(db, [n for n, _i in rows], now)
     return changed

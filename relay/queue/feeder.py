@@ -14,15 +14,22 @@ Three reads, one at a time, in turn:
 ahead of it at the start, everything that waits is due at once, and every lane is tried.
 
 At most 50,000 domains are remembered as backlogged; the sweep waits beyond that. A domain is forgotten as soon as nothing of it is due.
+
+What these reads go by is a domain, or a detour that an operator sends mail on (relay.policy.reroute): a *destination*. One that is suspended
+is *parked*: nothing of it is read but to look at its age. Mail of a suspended sender is put aside in the store, where no read by time or
+by domain meets it, and looked at for its age too.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from relay.mail.events import ClockSetBack, Emit
+from relay.mail.outcome import Outcome
+from relay.policy.suspension import WHY
 from relay.queue.claims import Claims
 from relay.queue.ids import Clock, milliseconds, moment, whole
 from relay.queue.lanes import Candidate, LaneState, Stage
@@ -42,14 +49,24 @@ _RETRY = timedelta(seconds=1)  # after the store could not be read
 _LAST = "\U0010ffff"  # behind every domain
 
 LaneOf = Callable[[str], LaneState]
+Stopped = Callable[[str, LaneState], bool]
 Lanes = Callable[[], Iterable[LaneState]]
 Fed = Callable[[LaneState, tuple[Waiting, ...]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """At the age of what is due at a domain, or, `aside`, of what waits there without a time. `after`: behind these."""
+
+    domain: str
+    aside: bool = False
+    after: Cursor | None = None
 
 
 class Feeder:
     """`lane_of` gives the lane of a domain by the configuration in force.
 
-    `fed` takes what was read for a lane; False: there was no room for all of it. `lanes` gives all there are.
+    `stopped` says that a destination in that lane is suspended. `fed` takes what was read for a lane; False: there was no room for all of it. `lanes` gives all there are.
     """
 
     def __init__(
@@ -61,6 +78,7 @@ class Feeder:
         lane_of: LaneOf,
         fed: Fed,
         lanes: Lanes,
+        stopped: Stopped,
         emit: Emit,
         clock: Clock,
         timers: Timers,
@@ -71,6 +89,11 @@ class Feeder:
         self._lane_of = lane_of
         self._fed = fed
         self._lanes = lanes
+        self._stopped = stopped
+        self._parked: dict[str, int] = {}  # and when each was last looked through
+        self._aside = False  # there may be mail of suspended senders
+        self._look_aside = False  # it is time to
+        self._resuming = True  # what was put aside is due: a crash may have left some whose sender is suspended no more
         self._emit = emit
         self._clock = clock
         self._timers = timers
@@ -83,7 +106,7 @@ class Feeder:
         self._due: int | None = None
         self._timer: Timer | None = None
         self._hungry: dict[LaneState, None] = {}
-        self._looks: deque[tuple[str, Cursor | None]] = deque()
+        self._looks: deque[_Look] = deque()
         self._backlogged = 0
         self._busy = False
         self._wake = asyncio.Event()
@@ -92,6 +115,10 @@ class Feeder:
     def found(self, domain: str) -> None:
         """There is due mail for it in the store that nobody holds."""
         lane = self._lane_of(domain)
+        if self._stopped(domain, lane):
+            if len(self._parked) < _DOMAINS:  # others are found, and given up, once they may go on
+                self._parked.setdefault(domain, self._now())
+            return
         if domain not in lane.backlog:
             lane.backlog[domain] = self._now()
             self._backlogged += 1
@@ -122,6 +149,26 @@ class Feeder:
         self._hungry.pop(lane, None)
         return domains
 
+    def unpark(self) -> Iterable[str]:
+        """Forgets what was suspended; the destinations."""
+        parked = list(self._parked)
+        self._parked.clear()
+        return parked
+
+    def resume_aside(self) -> None:
+        """Senders are suspended no more: all that was put aside is due, and looked at anew."""
+        self._resuming = True
+        self._wake.set()
+
+    def put_aside(self) -> None:
+        """Some mail was."""
+        self._aside = True
+
+    @property
+    def keeps_watch(self) -> bool:
+        """Suspended mail has to be looked at as the minutes pass."""
+        return bool(self._parked) or self._aside
+
     def look(self) -> None:
         """The minute is over: backlogs that wait longer than that are looked through for mail that grew too old."""
         now = self._now()
@@ -129,7 +176,12 @@ class Feeder:
             for domain, looked in lane.backlog.items():
                 if len(self._looks) < _LOOKS and now - looked >= _LOOK:
                     lane.backlog[domain] = now
-                    self._looks.append((domain, None))
+                    self._looks.append(_Look(domain))
+        for domain, looked in self._parked.items():
+            if len(self._looks) < _LOOKS and now - looked >= _LOOK:
+                self._parked[domain] = now
+                self._looks.append(_Look(domain))
+        self._look_aside = self._aside
         self._wake.set()
 
     @property
@@ -144,7 +196,7 @@ class Feeder:
 
     def resume(self) -> None:
         """The recorder takes more."""
-        if self._looks:
+        if self._looks or self._look_aside:
             self._wake.set()
 
     async def run(self) -> None:
@@ -188,13 +240,22 @@ class Feeder:
         if self._hurry:
             await self._store.hasten(self._clock())
             self._hurry, self._mark, self._sweeping = False, Mark(), True
+        if self._resuming:
+            while await self._store.resume_aside(self._clock()):
+                self._sweeping = self._anew = True
+            self._resuming, self._sweeping, self._anew = False, True, True
         fed = bool(self._hungry)
         if fed:
             await self._refill(next(iter(self._hungry)))
         if self._sweeping and self._backlogged < _DOMAINS:
             await self._sweep()
+        elif self._look_aside:
+            self._look_aside = False
+            found = await self._store.aside_domains(_LOOKS)
+            self._aside = bool(found)
+            self._looks.extend(_Look(domain, aside=True) for domain in found)
         elif self._looks and not self._hungry and self._recorder.ready:
-            await self._look(*self._looks[0])
+            await self._look(self._looks[0])
         else:
             return fed
         return True
@@ -242,9 +303,12 @@ class Feeder:
             # What is written from now on with a time before now is told by `note`.
             self._mark = Mark(self._swept, _LAST)
             self._due = None
-            following = await self._store.next_due(self._mark)
-            if following is not None:
-                self._arm(milliseconds(following))
+            detours, later = await self._store.detours(now)
+            for detour in detours:
+                self.found(detour)
+            for following in (await self._store.next_due(self._mark), later):
+                if following is not None:
+                    self._arm(milliseconds(following))
 
     def _arm(self, due: int) -> None:
         if self._due is None or due < self._due:
@@ -265,31 +329,36 @@ class Feeder:
 
     # --- the look at age ---
 
-    async def _look(self, domain: str, after: Cursor | None) -> None:
+    async def _look(self, look: "_Look") -> None:
+        domain = look.domain
         lane, now = self._lane_of(domain), self._clock()
         retry = lane.lane.retry
         expired = now - retry.expire
         late = now - retry.delay_warning if retry.delay_warning else expired
+        read = self._store.aside if look.aside else self._store.overdue
         with self._claims.reading():
-            page = await self._store.overdue(domain, Ages(now, expired, late), after, _OVERDUE)
+            page = await read(domain, Ages(now, expired, late), look.after, _OVERDUE)
             self._looks.popleft()
             if page.after is not None:
-                self._looks.appendleft((domain, page.after))
-            aged = [found for each in page.found if (found := self._aged(lane, each, Terms(retry, now, lambda: 0.0)))]
+                self._looks.appendleft(replace(look, after=page.after))
+            trouble = WHY if look.aside or domain in self._parked else lane.trouble
+            aged = [found for each in page.found if (found := self._aged(lane, each, now, trouble))]
         for candidate, settled in aged:
             done = partial(self._recorded, candidate, settled)
             await self._recorder.record(Result(candidate.message, candidate.body, settled, (), done))
 
-    def _aged(self, lane: LaneState, waiting: Waiting, terms: Terms) -> tuple[Candidate, Settled] | None:
+    def _aged(
+        self, lane: LaneState, waiting: Waiting, now: datetime, trouble: Outcome | None
+    ) -> tuple[Candidate, Settled] | None:
         """Takes in hand those recipients of the lane that are too old or late."""
         message = waiting.message
-        recipients = message.envelope.recipients
+        terms = Terms(lane.lane.retry, now, lambda: 0.0)
         free = {
             index: standing
             for index, standing in waiting.standing.items()
-            if self._claims.is_free((message.id, index)) and self._lane_of(recipients[index].address.domain) is lane
+            if self._claims.is_free((message.id, index)) and self._lane_of(waiting.destination(index)) is lane
         }
-        settled = settle_overdue(message, free, terms, lane.trouble)
+        settled = settle_overdue(message, free, terms, trouble)
         if not settled.changes:
             return None
         candidate = Candidate(lane, message, waiting.body, {each.index: free[each.index] for each in settled.changes})
@@ -300,5 +369,5 @@ class Feeder:
     def _recorded(self, candidate: Candidate, settled: Settled) -> None:
         self._claims.free(candidate.keys)
         if any(change.state is State.WAITING for change in settled.changes):
-            for domain in candidate.domains:
-                self.found(domain)
+            for destination in candidate.destinations:
+                self.found(destination)

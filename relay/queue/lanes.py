@@ -15,7 +15,7 @@ from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.outcome import Deferred, Outcome
 from relay.policy.route import Lane
-from relay.queue.store import Order, Standing
+from relay.queue.store import Command, Standing
 
 _FAILURES = 5  # deliveries in a row that close a lane
 _SHALLOW, _DEEP = 16, 512  # fewest and most messages in memory for one lane, beside those under way
@@ -53,7 +53,7 @@ class Candidate:
         self.indexes = tuple(standing)
         self.weight = weight
         self.stage = Stage.QUEUED
-        self.orders: dict[int, Order] = {}
+        self.orders: dict[int, Command] = {}
 
     @property
     def is_running(self) -> bool:
@@ -64,9 +64,12 @@ class Candidate:
         return [(self.message.id, index) for index in self.indexes]
 
     @property
-    def domains(self) -> set[str]:
-        recipients = self.message.envelope.recipients
-        return {recipients[index].address.domain for index in self.indexes}
+    def destinations(self) -> set[str]:
+        return {self.destination(index) for index in self.indexes}
+
+    def destination(self, index: int) -> str:
+        """What the lane of a recipient goes by: its domain, or the detour that an operator sends it on."""
+        return self.standing[index].via or self.message.envelope.recipients[index].address.domain
 
 
 def concerns_destination(outcome: Outcome) -> bool:
@@ -108,7 +111,7 @@ class Allowance(Protocol):
 class LaneState:
     """`lane` is its configuration, renewed at every selection. `allowance` is None where this process is the only one.
 
-    `backlog` names the domains that have due mail in the store beyond `window`, with the time at which each was last looked through for
+    `backlog` names the destinations that have due mail in the store beyond `window`, with the time at which each was last looked through for
     mail that grew too old.
     """
 

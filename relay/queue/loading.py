@@ -16,11 +16,13 @@ from relay.mail.address import Address
 from relay.mail.codec import accepted_from, envelope_from, evidence_from, notify_from, outcome_from
 from relay.mail.envelope import Message, Recipient
 from relay.mail.tls import TlsEvidence
+from relay.policy.reroute import is_key
 from relay.queue.ids import first_number, moment, number
 from relay.queue.store import CHUNK, NEW, Cursor, DuePage, Last, Mark, Standing
 
 _DUE = "state = 0 AND slot = ? AND due <= ?"
 _BODIES = 2 * 2**20  # bytes read at a time
+_DETOURS = 1000  # that are looked at
 _EVIDENCE = 256  # pieces remembered: many messages came over one connection
 
 
@@ -80,6 +82,45 @@ def _with_bodies(db: sqlite3.Connection, found: list[Loaded]) -> list[Loaded]:
     ]
 
 
+def _there(destination: str) -> str:
+    """The index to read and what to look for in it."""
+    if is_key(destination):
+        return "INDEXED BY recipient_by_via WHERE state = 0 AND via IS NOT NULL AND via = ?"
+    return "INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND via IS NULL"
+
+
+def detours(db: sqlite3.Connection, slot: int, now: int) -> tuple[tuple[str, ...], int | None]:
+    """The detours with mail due in that slot, and when the next one has."""
+    rows = db.execute(
+        "SELECT via, min(due), max(due > ?) FROM recipient INDEXED BY recipient_by_via"
+        " WHERE state = 0 AND via IS NOT NULL AND slot = ? AND due IS NOT NULL GROUP BY via LIMIT ?",
+        (now, slot, _DETOURS),
+    ).fetchall()
+    found = tuple(via for via, due, _later in rows if due <= now)
+    if not any(later for _via, _due, later in rows):
+        return found, None
+    following = db.execute(
+        "SELECT min(due) FROM recipient INDEXED BY recipient_by_via WHERE state = 0 AND via IS NOT NULL AND slot = ? AND due > ?",
+        (slot, now),
+    ).fetchone()
+    return found, following[0]
+
+
+def aside_domains(db: sqlite3.Connection, slot: int, limit: int) -> tuple[str, ...]:
+    """One step in the index for each domain, however much was put aside."""
+    found: list[str] = []
+    while len(found) < limit:
+        row = db.execute(
+            "SELECT domain FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? AND due IS NULL AND domain > ?"
+            " ORDER BY domain LIMIT 1",
+            (slot, found[-1] if found else ""),
+        ).fetchone()
+        if row is None:
+            break
+        found.append(row[0])
+    return tuple(found)
+
+
 class Loader:
     """Builds messages from rows: `due` and `overdue` from those of one slot. Belongs to one reader's thread."""
 
@@ -92,8 +133,7 @@ class Loader:
     ) -> tuple[list[Loaded], bool]:
         """With the bodies of small messages: one by one each would wait for this thread. And whether there may be more."""
         rows = db.execute(
-            "SELECT n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND slot = ?"
-            " AND due <= ? ORDER BY due LIMIT ?",
+            f"SELECT n, i FROM recipient {_there(domain)} AND slot = ? AND due <= ? ORDER BY due LIMIT ?",  # noqa: S608 - one of two
             (domain, self._slot, now, limit),
         ).fetchall()
         passed = {(number(message), index) for message, index in taken}
@@ -108,11 +148,34 @@ class Loader:
         """`times`: now, and the times before which a message must have begun to be expired, or late."""
         now, expired, late = times
         rows = db.execute(
-            "SELECT due, warned, n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = ? AND slot = ?"
+            f"SELECT due, warned, n, i FROM recipient {_there(domain)} AND slot = ?"  # noqa: S608 - one of two
             " AND due <= ? AND (due, warned, n, i) > (?, ?, ?, ?) AND (n < ? OR (n < ? AND warned = 0)) ORDER BY due, warned, n, i LIMIT ?",
             (domain, self._slot, now, *(after or (-1, 0, 0, 0)), first_number(expired), first_number(late), limit),
         ).fetchall()
         found = self._messages(db, dict.fromkeys(row[2] for row in rows), _DUE, (self._slot, now))
+        return found, rows[-1] if len(rows) == limit else None
+
+    def aside(
+        self, db: sqlite3.Connection, domain: str, times: tuple[int, int], after: Cursor | None, limit: int
+    ) -> tuple[list[Loaded], Cursor | None]:
+        """As `overdue`, of those without a due time."""
+        expired, late = times
+        rows = db.execute(
+            "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = :slot AND due IS NULL"
+            " AND domain = :domain AND n < max(:expired, :late) AND (n, i) > (:n, :i)"
+            " AND (n < :expired OR warned = 0) ORDER BY n, i LIMIT :limit",
+            {
+                "slot": self._slot,
+                "domain": domain,
+                "expired": first_number(expired),
+                "late": first_number(late),
+                "n": after[0] if after else -1,
+                "i": after[1] if after else 0,
+                "limit": limit,
+            },
+        ).fetchall()
+        which = "state = 0 AND slot = ? AND due IS NULL"
+        found = self._messages(db, dict.fromkeys(n for n, _i in rows), which, (self._slot,))
         return found, rows[-1] if len(rows) == limit else None
 
     def load(self, db: sqlite3.Connection, ids: Sequence[str]) -> list[Loaded]:
@@ -125,14 +188,15 @@ class Loader:
         listed = json.dumps(list(numbers))
         envelopes: dict[int, list[Recipient]] = {}
         standing: dict[int, dict[int, Standing]] = {}
-        for n, i, domain, local, notify, orcpt, attempts, warned, last, wanted in db.execute(
-            f"SELECT n, i, domain, local, notify, orcpt, attempts, warned, last, {which} FROM recipient"  # noqa: S608 - `which` is from above
+        for n, i, domain, local, notify, orcpt, attempts, warned, last, via, wanted in db.execute(
+            f"SELECT n, i, domain, local, notify, orcpt, attempts, warned, last, via, {which} FROM recipient"  # noqa: S608 - `which` is from above
             " WHERE n IN (SELECT value FROM json_each(?)) ORDER BY n, i",
             (*values, listed),
         ):
             envelopes.setdefault(n, []).append(Recipient(Address(local, domain), notify_from(notify), orcpt))
             if wanted:
-                history = Standing(attempts, bool(warned), parse_last(last)) if attempts or warned or last else NEW
+                known = attempts or warned or last or via
+                history = Standing(attempts, bool(warned), parse_last(last), via or "") if known else NEW
                 standing.setdefault(n, {})[i] = history
         rows = db.execute(
             "SELECT n, message.id, size, message_id, eight_bit, header, about, tls FROM message"

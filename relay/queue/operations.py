@@ -5,16 +5,19 @@ is being delivered is asked of each, and an order goes to the one that has the m
 """
 
 import builtins
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from relay.mail.codec import time_text
+from relay.policy.reroute import parse_key
 from relay.policy.route import Lane
+from relay.policy.suspension import Suspension, Suspensions
 from relay.queue.ids import Clock, number
 from relay.queue.lanes import Key
 from relay.queue.orders import Orders
 from relay.queue.scheduler import Scheduler
-from relay.queue.store import LIVE, Json, Order, Query, Row, State, Store, TraceQuery
+from relay.queue.store import LIVE, Command, Json, Order, Query, Row, State, Store, TraceQuery
 
 _PAGE = 200  # messages in one step of an order
 
@@ -41,7 +44,7 @@ class Others(Protocol):
         """The recipients that they deliver to just now."""
         ...
 
-    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+    async def carry_out(self, slot: int, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         """Has it done by the process that has that slot: `Orders.carry_out` there."""
         ...
 
@@ -55,7 +58,7 @@ class NoOthers:
     async def running(self) -> Collection[Key]:
         return ()
 
-    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+    async def carry_out(self, slot: int, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         raise LookupError(slot)
 
 
@@ -73,6 +76,7 @@ class Operations:
     ) -> None:
         self._store = store
         self._others = others
+        self._scheduler = scheduler
         self._claims = scheduler.claims
         self._lane_of = lane_of
         self._clock = clock
@@ -94,23 +98,38 @@ class Operations:
 
     async def retry(self, selection: Selection) -> Json:
         """Due now, and a destination that was down is tried."""
-        return await self._order(selection, Order.RETRY)
+        return await self._order(selection, Command(Order.RETRY))
 
     async def hold(self, selection: Selection) -> Json:
         """Not tried until it is released."""
-        return await self._order(selection, Order.HOLD)
+        return await self._order(selection, Command(Order.HOLD))
 
     async def release(self, selection: Selection) -> Json:
         """Due now, if it was held."""
-        return await self._order(selection, Order.RELEASE)
+        return await self._order(selection, Command(Order.RELEASE))
 
-    async def bounce(self, selection: Selection) -> Json:
-        """Given up, and its sender is told."""
-        return await self._order(selection, Order.BOUNCE)
+    async def bounce(self, selection: Selection, reason: str = "") -> Json:
+        """Given up, and its sender is told, with the reason (one line)."""
+        return await self._order(selection, Command(Order.BOUNCE, reason=reason))
 
     async def delete(self, selection: Selection) -> Json:
         """Given up, and nobody is told."""
-        return await self._order(selection, Order.DELETE)
+        return await self._order(selection, Command(Order.DELETE))
+
+    async def reroute(self, selection: Selection, detour: str) -> Json:
+        """Sent that way (str() of relay.policy.reroute.Detour), "" for its own way again, and due now. Whether it may is the caller's to ask."""
+        return await self._order(selection, Command(Order.REROUTE, detour=detour))
+
+    async def waiting_domains(self, selection: Selection) -> Iterable[str]:
+        """The recipient domains of what waits, or is held, of a selection; each once, a page of it in memory."""
+        query, found = await self._query(replace(selection, states=LIVE)), dict[str, None]()
+        while query is not None:
+            rows = await self._store.rows(query)
+            if not rows:
+                break
+            found.update((row.domain, None) for row in rows)
+            query = replace(query, after=rows[-1].message)
+        return found
 
     async def trace(self, query: TraceQuery) -> Sequence[Json]:
         """Newest first."""
@@ -155,19 +174,32 @@ class Operations:
         """The recipients that are being delivered to."""
         return frozenset([*self._claims.running(), *await self._others.running()])
 
-    async def carry_out(self, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+    async def carry_out(self, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         """An order about our own mail: how many recipients it changed, and how many it will once their attempt is over."""
-        return await self._orders.carry_out(rows, order)
+        return await self._orders.carry_out(rows, command)
 
     def _dress(self, message: Json, running: frozenset[Key]) -> Json:
         """Adds to each recipient what the store does not know."""
         for index, recipient in enumerate(message["recipients"]):
-            if recipient["state"] == State.WAITING and (message["id"], index) in running:
+            domain, via = recipient.pop("domain"), recipient.pop("via")
+            recipient["connector"] = self._lane_of(domain).connector
+            if via:
+                recipient["via"] = via_json(via)
+            if recipient["state"] != State.WAITING:
+                continue
+            if (message["id"], index) in running:
                 recipient["state"] = State.DELIVERING.value
-            recipient["connector"] = self._lane_of(recipient.pop("domain")).connector
+            elif self._suspended:
+                stopped = self._suspended.of(message["sender"], domain, self._lane_of(via or domain).connector)
+                if stopped is not None:
+                    recipient |= {"state": State.SUSPENDED.value, "suspended": suspension_json(stopped)}
         return message
 
-    async def _order(self, selection: Selection, order: Order) -> Json:
+    @property
+    def _suspended(self) -> Suspensions:
+        return self._scheduler.suspensions
+
+    async def _order(self, selection: Selection, command: Command) -> Json:
         """`{"changed": recipients, "running": recipients whose attempt has to end first, "unknown": ids that are not in the queue}`."""
         changed = running = 0
         seen: set[str] = set()
@@ -177,8 +209,8 @@ class Operations:
             if not rows:
                 break
             for slot, its in self._by_slot(rows).items():
-                work = self._orders.carry_out(its, order) if slot is None else self._others.carry_out(slot, its, order)
-                done, later = await work
+                ours, theirs = self._orders.carry_out, self._others.carry_out
+                done, later = await (ours(its, command) if slot is None else theirs(slot, its, command))
                 changed, running = changed + done, running + later
             seen.update(row.message for row in rows if selection.ids)
             query = replace(query, after=rows[-1].message)
@@ -190,6 +222,26 @@ class Operations:
         for row in rows:
             found.setdefault(row.slot if self._others.has(row.slot) else None, []).append(row)
         return found
+
+
+def via_json(via: str) -> Json:
+    """Where an operator sends a recipient (relay.policy.reroute.key): {connector, host, weaker}."""
+    _domain, detour = parse_key(via)
+    if detour is None or detour.hop is not None:
+        return {"connector": None, "host": str(detour.hop) if detour else None, "weaker": False}
+    return {"connector": detour.connector, "host": None, "weaker": detour.weaker}
+
+
+def suspension_json(suspension: Suspension) -> Json:
+    """{id, to|connector|from, reason, who, since, until}."""
+    return {
+        "id": suspension.id,
+        suspension.stops.value: suspension.what,
+        "reason": suspension.reason,
+        "who": suspension.who,
+        "since": time_text(suspension.since),
+        "until": time_text(suspension.until) if suspension.until is not None else None,
+    }
 
 
 def _shows(message: dict[str, Any], selection: Selection) -> bool:

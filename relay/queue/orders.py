@@ -1,22 +1,25 @@
-"""Carries out what operators want of recipients: retry, hold, release, bounce, delete.
+"""Carries out what operators want of recipients: retry, hold, release, bounce, delete, reroute.
 
 Against deliveries there are three cases. A recipient that nobody has in hand is reserved, changed in the store, and given back. One that
 waits in a lane's window is taken out of it first. One that is being delivered keeps its order: when the attempt is over, the order is
-carried out unless the recipient was delivered, or bounced by the hop (a deletion holds even then: no report is sent). A crash before
+carried out unless the recipient was delivered, or bounced by the hop (a deletion holds even then: no report is sent). One that is to go
+another way does so once the attempt is over, if it still waits then. A crash before
 that forgets the order; the recipient then still waits, for all to see.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from relay.policy.reroute import Detour, key
 from relay.queue.claims import Claims
 from relay.queue.ids import Clock
 from relay.queue.lanes import Key
 from relay.queue.recorder import Recorder, Result
 from relay.queue.results import Terms, settle_bounced
 from relay.queue.scheduler import Scheduler
-from relay.queue.store import Order, Row, Store, Waiting
+from relay.queue.store import Command, Order, Row, Store, StoreUnavailable, Waiting
 
 _LATER = frozenset({Order.HOLD, Order.BOUNCE, Order.DELETE})  # those that a delivery under way has to end for
 
@@ -30,25 +33,31 @@ class Orders:
         self._claims: Claims = scheduler.claims
         self._recorder: Recorder = scheduler.recorder
         self._clock = clock
+        self._later: set[asyncio.Task[None]] = set()
 
-    async def carry_out(self, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+    async def carry_out(self, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         """How many recipients it changed, and how many will be once their attempt is over. Raises StoreUnavailable."""
+        order = command.order
         rows = [row for row in rows if row.state in order.applies_to and not self._store.is_coming(row.message)]
         free: list[Row] = []
         changed = running = 0
         for row in rows:
             if await self._runs(row.key):
-                running += self._leave(row.key, order)
+                running += self._leave(row, command)
             else:
                 free.append(row)
                 self._claims.reserve([row.key])
         try:
             if free:
-                changed = await (self._bounce(free) if order is Order.BOUNCE else self._amend(free, order))
+                changed = await (
+                    self._bounce(free, command.reason) if order is Order.BOUNCE else self._amend(free, command)
+                )
         finally:
             self._claims.free(row.key for row in free)
         if order in (Order.RETRY, Order.RELEASE):
-            self._scheduler.look_again(row.domain for row in rows)
+            self._scheduler.look_again(row.destination for row in rows)
+        elif order is Order.REROUTE:
+            self._scheduler.look_again(_sent_to(row, command.detour) for row in rows)
         return changed, running
 
     async def _runs(self, key: Key) -> bool:
@@ -60,40 +69,57 @@ class Orders:
             await self._claims.freed(key)  # an outcome or another order is being written
         return False
 
-    def _leave(self, key: Key, order: Order) -> int:
-        candidate = self._claims.candidate(key)
-        if candidate is None or order not in _LATER:
+    def _leave(self, row: Row, command: Command) -> int:
+        candidate = self._claims.candidate(row.key)
+        if candidate is None:
             return 0
-        candidate.orders[key[1]] = order
+        if command.order is Order.REROUTE:
+            task = asyncio.create_task(self._when_over(row, command), name="queue-reroute")
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+            return 1
+        if command.order not in _LATER:
+            return 0
+        candidate.orders[row.index] = command
         return 1
 
-    async def _amend(self, rows: Sequence[Row], order: Order) -> int:
-        changed = await self._store.amend([row.key for row in rows], order, self._clock())
-        if order is Order.DELETE:
+    async def _when_over(self, row: Row, command: Command) -> None:
+        """One of a delivery under way: there are no more of them than deliveries may run."""
+        await self._claims.freed(row.key)
+        with contextlib.suppress(StoreUnavailable):  # it waits where it did, for all to see
+            await self.carry_out([row], command)
+
+    async def _amend(self, rows: Sequence[Row], command: Command) -> int:
+        changed = await self._store.amend([row.key for row in rows], command, self._clock())
+        if command.order is Order.DELETE:
             for row, done in zip(rows, changed, strict=True):
                 if done:
                     self._recorder.deleted(row)
         return sum(changed)
 
-    async def _bounce(self, rows: Sequence[Row]) -> int:
+    async def _bounce(self, rows: Sequence[Row], reason: str) -> int:
         """Each message's bounces are one transaction with their reports."""
-        wanted = {row.key: row.domain for row in rows}
+        wanted = {row.key for row in rows}
         changed = 0
         for waiting in await self._store.load(list(dict.fromkeys(row.message for row in rows))):
             standing = {i: each for i, each in waiting.standing.items() if (waiting.message.id, i) in wanted}
             if standing:
-                await self._record(Waiting(waiting.message, waiting.body, standing), wanted)
+                await self._record(Waiting(waiting.message, waiting.body, standing), reason)
                 changed += len(standing)
         return changed
 
-    async def _record(self, waiting: Waiting, domains: dict[Key, str]) -> None:
+    async def _record(self, waiting: Waiting, reason: str) -> None:
         message = waiting.message
-        lane = self._scheduler.lane(domains[message.id, next(iter(waiting.standing))])
-        settled = settle_bounced(message, waiting.standing, Terms(lane.retry, self._clock(), lambda: 0.0))
+        lane = self._scheduler.lane(waiting.destination(next(iter(waiting.standing))))
+        settled = settle_bounced(message, waiting.standing, Terms(lane.retry, self._clock(), lambda: 0.0), reason)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done: Callable[[], None] = partial(_finish, written)
         await self._recorder.record(Result(message, waiting.body, settled, (), done))
         await written
+
+
+def _sent_to(row: Row, detour: str) -> str:
+    return key(row.domain, Detour.parse(detour)) if detour else row.domain
 
 
 def _finish(future: asyncio.Future[None]) -> None:

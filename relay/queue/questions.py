@@ -12,7 +12,7 @@ from typing import Any
 from relay.mail.codec import time_text
 from relay.queue.ids import first_number, milliseconds, moment, number
 from relay.queue.schema import CODES, FINAL, STATES
-from relay.queue.store import Json, Query, Row, State, TraceQuery
+from relay.queue.store import Json, Query, Row, State, TracePurge, TraceQuery
 
 _LIVE_DOMAINS = """
     WITH RECURSIVE
@@ -76,8 +76,8 @@ def _numbers(ids: Iterable[str]) -> list[int]:
 
 
 def _codes(states: Iterable[State]) -> list[int]:
-    """DELIVERING is WAITING to the store."""
-    return sorted({CODES[State.WAITING if state is State.DELIVERING else state] for state in states})
+    """DELIVERING and SUSPENDED are WAITING to the store."""
+    return sorted({CODES.get(state, CODES[State.WAITING]) for state in states})
 
 
 def _matching(db: sqlite3.Connection, query: Query) -> list[int]:
@@ -106,13 +106,13 @@ def rows(db: sqlite3.Connection, query: Query) -> tuple[Row, ...]:
     wanted = set(_codes(query.states))
     listed = json.dumps(_matching(db, query))
     found = db.execute(
-        "SELECT m.id, r.i, r.local, r.domain, r.state, r.slot FROM json_each(?) CROSS JOIN message m ON m.n = value"
+        "SELECT m.id, r.i, r.local, r.domain, r.state, r.slot, r.via FROM json_each(?) CROSS JOIN message m ON m.n = value"
         " JOIN recipient r ON r.n = m.n ORDER BY m.n, r.i",
         (listed,),
     )
     return tuple(
-        Row(message, index, f"{local}@{domain}" if domain else local, domain, STATES[state], slot)
-        for message, index, local, domain, state, slot in found
+        Row(message, index, f"{local}@{domain}" if domain else local, domain, STATES[state], slot, via or "")
+        for message, index, local, domain, state, slot, via in found
         if state in wanted and (query.domains is None or domain in query.domains)
     )
 
@@ -141,8 +141,8 @@ def _messages(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
             "tls_optional": bool(tls_optional),
             "recipients": [],
         }
-    for n, domain, local, state, due, attempts, last in db.execute(
-        "SELECT n, domain, local, state, due, attempts, last FROM recipient"
+    for n, domain, local, state, due, attempts, last, via in db.execute(
+        "SELECT n, domain, local, state, due, attempts, last, via FROM recipient"
         " WHERE n IN (SELECT value FROM json_each(?)) ORDER BY n, i",
         (listed,),
     ):
@@ -150,6 +150,7 @@ def _messages(db: sqlite3.Connection, numbers: list[int]) -> list[Json]:
             {
                 "address": f"{local}@{domain}" if domain else local,
                 "domain": domain,
+                "via": via,
                 "state": STATES[state].value,
                 "attempts": attempts,
                 "next_attempt": time_text(moment(due)) if due is not None else None,
@@ -239,6 +240,35 @@ def _fact(db: sqlite3.Connection, known: dict[int, Any], row: int | None) -> Any
         found = db.execute("SELECT text FROM fact WHERE k = ?", (row,)).fetchone()
         known[row] = json.loads(found[0]) if found else None
     return known[row]
+
+
+_SENT_BY = "substr(lower(m.sender), -length(:sender)) = lower(:sender)"
+_SENT_BY_ONE = "lower(m.sender) = lower(:sender)"
+_SENT_TO = "EXISTS (SELECT 1 FROM recipient r WHERE r.n = m.n AND r.domain = :domain AND (:local = '' OR lower(r.local) = lower(:local)))"
+
+
+def ended(db: sqlite3.Connection, purge: TracePurge, after: int, limit: int) -> list[int]:
+    """Row keys behind `after` of messages that have ended and that all of `purge` speaks of, in order."""
+    conditions = ["m.finished IS NOT NULL", "m.n > :after"]
+    given: dict[str, object] = {"after": after, "limit": limit}
+    if purge.id:
+        conditions.append("m.n = :n")
+        given["n"] = next(iter(_numbers([purge.id])), -1)
+    if purge.before is not None:
+        conditions.append("m.finished < :before")
+        given["before"] = milliseconds(purge.before)
+    if purge.sender:
+        # "@domain" means everybody there.
+        conditions.append(_SENT_BY if purge.sender.startswith("@") else _SENT_BY_ONE)
+        given["sender"] = purge.sender
+    if purge.recipient:
+        conditions.append(_SENT_TO)
+        given["local"], _at, given["domain"] = purge.recipient.rpartition("@")
+    found = db.execute(
+        f"SELECT m.n FROM message m WHERE {' AND '.join(conditions)} ORDER BY m.n LIMIT :limit",  # noqa: S608 - the conditions are from above
+        given,
+    )
+    return [row[0] for row in found]
 
 
 def counts(db: sqlite3.Connection) -> tuple[int, int, int, int | None]:

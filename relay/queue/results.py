@@ -14,9 +14,14 @@ from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.policy.refusal import is_held
 from relay.policy.retry import Expired, delay_warning_is_due, next_attempt
 from relay.queue.reports import Ended, Fate
-from relay.queue.store import Change, Last, Order, Standing, State
+from relay.queue.store import Change, Command, Last, Order, Standing, State
 
 ADMINISTRATOR = Bounced(554, "5.0.0", "the administrator of this relay gave up on this message")
+
+
+def by_administrator(reason: str) -> Bounced:
+    """`reason` is one line for the sender, "" for none."""
+    return replace(ADMINISTRATOR, text=f"{ADMINISTRATOR.text}: {reason}") if reason else ADMINISTRATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +173,15 @@ def settle(
     standing: Mapping[int, Standing],
     lasts: Mapping[int, Last],
     terms: Terms,
-    orders: Mapping[int, Order],
+    orders: Mapping[int, Command],
 ) -> Settled:
     """After a delivery. `lasts` has a word on every index of `standing`. An order stands against everything but a delivery."""
     tally = _Tally(message, terms)
     for index, history in standing.items():
         last = lasts[index]
         outcome, attempts = last.outcome, history.attempts + 1
-        order = orders.get(index)
+        command = orders.get(index)
+        order = command.order if command is not None else None
         match outcome:
             case Delivered():
                 tally.delivered(index, outcome, last, attempts)
@@ -187,8 +193,8 @@ def settle(
                 tally.failed(index, final, last, attempts)
             case Deferred() if order is Order.HOLD:
                 tally.held(index, outcome, last, attempts)
-            case Deferred() if order is Order.BOUNCE:
-                tally.failed(index, ADMINISTRATOR, last, attempts)
+            case Deferred() if command is not None and order is Order.BOUNCE:
+                tally.failed(index, by_administrator(command.reason), last, attempts)
             case Deferred():
                 tally.deferred(index, outcome, last, history)
     return tally.settled()
@@ -204,11 +210,11 @@ def settle_overdue(
     return tally.settled()
 
 
-def settle_bounced(message: Message, standing: Mapping[int, Standing], terms: Terms) -> Settled:
-    """The administrator gives up on them."""
+def settle_bounced(message: Message, standing: Mapping[int, Standing], terms: Terms, reason: str = "") -> Settled:
+    """The administrator gives up on them, for a reason that is told to the sender."""
     tally = _Tally(message, terms)
     for index, history in standing.items():
-        tally.failed(index, ADMINISTRATOR, history.last, history.attempts)
+        tally.failed(index, by_administrator(reason), history.last, history.attempts)
     return tally.settled()
 
 

@@ -20,7 +20,10 @@ from relay.mail.attempt import Attempt, Delivery, MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit
 from relay.mail.outcome import Deferred
+from relay.policy.reroute import domain_of
 from relay.policy.route import Lane
+from relay.policy.suspension import NONE as NO_SUSPENSIONS
+from relay.policy.suspension import Suspensions
 from relay.queue.claims import Claims
 from relay.queue.feeder import Feeder
 from relay.queue.ids import Clock, milliseconds, moment, whole
@@ -97,6 +100,8 @@ class Scheduler:
         self._candidates = 0
         self._memory = 0
         self._open = False
+        self.suspensions = NO_SUSPENSIONS
+        self._suspended: Timer | None = None  # until the first of them ends
         self._feeder = Feeder(
             store,
             self.claims,
@@ -104,6 +109,7 @@ class Scheduler:
             lane_of=self._lane,
             fed=self._fed,
             lanes=lambda: self._lanes.values(),
+            stopped=self._is_stopped,
             emit=emit,
             clock=clock,
             timers=self._timers,
@@ -124,7 +130,7 @@ class Scheduler:
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.wait([self._feeding])
-        for timer in (*self._alarms.values(), self._minute, self._retry):
+        for timer in (*self._alarms.values(), self._minute, self._retry, self._suspended):
             if timer is not None:
                 timer.cancel()
         if self._workers:
@@ -142,13 +148,29 @@ class Scheduler:
 
     def reconfigured(self) -> None:
         """The configuration in force changed: all that waits is sorted into its lanes anew, and destinations that were down are tried."""
-        domains: dict[str, None] = {}
         for lane in self._lanes.values():
-            domains |= dict.fromkeys(self._feeder.forget(lane)) | dict.fromkeys(self._clear(lane))
             lane.open()
-        for domain in domains:
-            self._feeder.found(domain)
+        self._sort_anew()
         self._resume()
+
+    def suspend(self, suspensions: Suspensions) -> None:
+        """What is suspended from now on: all of it. A delivery under way is let finish. Each ends at its time."""
+        before, self.suspensions = self.suspensions, suspensions.at(self._clock())
+        if before.by_sender:
+            self._feeder.resume_aside()
+        self._sort_anew()
+        if self._suspended is not None:
+            self._suspended.cancel()
+        ends = self.suspensions.ends
+        self._suspended = None if ends is None else self._timers.call_at(ends, lambda: self.suspend(self.suspensions))
+
+    def _sort_anew(self) -> None:
+        """Into lanes, and what is suspended into none."""
+        destinations: dict[str, None] = dict.fromkeys(self._feeder.unpark())
+        for lane in self._lanes.values():
+            destinations |= dict.fromkeys(self._feeder.forget(lane)) | dict.fromkeys(self._clear(lane))
+        for each in destinations:
+            self._feeder.found(each)
 
     def submit(self, message: Message, body: MessageBytes | None) -> None:
         """A message that has just become durable: tried at once where its destination has room.
@@ -160,6 +182,8 @@ class Scheduler:
         try:
             for lane, fresh in self._by_lane(message):
                 standing = self._untaken(message, fresh)
+                if self.suspensions:
+                    standing = self._unsuspended(Waiting(message, body or self._store.body(message), standing), lane)
                 if standing and self._has_room(lane):
                     self._enlist(lane, message, body, standing)
                     self._pump(lane)
@@ -178,11 +202,11 @@ class Scheduler:
         finally:
             self._feeder.sweep_again()
 
-    def look_again(self, domains: Iterable[str]) -> None:
+    def look_again(self, destinations: Iterable[str]) -> None:
         """An operator made mail for them due. Where a destination was down, it is tried."""
-        for domain in set(domains):
-            self._lane(domain).open()
-            self._feeder.found(domain)
+        for each in set(destinations):
+            self._lane(each).open()
+            self._feeder.found(each)
 
     # --- what operations need ---
 
@@ -191,9 +215,9 @@ class Scheduler:
         """True while nothing is being read or recorded: all there is to do waits for hops, for time, or for mail."""
         return self._feeder.is_quiet and self.recorder.is_quiet
 
-    def lane(self, domain: str) -> Lane:
-        """The lane of a domain by the configuration in force."""
-        return self._lane_of(domain)
+    def lane(self, destination: str) -> Lane:
+        """The lane of a domain, or of a detour, by the configuration in force."""
+        return self._lane_of(destination)
 
     def withdraw(self, key: Key) -> bool:
         """Takes a recipient out of its lane's window. False where it is not in one."""
@@ -207,6 +231,37 @@ class Scheduler:
             candidate.lane.window.remove(candidate)
             self._dismiss(candidate)
         return True
+
+    # --- what is suspended ---
+
+    def _is_stopped(self, destination: str, lane: LaneState) -> bool:
+        if not self.suspensions:
+            return False
+        return self.suspensions.of_destination(domain_of(destination), lane.lane.connector) is not None
+
+    def _unsuspended(self, waiting: Waiting, lane: LaneState) -> Mapping[int, Standing]:
+        """Those recipients, all of them the lane's, that may go. The others are parked, or put aside."""
+        message, going = waiting.message, dict(waiting.standing)
+        for index in waiting.standing:
+            destination = waiting.destination(index)
+            if self._is_stopped(destination, lane):
+                self._feeder.found(destination)
+                del going[index]
+        if going and self.suspensions.of_sender(str(message.envelope.sender)) is not None:
+            self._put_aside([(message.id, index) for index in going])
+            return {}
+        return going
+
+    def _put_aside(self, keys: Sequence[Key]) -> None:
+        self._feeder.put_aside()
+        self.claims.reserve(keys)
+        self._store.put_aside(keys).add_done_callback(partial(self._was_put_aside, keys))
+
+    def _was_put_aside(self, keys: Sequence[Key], done: asyncio.Future[None]) -> None:
+        self.claims.free(keys)
+        if not done.cancelled() and done.exception() is not None:  # still due, and found again
+            self._timers.call_at(self._clock() + _RETRY, self._feeder.sweep_again)
+        self._feeder.resume()
 
     # --- lanes ---
 
@@ -265,12 +320,14 @@ class Scheduler:
             room = self._open and lane not in self._crowded and len(lane.window) < lane.depth
             if not room:
                 break
-            message, recipients = waiting.message, waiting.message.envelope.recipients
-            standing = {
+            message = waiting.message
+            standing: Mapping[int, Standing] = {
                 index: each
                 for index, each in waiting.standing.items()
-                if self.claims.is_free((message.id, index)) and self._lane(recipients[index].address.domain) is lane
+                if self.claims.is_free((message.id, index)) and self._lane(waiting.destination(index)) is lane
             }
+            if self.suspensions and standing:
+                standing = self._unsuspended(Waiting(message, waiting.body, standing), lane)
             if standing:
                 self._enlist(lane, message, waiting.body if waiting.in_memory else None, standing)
         self._pump(lane)
@@ -290,7 +347,7 @@ class Scheduler:
         """Forgets what is in the window; the domains that had something in it. The store still has it."""
         domains: set[str] = set()
         for candidate in lane.window:
-            domains |= candidate.domains
+            domains |= candidate.destinations
             self.claims.free(candidate.keys)
             self._dismiss(candidate)
         lane.window.clear()
@@ -379,7 +436,8 @@ class Scheduler:
         message = candidate.message
         trouble = ""
         try:
-            attempts = tuple(await self._deliver(Delivery(message, candidate.indexes, candidate.body)))
+            via = {index: each.via for index, each in candidate.standing.items() if each.via}
+            attempts = tuple(await self._deliver(Delivery(message, candidate.indexes, candidate.body, via)))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -409,10 +467,9 @@ class Scheduler:
 
     def _recorded(self, candidate: Candidate, settled: Settled) -> None:
         self._free(candidate)
-        recipients = candidate.message.envelope.recipients
         for change in settled.changes:
             if change.due is not None:
-                self._feeder.note(recipients[change.index].address.domain, milliseconds(change.due))
+                self._feeder.note(candidate.destination(change.index), milliseconds(change.due))
 
     def _free(self, candidate: Candidate) -> None:
         self.claims.free(candidate.keys)
@@ -463,4 +520,5 @@ class Scheduler:
                 lane.rest()
         self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_idle(now)}
         self._feeder.look()
-        self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute) if self._lanes else None
+        watching = self._lanes or self._feeder.keeps_watch
+        self._minute = self._timers.call_at(self._clock() + _MINUTE, self._each_minute) if watching else None

@@ -3,13 +3,16 @@
 - `message`: one row a message, kept for traces after its end (`finished`). `n` is the number in the id (ids.py): rows grow in order.
   `about` is the envelope (without recipients) and the acceptance (without TLS evidence, which is `tls`, a fact) as JSON.
 - `recipient`: one row a recipient. `state` as in STATES; `due` only while waiting. Times are milliseconds since 1970. `slot` says which
-  process of the relay it is that delivers it (share.py).
+  process of the relay it is that delivers it (share.py). `via` is where an operator sent it instead (relay.policy.reroute), NULL for its own
+  way. While it waits, no `due` means that its sender is suspended.
 - `chunk`: the received bytes, gone as soon as the last recipient has ended.
 - `loose`: messages whose chunks nobody needs, or not yet: still arriving, given up, or ended and large. Emptied at start.
 - `attempt`, `fact`: the trace. Plans and evidence repeat, so each text is in `fact` once; `refs` counts the rows that name it.
   A number is never used again, since readers remember what it stood for.
 - `sts_policy`: MTA-STS policies of other domains, so that a restart forgets none (relay.dns.sts). `about` is the policy as JSON. `ends`,
   `refresh` and `used` in milliseconds since 1970; few rows, so they have no index.
+- `suspension`: what operators stopped (suspended.py). Times in milliseconds since 1970, `until` NULL for no end.
+- `imported`: the ids that messages had in the queue which they were exported from, so that none comes in twice.
 - `tlsrpt_...`: counts for TLS reports, where reports about a day went, and reports that we received (ledger.py).
 - `audit`: who changed what (audit.py).
 - `certificate_seen`, `certificate_said`: partners' certificates, and the warnings about ends that were given (seen.py). Few rows.
@@ -138,6 +141,23 @@ _CERTIFICATES = (
 # What alerts remember (alerts.py): one document.
 _ALERTS = ("CREATE TABLE alerts (one INTEGER PRIMARY KEY CHECK (one = 1), about TEXT NOT NULL)",)
 
+# What an operator sent another way is read by where it goes now: the first index has only what goes its own way in reach (`via IS NULL`), and
+# costs a message one octet more; the second holds nothing else.
+_CONTROL = (
+    "ALTER TABLE recipient ADD COLUMN via TEXT",
+    "DROP INDEX recipient_by_domain",
+    "CREATE INDEX recipient_by_domain ON recipient (domain, slot, via, due, warned) WHERE state = 0",
+    "CREATE INDEX recipient_by_via ON recipient (via, slot, due, warned) WHERE state = 0 AND via IS NOT NULL",
+    """
+    CREATE TABLE suspension (
+        s INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, what TEXT NOT NULL, reason TEXT NOT NULL, who TEXT NOT NULL,
+        since INTEGER NOT NULL, until INTEGER, UNIQUE (kind, what)
+    )
+    """,
+    "CREATE TABLE imported (origin TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX imported_as ON imported (n)",
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
@@ -147,6 +167,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _AUDIT,
     _CERTIFICATES,
     _ALERTS,
+    _CONTROL,
 )
 
 

@@ -30,6 +30,7 @@ from relay.queue.reader import MemoryBody, Reader, StoredBody
 from relay.queue.share import Share
 from relay.queue.store import (
     Ages,
+    Command,
     Cursor,
     DueMessages,
     DuePage,
@@ -45,6 +46,7 @@ from relay.queue.store import (
     StoreError,
     StoreUnavailable,
     StoreUnusable,
+    TracePurge,
     TraceQuery,
     Waiting,
 )
@@ -92,6 +94,10 @@ def _open(disk: Disk, turn: Turn) -> _Opened:
         raise StoreUnusable(f"cannot open the queue {disk.path}: {error}; {_REMEDY}") from error
     began = milliseconds(begun(newest[0])) if newest[0] else 0
     return _Opened(database, newest[0] or 0, attempts[0], max(began, attempts[1]), problems)
+
+
+def _listed(rows: Sequence[tuple[str, int]]) -> list[tuple[int, int]]:
+    return [(number(message), index) for message, index in rows]
 
 
 class SqliteStore:
@@ -188,6 +194,16 @@ class SqliteStore:
     def free_space(self, limit: int) -> None:
         self._disk.limit = limit
 
+    @property
+    def keep(self) -> timedelta:
+        """`retention.traces`; may be set at any time."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, keep: timedelta) -> None:
+        self._keep = keep
+        self._asked.set()
+
     # --- writing ---
 
     def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
@@ -229,14 +245,20 @@ class SqliteStore:
     def is_coming(self, message: str) -> bool:
         return message in self._coming
 
-    def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
-        listed = [(number(message), index) for message, index in rows]
+    def amend(self, rows: Sequence[tuple[str, int]], command: Command, now: datetime) -> asyncio.Future[list[bool]]:
         future = self.work(
-            partial(chores.amend, rows=listed, order=order, now=milliseconds(now), slot=self._share.slot)
+            partial(chores.amend, rows=_listed(rows), command=command, now=milliseconds(now), slot=self._share.slot)
         )
-        if order is Order.DELETE:
+        if command.order is Order.DELETE:
             future.add_done_callback(lambda _done: self._asked.set())
         return future
+
+    def put_aside(self, rows: Sequence[tuple[str, int]]) -> asyncio.Future[None]:
+        return self.work(partial(chores.put_aside, rows=_listed(rows)))
+
+    async def resume_aside(self, now: datetime) -> bool:
+        step = partial(chores.resume_aside, slot=self._share.slot, now=milliseconds(now))
+        return await self.work(step) == chores.HASTENED
 
     async def barrier(self) -> None:
         """Returns when what was submitted before has been written, or refused."""
@@ -289,6 +311,18 @@ class SqliteStore:
         loaded, cursor = await self._scheduling.run(self._loader.overdue, domain, times, after, limit)
         return OverduePage(self._waiting(loaded), cursor)
 
+    async def aside_domains(self, limit: int) -> tuple[str, ...]:
+        return await self._scheduling.run(loading.aside_domains, self._share.slot, limit)
+
+    async def aside(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
+        times = (milliseconds(age.expired), milliseconds(age.late))
+        loaded, cursor = await self._scheduling.run(self._loader.aside, domain, times, after, limit)
+        return OverduePage(self._waiting(loaded), cursor)
+
+    async def detours(self, now: datetime) -> tuple[tuple[str, ...], datetime | None]:
+        found, following = await self._scheduling.run(loading.detours, self._share.slot, milliseconds(now))
+        return found, None if following is None else moment(following)
+
     async def load(self, ids: Sequence[str]) -> tuple[Waiting, ...]:
         return self._waiting(await self._scheduling.run(self._loader.load, ids))
 
@@ -309,7 +343,7 @@ class SqliteStore:
         return await self._scheduling.run(chores.abandoned, self._share.count)
 
     async def adopt(self, slot: int) -> tuple[str, ...]:
-        """Makes some of a slot's mail ours; its domains. None: all of it is. Only while no process has that slot."""
+        """Makes some of a slot's mail ours; its destinations. None: all of it is. Only while no process has that slot."""
         return await self.work(partial(chores.adopt, slot=slot, into=self._share.slot))
 
     # --- reading, for operators ---
@@ -325,6 +359,16 @@ class SqliteStore:
 
     async def traces(self, query: TraceQuery) -> list[Json]:
         return await self._asking.run(questions.traces, query)
+
+    async def purge_traces(self, purge: TracePurge) -> int:
+        """Looked for by a reader, so that no message waits for the search; forgotten a few in a transaction."""
+        forgotten, after = 0, -1
+        while found := await self._asking.run(questions.ended, purge, after, chores.PURGED):
+            forgotten += await self.work(partial(chores.forget, numbers=found))
+            after = found[-1]
+        if forgotten:
+            await self._submit(ForgetFacts(self._future()))
+        return forgotten
 
     async def statistics(self) -> Statistics:
         """Counted at most every five seconds."""

@@ -53,9 +53,11 @@ class BodyMissing(StoreError):  # noqa: N818 - as above
 
 
 class State(StrEnum):
-    """Where a recipient stands. DELIVERING is known to the scheduler only: after a crash it is WAITING again."""
+    """Where a recipient stands. DELIVERING is known to the scheduler only: after a crash it is WAITING again. SUSPENDED is one that waits, and is
+    not attempted (relay.policy.suspension)."""
 
     WAITING = "waiting"
+    SUSPENDED = "suspended"
     DELIVERING = "delivering"
     HELD = "held"
     DELIVERED = "delivered"
@@ -67,7 +69,7 @@ class State(StrEnum):
         return self in (State.DELIVERED, State.BOUNCED, State.DELETED)
 
 
-LIVE = frozenset({State.WAITING, State.DELIVERING, State.HELD})
+LIVE = frozenset({State.WAITING, State.SUSPENDED, State.DELIVERING, State.HELD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,13 @@ class Last:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A waiting recipient's history. `last` is None before the first attempt; `warned`: the sender was told of the delay."""
+    """A waiting recipient's history. `last` is None before the first attempt; `warned`: the sender was told of the delay. `via` is where an
+    operator sends it, "" for its own way (relay.policy.reroute)."""
 
     attempts: int = 0
     warned: bool = False
     last: Last | None = None
+    via: str = ""
 
 
 NEW = Standing()
@@ -132,6 +136,10 @@ class Waiting:
     standing: Mapping[int, Standing]
     in_memory: bool = False
 
+    def destination(self, index: int) -> str:
+        """What the scheduler sorts a recipient by: its domain, or the detour that an operator sends it on."""
+        return self.standing[index].via or self.message.envelope.recipients[index].address.domain
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -143,7 +151,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class DuePage:
-    """The domains that have mail due, up to `mark`. `complete`: up to the time that was asked about."""
+    """The destinations (a domain, or a detour's key) that have mail due, up to `mark`. `complete`: up to the time that was asked about."""
 
     domains: tuple[str, ...]
     mark: Mark
@@ -187,6 +195,7 @@ class Order(StrEnum):
     RELEASE = "release"
     BOUNCE = "bounce"
     DELETE = "delete"
+    REROUTE = "reroute"
 
     @property
     def applies_to(self) -> frozenset[State]:
@@ -201,8 +210,17 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """An order with what belongs to it: the `reason` of a bounce, in words for its sender; the `detour` of a reroute as text, "" for back."""
+
+    order: Order
+    reason: str = ""
+    detour: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One recipient, as operations handle it. `slot`: whose it is, where a relay has several processes (share.py)."""
+    """One recipient, as operations handle it. `slot`: whose it is, where a relay has several processes (share.py). `via` as in `Standing`."""
 
     message: str
     index: int
@@ -210,6 +228,12 @@ class Row:
     domain: str
     state: State
     slot: int = 0
+    via: str = ""
+
+    @property
+    def destination(self) -> str:
+        """What the scheduler sorts it by."""
+        return self.via or self.domain
 
     @property
     def key(self) -> tuple[str, int]:
@@ -237,6 +261,23 @@ class TraceQuery:
     message_id: str = ""
     since: datetime | None = None
     limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TracePurge:
+    """Which traces to forget: of messages that ended `before`, to `recipient` or from `sender` (an address, or "@domain"), of one `id`.
+
+    All that is given must hold, and something must be.
+    """
+
+    id: str = ""
+    recipient: str = ""
+    sender: str = ""
+    before: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.id or self.recipient or self.sender or self.before):
+            raise ValueError("say which traces: an empty purge would be all of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +339,28 @@ class Store(Protocol):
         """
         ...
 
-    def amend(self, rows: Sequence[tuple[str, int]], order: Order, now: datetime) -> asyncio.Future[list[bool]]:
-        """Carries out RETRY, HOLD, RELEASE or DELETE for (message, index) where it applies; where it did."""
+    def amend(self, rows: Sequence[tuple[str, int]], command: Command, now: datetime) -> asyncio.Future[list[bool]]:
+        """Carries out RETRY, HOLD, RELEASE, DELETE or REROUTE for (message, index) where it applies; where it did."""
+        ...
+
+    def put_aside(self, rows: Sequence[tuple[str, int]]) -> asyncio.Future[None]:
+        """Those of (message, index) that wait are not due any more, until `resume_aside`: their sender is suspended."""
+        ...
+
+    async def resume_aside(self, now: datetime) -> bool:
+        """Some of ours that were put aside are due. False once none is left."""
+        ...
+
+    async def aside_domains(self, limit: int) -> tuple[str, ...]:
+        """The domains that have mail of ours which was put aside."""
+        ...
+
+    async def aside(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
+        """As `overdue`, of those that were put aside."""
+        ...
+
+    async def detours(self, now: datetime) -> tuple[tuple[str, ...], datetime | None]:
+        """The detours (relay.policy.reroute) that have mail of ours due, and when the next one has."""
         ...
 
     async def due_domains(self, mark: Mark, now: datetime, limit: int) -> DuePage:
@@ -322,7 +383,7 @@ class Store(Protocol):
     async def due(
         self, domain: str, now: datetime, limit: int, taken: Set[tuple[str, int]] = frozenset()
     ) -> DueMessages:
-        """Messages of ours with recipients at `domain` that are due, longest due first; at most `limit` of its recipients are looked at.
+        """Messages of ours with recipients at `domain` (or, where it is one, on that detour) that are due, longest due first; at most `limit` of its recipients are looked at.
 
         Those in `taken` (message id, index) are passed over. Each message comes with all its due recipients, at other domains too.
         """
@@ -333,7 +394,7 @@ class Store(Protocol):
         ...
 
     async def overdue(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
-        """Recipients of `domain` that are due, whose messages began before `age.expired`, or before `age.late` and without a warning.
+        """Recipients of `domain` (or of a detour) that are due, whose messages began before `age.expired`, or before `age.late` and without a warning.
 
         They may be a little younger than that: a message begins before it is accepted.
         """
@@ -348,7 +409,7 @@ class Store(Protocol):
         ...
 
     async def adopt(self, slot: int) -> tuple[str, ...]:
-        """Makes some of a slot's mail ours; its domains, none once all of it is. Only while no process has that slot."""
+        """Makes some of a slot's mail ours; its destinations, none once all of it is. Only while no process has that slot."""
         ...
 
     async def rows(self, query: Query) -> tuple[Row, ...]:
@@ -365,6 +426,10 @@ class Store(Protocol):
 
     async def traces(self, query: TraceQuery) -> list[Json]:
         """The shape of design section 11."""
+        ...
+
+    async def purge_traces(self, purge: TracePurge) -> int:
+        """Forgets what is known of messages that have ended, some in a transaction; how many. Live mail stays."""
         ...
 
     async def statistics(self) -> Statistics: ...

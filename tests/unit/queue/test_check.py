@@ -69,7 +69,7 @@ WRONG = {
     f"DELETE FROM chunk WHERE n = {LIVE} AND seq = 1": "whose bytes are not all there",
     f"UPDATE chunk SET data = x'00' WHERE n = {SMALL}": "whose bytes are not all there",
     f"UPDATE chunk SET seq = 9 WHERE n = {LIVE} AND seq = 2": "whose bytes are not all there",
-    f"UPDATE recipient SET due = NULL WHERE n = {SMALL}": "without a time for their next attempt",
+    f"UPDATE recipient SET state = 1 WHERE n = {SMALL}": "do not wait and have a time for their next attempt",
     f"UPDATE message SET finished = 1 WHERE n = {SMALL}": "ended with recipients that wait",
     f"DELETE FROM message WHERE n = {SMALL}": "recipients without a message",
     "UPDATE attempt SET n = 5": "attempts without a message",

@@ -21,7 +21,7 @@ from relay.queue import database, writer
 from relay.queue.disk import Disk, beside
 from relay.queue.operations import Selection
 from relay.queue.share import Share
-from relay.queue.store import CHUNK, Order, StoreError, StoreUnavailable
+from relay.queue.store import CHUNK, Command, Order, StoreError, StoreUnavailable
 from tests.unit.queue.world import LATER, NO, World, evidence
 
 
@@ -148,7 +148,7 @@ async def test_an_order_whose_sync_failed_is_answered_with_what_it_did(queue: Wo
     message = await queue.put()
     await queue.settle()
     disk.errors.append(OSError(errno.EIO, "Input/output error"))
-    changed = await queue.store.amend([(message.id, 0)], Order.DELETE, queue.clock.now)
+    changed = await queue.store.amend([(message.id, 0)], Command(Order.DELETE), queue.clock.now)
     assert changed == [True]
     assert not disk.errors
     assert not queue.store.trouble

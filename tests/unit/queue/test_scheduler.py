@@ -586,6 +586,7 @@ async def test_orders_apply_to_the_states_they_can() -> None:
         Order.RELEASE: ["held"],
         Order.BOUNCE: ["held", "waiting"],
         Order.DELETE: ["held", "waiting"],
+        Order.REROUTE: ["held", "waiting"],
     }
 
 

@@ -20,7 +20,7 @@ from relay.queue.ids import SLOTS, number, slot_of
 from relay.queue.operations import Selection
 from relay.queue.schema import _SLOTS, MIGRATIONS, prepare
 from relay.queue.share import Share
-from relay.queue.store import CHUNK, Order, Query, Row, State, StoreUnavailable, StoreUnusable, TraceQuery
+from relay.queue.store import CHUNK, Command, Order, Query, Row, State, StoreUnavailable, StoreUnusable, TraceQuery
 from relay.queue.turn import Alone
 from tests.unit.queue.world import LATER, OK, START, World, evidence
 
@@ -154,7 +154,7 @@ async def test_what_is_held_goes_to_whoever_releases_it(tmp_path: Path) -> None:
         await settle(made)
         (row,) = await made[0].store.rows(Query(states=frozenset({State.HELD})))
         assert row == Row(message.id, 0, "bob@example.com", "example.com", State.HELD, 1)
-        assert await made[0].operations.carry_out([row], Order.RELEASE) == (1, 0)
+        assert await made[0].operations.carry_out([row], Command(Order.RELEASE)) == (1, 0)
         await settle(made)
         assert made[0].hops.delivered == [(message.id, "bob@example.com")]
         assert await slots(made[0]) == [0]
@@ -280,9 +280,9 @@ class Elsewhere:
     async def running(self) -> list[tuple[str, int]]:
         return [key for each in self.others.values() for key in each.scheduler.claims.running()]
 
-    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
-        self.asked.append((slot, order, len(rows)))
-        return await self.others[slot].operations.carry_out(rows, order)
+    async def carry_out(self, slot: int, rows: Sequence[Row], command: Command) -> tuple[int, int]:
+        self.asked.append((slot, command.order, len(rows)))
+        return await self.others[slot].operations.carry_out(rows, command)
 
 
 async def test_orders_go_to_whoever_has_the_mail(tmp_path: Path) -> None:
@@ -377,10 +377,14 @@ def _plans(db: sqlite3.Connection) -> dict[str, str]:
     asked = {
         "due domains": "SELECT domain FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = 1 AND due <= 5"
         " AND (due, domain) > (1, 'x') ORDER BY due, domain LIMIT 10",
-        "due": "SELECT n FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = 'x' AND slot = 1 AND due <= 5"
-        " ORDER BY due LIMIT 10",
+        "due": "SELECT n FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = 'x' AND via IS NULL"
+        " AND slot = 1 AND due <= 5 ORDER BY due LIMIT 10",
+        "due on a detour": "SELECT n FROM recipient INDEXED BY recipient_by_via WHERE state = 0 AND via IS NOT NULL AND via = 'x>host y:25'"
+        " AND slot = 1 AND due <= 5 ORDER BY due LIMIT 10",
+        "aside": "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = 1 AND due IS NULL"
+        " AND domain = 'x' AND n < 7 AND (n, i) > (1, 0) ORDER BY n, i LIMIT 10",
         "overdue": "SELECT due, warned, n, i FROM recipient INDEXED BY recipient_by_domain WHERE state = 0 AND domain = 'x' AND slot = 1"
-        " AND due <= 5 AND (due, warned, n, i) > (1, 0, 1, 0) ORDER BY due, warned, n, i LIMIT 10",
+        " AND via IS NULL AND due <= 5 AND (due, warned, n, i) > (1, 0, 1, 0) ORDER BY due, warned, n, i LIMIT 10",
         "hasten": "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = 1 AND due > 5 ORDER BY due DESC LIMIT 10",
         "abandoned": "SELECT slot FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot > 1 ORDER BY slot LIMIT 1",
     }
@@ -409,6 +413,10 @@ async def test_a_queue_of_before_there_were_slots(tmp_path: Path, monkeypatch: p
             *(f"DROP TABLE {name}" for name in re.findall(r"CREATE TABLE (\w+)", later)),
             "DROP INDEX recipient_by_due",
             "DROP INDEX recipient_by_domain",
+            "DROP INDEX recipient_by_via",
+            "ALTER TABLE recipient DROP COLUMN via",
+            "DROP TABLE suspension",
+            "DROP TABLE imported",
             "ALTER TABLE recipient DROP COLUMN slot",
             "CREATE INDEX recipient_by_domain ON recipient (domain, due, warned) WHERE state = 0",
             "CREATE INDEX recipient_by_due ON recipient (due, domain) WHERE state = 0",
