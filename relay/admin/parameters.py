@@ -11,6 +11,7 @@ from pydantic_core.core_schema import CoreSchema, int_schema, no_info_before_val
 from relay.mail.address import AddressError, normalise_domain, parse_mailbox
 
 MAX_IDS = 1000
+MAX_LINE = 300
 
 _ID = re.compile(r"[0-9A-Z]{1,40}\Z")
 _CONNECTOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -112,6 +113,18 @@ class Between:
         return no_info_before_validator_function(self.check, int_schema(ge=self.least, le=self.most))
 
 
+def _line(value: Any) -> str:
+    text = _text(value).strip()
+    # It stands in mail: no line ends, no control characters, no turning of the writing direction.
+    if any(not each.isprintable() for each in text):
+        raise ValueError("one line without control characters")
+    if len(text) > MAX_LINE:
+        raise ValueError(f"at most {MAX_LINE} characters")
+    return text
+
+
+Line = Annotated[str, BeforeValidator(_line), Field(max_length=MAX_LINE)]
+"""Words of an operator for others to read."""
 Text = Annotated[str, BeforeValidator(_text), Field(max_length=1000)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 MessageId = Annotated[str, BeforeValidator(_id), WithJsonSchema({"type": "string", "pattern": "^[0-9A-Z]{0,40}$"})]

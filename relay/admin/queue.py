@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from relay.admin.endpoint import Answer, Asked, Change, Endpoint, Json, NotFoundError, Question, Scope, Shape
-from relay.admin.parameters import ConnectorName, Domain, Flag, MessageId, MessageIds, PageLimit
+from relay.admin.parameters import ConnectorName, Domain, Flag, Line, MessageId, MessageIds, PageLimit
 
-State = Literal["waiting", "delivering", "held", "delivered", "bounced", "deleted"]
+State = Literal["waiting", "suspended", "delivering", "held", "delivered", "bounced", "deleted"]
 
 
 class Action(StrEnum):
@@ -66,8 +66,8 @@ class Queue(Protocol):
         """One Message, None where there is none."""
         ...
 
-    async def act(self, action: Action, selection: Selection) -> Json:
-        """In the shape of Acted."""
+    async def act(self, action: Action, selection: Selection, reason: str = "") -> Json:
+        """In the shape of Acted. `reason` is one line for the senders of what is bounced."""
         ...
 
 
@@ -123,6 +123,11 @@ class SelectionQuestion(Question):
         return Selection(self.ids, not self.ids, self.to, self.connector)
 
 
+class BounceQuestion(SelectionQuestion):
+    reason: Line = ""
+    """One line that the senders read."""
+
+
 class Last(Shape):
     """What the last attempt came to."""
 
@@ -136,6 +141,13 @@ class Last(Shape):
     """The TLS failure that withheld it (RFC 8460 section 4.3, or one of ours)."""
 
 
+class Detour(Shape):
+    connector: str | None
+    host: str | None
+    weaker: bool
+    """The connector may ask for less than the recipient's own."""
+
+
 class RecipientState(Shape):
     address: str
     state: State
@@ -143,6 +155,10 @@ class RecipientState(Shape):
     attempts: int
     next_attempt: str | None
     last: Last | None
+    via: Detour | None = None
+    """Where an operator sends it instead of its own way."""
+    suspended: dict[str, Any] | None = None
+    """What keeps it from being tried (`GET /suspensions`), in state suspended."""
 
 
 class MessageHead(Shape):
@@ -190,8 +206,10 @@ def endpoints(relay: Queue) -> tuple[Endpoint[Any], ...]:
     def act(action: Action) -> Callable[[Asked[SelectionQuestion]], Awaitable[Answer]]:
         async def handler(asked: Asked[SelectionQuestion]) -> Answer:
             selection = asked.given.selection
-            done = await relay.act(action, selection)
-            return Answer(done, change=Change(str(selection), int(done["changed"])))
+            reason = asked.given.reason if isinstance(asked.given, BounceQuestion) else ""
+            done = await relay.act(action, selection, reason)
+            after = {"reason": reason} if reason else None
+            return Answer(done, change=Change(str(selection), int(done["changed"]), after=after))
 
         return handler
 
@@ -203,7 +221,7 @@ def endpoints(relay: Queue) -> tuple[Endpoint[Any], ...]:
                 f"/queue/{action.value}",
                 Scope.OPERATE,
                 summary,
-                SelectionQuestion,
+                BounceQuestion if action is Action.BOUNCE else SelectionQuestion,
                 Acted,
                 act(action),
                 action=action.value,

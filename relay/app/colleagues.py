@@ -20,9 +20,10 @@ from relay.dns.sts import StsKeeper
 from relay.mail.events import Event
 from relay.mail.published import StsKept, StsUnknown
 from relay.observe.metrics import WORKERS_ENDED, CountKey
+from relay.policy.suspension import Suspension
 from relay.queue.lanes import Key
 from relay.queue.sqlite import SqliteStore
-from relay.queue.store import Order, Row, StoreUnavailable
+from relay.queue.store import Command, Row, StoreUnavailable
 from relay.workers.frames import SUPERVISOR
 from relay.workers.link import Gone, Handler, Link, Silent
 from relay.workers.supervisor import ADOPT, ADOPTED, COUNTS, KEEP, PAST, REPLACE
@@ -33,12 +34,14 @@ _BACK = 5.0  # seconds for which a worker that died is waited for
 _AGAIN = 0.2
 LEADER = 0
 """The slot of the first worker."""
+_ANSWER = 10.0
 
 FOLLOW = "follow"
 LOGIN_FAILED = "login-failed"
 FAILED_LOGINS = "failed-logins"
 LEARN = "learn"
 SAW = "saw"
+SUSPEND = "suspend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,14 @@ class Answers:
 
     condition: Callable[[], Condition]
     running: Callable[[], Collection[Key]]
-    carry_out: Callable[[Sequence[Row], Order], Awaitable[tuple[int, int]]]
+    carry_out: Callable[[Sequence[Row], Command], Awaitable[tuple[int, int]]]
     counts: Callable[[], Mapping[CountKey, float]]
     follow: Callable[[Config], Awaitable[None]]
     login_failed: Callable[[int | str], None]
     failed_logins: Callable[[], Mapping[int | str, Failures]]
     adopt: Callable[[int], Awaitable[None]]
     learn: Callable[[StsKept], None]
+    suspend: Callable[[tuple[Suspension, ...]], None]
     flush: Callable[[], Awaitable[None]]
     saw: Callable[[Event], None]
 
@@ -90,7 +94,7 @@ class Colleagues:
         async def running(_argument: Any) -> Collection[Key]:
             return answers.running()
 
-        async def carry_out(argument: tuple[Sequence[Row], Order]) -> tuple[int, int]:
+        async def carry_out(argument: tuple[Sequence[Row], Command]) -> tuple[int, int]:
             return await answers.carry_out(*argument)
 
         async def count(_argument: Any) -> None:
@@ -109,6 +113,9 @@ class Colleagues:
         async def learn(kept: StsKept) -> None:
             answers.learn(kept)
 
+        async def suspend(suspensions: tuple[Suspension, ...]) -> None:
+            answers.suspend(suspensions)
+
         async def flush(_argument: Any) -> None:
             await answers.flush()
 
@@ -118,6 +125,7 @@ class Colleagues:
         handlers: dict[str, Handler] = {
             SAW: saw,
             LEARN: learn,
+            SUSPEND: suspend,
             "flush": flush,
             ADOPT: adopt,
             "condition": condition,
@@ -139,13 +147,13 @@ class Colleagues:
         found = await self._ask_all("running")
         return [key for keys in found.values() for key in keys]
 
-    async def carry_out(self, slot: int, rows: Sequence[Row], order: Order) -> tuple[int, int]:
+    async def carry_out(self, slot: int, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         if self._link is None:
             raise LookupError(slot)
         end = time.monotonic() + _BACK
         while True:
             try:
-                done: tuple[int, int] = await self._link.ask(slot, "carry-out", (rows, order), seconds=_ORDERS)
+                done: tuple[int, int] = await self._link.ask(slot, "carry-out", (rows, command), seconds=_ORDERS)
             except Gone as error:
                 if time.monotonic() > end:
                     raise StoreUnavailable(f"{error}, and has no successor yet: try again") from error
@@ -154,6 +162,15 @@ class Colleagues:
                 raise StoreUnavailable(f"{error}: try again") from error
             else:
                 return done
+
+    async def suspend(self, suspensions: tuple[Suspension, ...]) -> None:
+        """All heed these when it returns. One that does not answer is replaced: its successor begins with what the store has."""
+        if self._link is None:
+            return
+        answers = await self._link.ask_others(SUSPEND, suspensions, seconds=_ANSWER)
+        for slot, answer in answers.items():
+            if isinstance(answer, BaseException):
+                self._link.tell(SUPERVISOR, REPLACE, slot)
 
     # How they are.
 

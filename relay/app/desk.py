@@ -9,13 +9,17 @@ from typing import Any
 from starlette.applications import Starlette
 
 from relay.admin import alerts, audit, certificates, connectors, queue, reload, reports, status, trace
+from relay.admin import control as flow
+from relay.admin import transfer as transfers
 from relay.admin.accounts import Accounts
 from relay.admin.api import Identify, application
 from relay.admin.door import Door, Doorman, network_door
 from relay.admin.endpoint import Endpoint
 from relay.admin.unix import admin_socket, at_socket
 from relay.app.audit import Audit
+from relay.app.control import Control
 from relay.app.operations import Operator
+from relay.app.transfer import Transfer
 from relay.config.models import Admin, Switch
 from relay.config.values import HostPort
 from relay.mail.events import Emit, ListenerReady
@@ -26,10 +30,13 @@ from relay.tls.trust import TrustStores
 Look = Callable[[], Awaitable[None]]
 
 
-def endpoints(operator: Operator, log: Audit) -> tuple[Endpoint[Any], ...]:
+def endpoints(operator: Operator, log: Audit, control: Control, transfer: Transfer) -> tuple[Endpoint[Any], ...]:
     """A topic is one file in `relay.admin`, and one line here."""
     return (
         *status.endpoints(operator),
+        # Before those of the queue: there a name stands for a message.
+        *flow.endpoints(control, operator),
+        *transfers.endpoints(transfer),
         *queue.endpoints(operator),
         *trace.endpoints(operator),
         *reports.endpoints(operator),
@@ -47,6 +54,8 @@ class Desk:
 
     operator: Operator
     log: Audit
+    control: Control
+    transfer: Transfer
     keyring: Keyring | None
     trust: TrustStores
     emit: Emit
@@ -70,7 +79,7 @@ class Desk:
         return bound, () if accounts is None else (accounts.look,)
 
     def _application(self, identify: Identify) -> Starlette:
-        return application(endpoints(self.operator, self.log), identify, self.log.note)
+        return application(endpoints(self.operator, self.log, self.control, self.transfer), identify, self.log.note)
 
     def _context(self, admin: Admin) -> Any:
         if admin.tls is Switch.OFF:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import relay
@@ -90,13 +91,13 @@ class Operator:
     async def message(self, message_id: str) -> Json | None:
         return await _asked(self._around.operations.show(message_id))
 
-    async def act(self, action: Action, selection: Selected) -> Json:
+    async def act(self, action: Action, selection: Selected, reason: str = "") -> Json:
         operations = self._around.operations
         acts = {
             Action.RETRY: operations.retry,
             Action.HOLD: operations.hold,
             Action.RELEASE: operations.release,
-            Action.BOUNCE: operations.bounce,
+            Action.BOUNCE: partial(operations.bounce, reason=reason),
             Action.DELETE: operations.delete,
         }
         return await _asked(acts[action](_selection(selection)))

@@ -25,11 +25,13 @@ from relay.app.audit import Audit
 from relay.app.certificates import Certificates
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
+from relay.app.control import Around, Control
 from relay.app.desk import Desk, Look
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.app.place import InForce, Place
 from relay.app.reports import Neighbours, TlsReports
+from relay.app.transfer import Transfer
 from relay.app.trial import send_trial
 from relay.config.load import load_with_places
 from relay.config.models import Config, ListenerKind
@@ -51,7 +53,8 @@ from relay.observe.metrics import Metrics
 from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.publications import LookedUp
-from relay.policy.route import Lane, lane_of
+from relay.policy.reroute import lane_of_key
+from relay.policy.route import Lane
 from relay.queue.alerts import SqliteAlerts
 from relay.queue.audit import SqliteAudit
 from relay.queue.intake import Intake
@@ -218,6 +221,7 @@ class Relay:
             emit=self._emit,
         )
         stack.push_async_callback(policies.close)
+        self._portrait = SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound))
         outbound = self._make_outbound(resolver, tls, policies)
         stack.push_async_callback(outbound.close)
         reports = TlsReports(
@@ -257,6 +261,21 @@ class Relay:
         )
         alerts = self._alerts = self._make_alerts(store, keyring, lambda: intake)
         self._observers = (*self._observers, alerts.hear)
+        self._control = Control(
+            Around(
+                store=store,
+                scheduler=scheduler,
+                operations=operations,
+                colleagues=self._colleagues,
+                resolver=resolver,
+                book=book,
+                ourselves=self._portrait.look,
+                clock=utc_now,
+                port=self._delivery.port,
+            )
+        )
+        self._transfer = Transfer(store, intake, operations, lambda: self.config, utc_now)
+        await self._control.load()
         await reports.start()
         stack.push_async_callback(reports.close)
         await alerts.load(is_anew=not in_force.is_older)
@@ -265,6 +284,7 @@ class Relay:
         stack.push_async_callback(self._stop_scheduler)
         await self._open_doors(stack, config, trust, keyring)
         self._colleagues.answer(self._answers(operations, policies, reports))
+        await self._control.load()  # what was suspended before anybody could tell us
         self._join(stack, in_force)
         certificates.start()
         alerts.begin()
@@ -275,7 +295,7 @@ class Relay:
             book=self._configuration.book,
             resolver=resolver,
             tls=tls,
-            ourselves=SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound)).look,
+            ourselves=self._portrait.look,
             clock=utc_now,
             emit=self._emit,
             publications=LookedUp(resolver, policies, utc_now),
@@ -316,6 +336,7 @@ class Relay:
             learn=policies.learn,
             flush=flush,
             saw=self._alerts.hear,
+            suspend=self._control.heed,
         )
 
     def _join(self, stack: AsyncExitStack, in_force: InForce) -> None:
@@ -333,7 +354,7 @@ class Relay:
         stack.push_async_callback(_ended, asyncio.create_task(work))
 
     def _desk(self, trust: TrustStores, keyring: Keyring | None) -> Desk:
-        return Desk(self._operator, self._audit, keyring, trust, self._emit, utc_now)
+        return Desk(self._operator, self._audit, self._control, self._transfer, keyring, trust, self._emit, utc_now)
 
     def _policy_limits(self) -> PolicyLimits:
         """Of one worker."""
@@ -367,7 +388,12 @@ class Relay:
         path = Path(config.queue.removeprefix(SQLITE))
         try:
             store = await SqliteStore.open(
-                path, emit=self._emit, clock=utc_now, free_space=config.limits.free_space, share=self._place.share
+                path,
+                emit=self._emit,
+                clock=utc_now,
+                free_space=config.limits.free_space,
+                keep=config.retention.traces,
+                share=self._place.share,
             )
         except (StoreLocked, StoreUnusable) as error:
             raise StartError(str(error)) from error
@@ -428,8 +454,8 @@ class Relay:
         for hear in self._observers:
             hear(event)
 
-    def _lane_of(self, domain: str) -> Lane:
-        return lane_of(self._configuration.book(), domain)
+    def _lane_of(self, destination: str) -> Lane:
+        return lane_of_key(self._configuration.book(), destination)
 
     async def _apply(self, old: Config, new: Config) -> None:
         """Everything that does not ask for the rule book each time it decides."""
@@ -446,6 +472,7 @@ class Relay:
             raise NotAppliedError(str(error)) from error
         await self._policy_server.take(policies)
         self._store.free_space = new.limits.free_space
+        self._store.keep = new.retention.traces
         if self._resolver is None and new.dns != old.dns:
             self._switch.to(DnsResolver.of(new.dns, self._emit))
         self._dane.reconfigured()

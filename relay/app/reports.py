@@ -44,7 +44,6 @@ from relay.report.tlsrpt.sender import Sender, Setting, Ways, due_at
 
 Json = dict[str, Any]
 
-KEEP = timedelta(days=30)
 MOST_RECEIVED = 10_000
 _FLUSH = 30.0  # seconds: counts that a kill loses
 _TICK = 60.0
@@ -222,7 +221,8 @@ class TlsReports:
 
     async def _forget(self) -> None:
         now = self._clock()
-        await self._ledger.forget(days=(now - KEEP).date(), received=now - KEEP, most=MOST_RECEIVED)
+        before = now - self._book().config.retention.reports
+        await self._ledger.forget(days=before.date(), received=before, most=MOST_RECEIVED)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """A store in trouble is told of elsewhere; the next round does it."""

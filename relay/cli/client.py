@@ -10,7 +10,7 @@ import io
 import os
 import socket as socketlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -65,6 +65,36 @@ class Relay:
     def post(self, path: str, body: Mapping[str, Any], *, expected: tuple[int, ...] = (200,)) -> dict[str, Any]:
         """A POST's JSON. Statuses beside `expected` are refusals."""
         return self._answer("POST", path, expected, json=body)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """A GET's JSON, None where there is no such thing."""
+        found = self._answer("GET", path, (200, 404))
+        return None if set(found) == {"error"} else found
+
+    def download(self, path: str, write: Callable[[bytes], None]) -> bool:
+        """Has `write` take the bytes of a POST's answer, piece by piece; False where there is no such thing. One that broke off ends the
+        program."""
+        import httpx
+
+        try:
+            with self._client.stream("POST", path, json={}) as answer:
+                if answer.status_code == 404:
+                    return False
+                if answer.status_code != 200:
+                    answer.read()
+                    stop(str(_json(answer).get("error", f"the relay answered {answer.status_code}")))
+                for piece in answer.iter_raw():
+                    write(piece)
+        except httpx.RemoteProtocolError:
+            return False  # it was delivered meanwhile, and its bytes are gone
+        except httpx.TransportError as error:
+            stop(f"the relay at {self._socket} broke off: {error}", ExitCode.UNREACHABLE)
+        return True
+
+    def upload(self, path: str, query: Mapping[str, Any], content: Iterable[bytes]) -> dict[str, Any]:
+        """A POST of bytes, sent as they come. Its JSON, or `{"error": ...}` where it was refused."""
+        headers = {"content-type": "application/octet-stream"}
+        return self._answer("POST", path, (200, 400, 409, 503), params=query, content=content, headers=headers)
 
     def pages(self, query: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
         """GET /queue, page by page: no more than one is in memory."""

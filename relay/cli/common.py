@@ -44,8 +44,8 @@ def stop(message: str, code: ExitCode = ExitCode.NO) -> NoReturn:
     raise typer.Exit(code)
 
 
-def since_text(text: str, now: datetime) -> str:
-    """`--since`: a time, or how long ago, as RFC 3339."""
+def since_text(text: str, now: datetime, option: str = "--since") -> str:
+    """The value of an option: a time, or how long ago, as RFC 3339."""
     from relay.config.values import parse_duration
 
     try:
@@ -55,7 +55,7 @@ def since_text(text: str, now: datetime) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        stop(f"--since {text!r}: write how long ago (2h, 3d) or a time (2026-11-25T08:00:00Z)", ExitCode.USAGE)
+        stop(f"{option} {text!r}: write how long ago (2h, 3d) or a time (2026-11-25T08:00:00Z)", ExitCode.USAGE)
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()
 
 

@@ -3,22 +3,33 @@
 import json as jsonlib
 import sys
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
 from relay.cli.client import Relay, SocketOption, show
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
+from relay.cli.queue_common import (
+    AllOption,
+    ConnectorOption,
+    IdArguments,
+    ToOption,
+    chunks,
+    id_of,
+    selection_of,
+)
+from relay.cli.queue_control import register as register_control
+from relay.cli.queue_transfer import register as register_transfer
 from relay.report.text import one_line
 
 app = typer.Typer(
-    help="Look into the queue of a running relay, and retry, hold, release, bounce or delete what is in it.",
+    help="Look into the queue of a running relay, and act on what is in it.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-_CHUNK = 1000  # ids in one request
 _PAGE = 500
 _DONE = {
     "retry": "to be tried at once",
@@ -28,18 +39,13 @@ _DONE = {
     "delete": "deleted without a word to the sender",
 }
 _FINAL = ("bounce", "delete")
+_NO_MORE: Mapping[str, Any] = MappingProxyType({})
 
-IdArguments = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of messages.", show_default=False)]
-AllOption = Annotated[bool, typer.Option("--all", help="Everything in the queue.")]
-ToOption = Annotated[
-    str, typer.Option("--to", metavar="DOMAIN", help="Only recipients in this domain.", show_default=False)
-]
-ConnectorOption = Annotated[
-    str, typer.Option("--connector", metavar="NAME", help="Only what this connector governs.", show_default=False)
-]
 StateOption = Annotated[
     list[str] | None,
-    typer.Option("--state", metavar="STATE", help="waiting, delivering, held; may be repeated.", show_default=False),
+    typer.Option(
+        "--state", metavar="STATE", help="waiting, suspended, delivering, held; may be repeated.", show_default=False
+    ),
 ]
 LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most so many messages; 0: all.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask, even for what cannot be undone.")]
@@ -105,6 +111,13 @@ def _recipient_lines(recipient: Mapping[str, Any]) -> Iterable[str]:
     when = f", next {_moment(following)}" if following else ""
     tried = f"{attempts} attempt{'' if attempts == 1 else 's'}"
     yield f"{state:10}  {one_line(recipient['address'])}  ({tried}{when})"
+    via, stopped = recipient.get("via"), recipient.get("suspended")
+    if via:
+        yield f"  sent via {via['host'] or 'connector ' + via['connector']}{' although weaker' if via['weaker'] else ''}"
+    if stopped:
+        what = " ".join(f"{key} {stopped[key]}" for key in ("to", "connector", "from") if stopped.get(key))
+        until = f", until {_moment(stopped['until'])}" if stopped["until"] else ""
+        yield f"  suspended ({one_line(what)}) by {one_line(stopped['who'])}{until}: {one_line(stopped['reason'])}"
     last = recipient["last"]
     if last:
         yield f"  {one_line(' '.join(str(last[key] or '') for key in ('code', 'status', 'text')))[:74]}"
@@ -121,7 +134,7 @@ def show_(
     from relay.report.trace import render_message, with_remedies
 
     with Relay.of(config, socket) as relay:
-        found = relay.get(f"/queue/{_id(message_id)}")
+        found = relay.get(f"/queue/{id_of(message_id)}")
     if json:
         print_json(with_remedies(found))
     else:
@@ -142,7 +155,7 @@ def _register(action: str, summary: str) -> None:
         yes: YesOption = False,
         socket: SocketOption = None,
     ) -> None:
-        selection = _selection(ids, everything, to, connector)
+        selection = selection_of(ids, everything, to, connector)
         _confirm(action, selection, yes=yes)
         _act(action, Relay.of(config, socket), selection, json=json)
 
@@ -150,28 +163,31 @@ def _register(action: str, summary: str) -> None:
 _register("retry", "Try at once, whatever the back-off says.")
 _register("hold", "Keep back: no attempts and no expiry until released.")
 _register("release", "Let go what was held.")
-_register("bounce", "Give up now and tell the senders.")
 _register("delete", "Throw away without telling anybody.")
 
 
-def _selection(ids: list[str] | None, everything: bool, to: str, connector: str) -> dict[str, Any]:
-    """The body of POST /queue/ACTION. Exit code 2 where it says nothing, or two things."""
-    narrowed = {key: value for key, value in (("to", to), ("connector", connector)) if value}
-    if ids and (everything or narrowed):
-        stop("give ids, or --all, --to and --connector, not both", ExitCode.USAGE)
-    if ids:
-        return {"ids": [_id(each) for each in ids]}
-    if not everything and not narrowed:
-        stop("say which messages: ID..., --all, --to DOMAIN or --connector NAME", ExitCode.USAGE)
-    return {"all": True, **narrowed}
+@app.command("bounce")
+def bounce(
+    ids: IdArguments = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    everything: AllOption = False,
+    to: ToOption = "",
+    connector: ConnectorOption = "",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="One line that the senders read.", show_default=False)
+    ] = "",
+    yes: YesOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """Give up now and tell the senders."""
+    selection = selection_of(ids, everything, to, connector)
+    _confirm("bounce", selection, yes=yes)
+    _act("bounce", Relay.of(config, socket), selection, json=json, more={"reason": reason} if reason else {})
 
 
-def _id(text: str) -> str:
-    """As ids are written; what cannot be one is wrong usage, and must never become part of a path."""
-    upper = text.upper()
-    if not upper.isascii() or not upper.isalnum():
-        stop(f"{text!r} is not a message id: `relay queue list` shows them", ExitCode.USAGE)
-    return upper
+register_control(app)
+register_transfer(app)
 
 
 def _confirm(action: str, selection: Mapping[str, Any], *, yes: bool) -> None:
@@ -189,11 +205,13 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _act(action: str, relay: Relay, selection: Mapping[str, Any], *, json: bool) -> None:
+def _act(
+    action: str, relay: Relay, selection: Mapping[str, Any], *, json: bool, more: Mapping[str, Any] = _NO_MORE
+) -> None:
     changed, running, unknown = 0, 0, []
     with relay:
-        for body in _chunks(selection):
-            done = relay.post(f"/queue/{action}", body)
+        for body in chunks(selection):
+            done = relay.post(f"/queue/{action}", {**body, **more})
             changed += done["changed"]
             running += done["running"]
             unknown += done["unknown"]
@@ -203,13 +221,6 @@ def _act(action: str, relay: Relay, selection: Mapping[str, Any], *, json: bool)
         _say(action, changed, running, unknown)
     if unknown or not changed + running:
         raise typer.Exit(ExitCode.NO)
-
-
-def _chunks(selection: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    ids = selection.get("ids")
-    if ids is None:
-        return (selection,)
-    return ({"ids": ids[start : start + _CHUNK]} for start in range(0, len(ids), _CHUNK))
 
 
 def _say(action: str, changed: int, running: int, unknown: list[str]) -> None:

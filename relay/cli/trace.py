@@ -1,9 +1,12 @@
-"""`relay trace`: the life of messages, with the TLS evidence of every attempt."""
+"""`relay trace`: the life of messages, with the TLS evidence of every attempt; `relay trace purge` forgets some."""
 
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from typer import Context
+from typer.core import TyperGroup
 
 from relay.cli.client import Relay, SocketOption, show
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text, stop
@@ -11,6 +14,25 @@ from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption,
 _LIMIT = 20
 
 
+class _Group(TyperGroup):
+    """`relay trace ...` shows, unless a word says otherwise."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Show the life of messages, with the TLS evidence of every attempt (`relay trace show --help`), or forget it.",
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command("show")
 def command(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a message.", show_default=False)] = "",
     config: ConfigOption = DEFAULT_CONFIG,
@@ -44,6 +66,43 @@ def command(
     if len(traces) == limit and not message_id:
         typer.echo(f"The newest {limit} are shown; there may be more: --limit N.", err=True)
     if not traces:
+        raise typer.Exit(ExitCode.NO)
+
+
+@app.command("purge")
+def purge(
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    message: Annotated[str, typer.Option("--message", metavar="ID", help="Of one message.", show_default=False)] = "",
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS|DOMAIN", help="Of mail to.", show_default=False)] = "",
+    sender: Annotated[
+        str, typer.Option("--from", metavar="ADDRESS|DOMAIN", help="Of mail from.", show_default=False)
+    ] = "",
+    before: Annotated[
+        str, typer.Option("--before", metavar="TIME", help="That ended before: 30d ago, or a time.", show_default=False)
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    socket: SocketOption = None,
+) -> None:
+    """Forget the traces of mail that has ended, for good; all that is given must hold. What is still in the queue is never touched."""
+    given = {"id": message.upper(), "to": to, "from": sender}
+    body: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if before:
+        body["before"] = since_text(before, datetime.now(UTC), "--before")
+    if not body:
+        stop("say which traces: --message, --to, --from or --before", ExitCode.USAGE)
+    if not yes:
+        if not sys.stdin.isatty():
+            stop("this cannot be undone; add --yes", ExitCode.USAGE)
+        if not typer.confirm("Forget these traces for good?", err=True):
+            raise typer.Exit(ExitCode.NO)
+    with Relay.of(config, socket) as relay:
+        done = relay.post("/trace/purge", body)
+    if json:
+        print_json(done)
+    else:
+        typer.echo(f"The traces of {done['forgotten']} message{'' if done['forgotten'] == 1 else 's'} are forgotten.")
+    if not done["forgotten"]:
         raise typer.Exit(ExitCode.NO)
 
 

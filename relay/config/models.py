@@ -95,6 +95,7 @@ __all__ = [
     "ProxyProtocol",
     "Publication",
     "Require",
+    "Retention",
     "Retry",
     "Route",
     "RouteAuth",
@@ -182,6 +183,15 @@ class Limits(Model):
     """For the whole of DATA or of all BDAT chunks together."""
     session_messages: Count = Field(default=1000, ge=1)
     """Messages in one inbound connection; then 421."""
+
+
+class Retention(Model):
+    """How long what is known of mail that has ended stays."""
+
+    traces: Duration = Field(default=timedelta(days=30), gt=timedelta(0))
+    """Traces: who wrote to whom, each attempt and its TLS evidence."""
+    reports: Duration = Field(default=timedelta(days=30), ge=timedelta(days=2))
+    """What is counted for TLS reports, and the reports of others."""
 
 
 def _resolver(value: Any) -> Literal["system"] | HostPort:
@@ -281,6 +291,8 @@ class Config(Model):
     """Lets `relay queue`, `relay trace` and `relay reload` speak to the running relay."""
     observe: Bind | None = None
     """Where /metrics, /healthz and /readyz are served, read-only."""
+    retention: Retention = Retention()
+    """How long what is known of mail that has ended stays."""
     limits: Limits = Limits()
     """What one client, one message and the disk may cost."""
     dns: Dns = Dns()

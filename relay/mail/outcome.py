@@ -36,4 +36,19 @@ class Bounced:
     by_hop: bool = field(default=False, compare=False)
 
 
+GIVEN_UP = "the administrator of this relay gave up on this message"
+
+
+def given_up(reason: str = "") -> Bounced:
+    """An operator's word. `reason` is one line for the sender."""
+    return Bounced(554, "5.0.0", f"{GIVEN_UP}: {reason}" if reason else GIVEN_UP)
+
+
+def reason_given(outcome: "Outcome") -> str:
+    """The reason that an operator gave for giving up, "" where it is another outcome or there was none."""
+    mark = f"{GIVEN_UP}: "
+    ours = isinstance(outcome, Bounced) and outcome.status == "5.0.0" and outcome.text.startswith(mark)
+    return outcome.text.removeprefix(mark) if ours else ""
+
+
 Outcome = Delivered | Deferred | Bounced

@@ -12,10 +12,10 @@ from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer, Resolver
 from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import TlsPlan
-from relay.outbound.target import Target
 from relay.outbound.lookup import Hosts, find_hosts
 from relay.outbound.ourselves import Ourselves
 from relay.outbound.publications import Publications, Way
+from relay.outbound.target import Target
 from relay.outbound.ways import Ways
 from relay.policy.book import RuleBook
 from relay.policy.plan import connector_plan

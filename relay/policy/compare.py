@@ -135,6 +135,15 @@ def _limits(old: Config, new: Config) -> Iterator[str]:
     yield from unknown(old.limits, new.limits, HARMLESS[Limits].keys() | {"free_space"}, "limits.")
 
 
+def _retention(old: Config, new: Config) -> Iterator[str]:
+    """What is forgotten does not come back. Keeping it for longer takes nothing away."""
+    for key in ("traces", "reports"):
+        before, after = getattr(old.retention, key), getattr(new.retention, key)
+        if after < before:
+            yield f"retention.{key} goes from {duration_text(before)} to {duration_text(after)}: what is older is forgotten"
+    yield from unknown(old.retention, new.retention, {"traces", "reports"}, "retention.")
+
+
 def _dns(old: Config, new: Config) -> Iterator[str]:
     if old.dns.validating and not new.dns.validating:
         yield "dns.validating goes from true to false: DANE is not used any more"
@@ -385,6 +394,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "queue": _restart_only,
     "admin": _restart_only,
     "observe": _restart_only,
+    "retention": _retention,
     "limits": _limits,
     "dns": _dns,
     "accept": weakened_acceptance,

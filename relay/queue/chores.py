@@ -136,7 +136,8 @@ def abandoned(db: sqlite3.Connection, count: int) -> tuple[int, ...]:
 
 
 def adopt(db: sqlite3.Connection, slot: int, into: int) -> tuple[str, ...]:
-    """Gives some recipients that wait in `slot` to `into`. Their destinations; none when all have gone. Nobody may deliver in `slot` meanwhile."""
+    """Gives some recipients that wait in `slot` to `into`. Their destinations; none when all have gone. Nobody may deliver in `slot`
+    meanwhile."""
     found = db.execute(
         "UPDATE recipient SET slot = ? FROM ("
         "  SELECT n AS its_n, i AS its_i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? ORDER BY due LIMIT ?"

@@ -66,7 +66,8 @@ class _Look:
 class Feeder:
     """`lane_of` gives the lane of a domain by the configuration in force.
 
-    `stopped` says that a destination in that lane is suspended. `fed` takes what was read for a lane; False: there was no room for all of it. `lanes` gives all there are.
+    `stopped` says that a destination in that lane is suspended. `fed` takes what was read for a lane;
+    False: there was no room for all of it. `lanes` gives all there are.
     """
 
     def __init__(

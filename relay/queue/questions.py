@@ -271,6 +271,16 @@ def ended(db: sqlite3.Connection, purge: TracePurge, after: int, limit: int) -> 
     return [row[0] for row in found]
 
 
+def known_as(db: sqlite3.Connection, origin: str) -> str:
+    """The message that has this id, or that was imported as it."""
+    row = db.execute(
+        "SELECT id FROM message WHERE n = :n AND id = :origin"
+        " UNION ALL SELECT m.id FROM imported i JOIN message m ON m.n = i.n WHERE i.origin = :origin LIMIT 1",
+        {"n": next(iter(_numbers([origin])), -1), "origin": origin},
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
 def counts(db: sqlite3.Connection) -> tuple[int, int, int, int | None]:
     """Recipients that wait and that are held, messages with such, the oldest one's row key.
 

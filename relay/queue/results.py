@@ -11,17 +11,11 @@ from relay.config.models import On5xx, Retry
 from relay.mail.attempt import Attempt
 from relay.mail.envelope import LOCAL, Message, Notify
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
+from relay.mail.outcome import given_up as by_operator
 from relay.policy.refusal import is_held
 from relay.policy.retry import Expired, delay_warning_is_due, next_attempt
 from relay.queue.reports import Ended, Fate
 from relay.queue.store import Change, Command, Last, Order, Standing, State
-
-ADMINISTRATOR = Bounced(554, "5.0.0", "the administrator of this relay gave up on this message")
-
-
-def by_administrator(reason: str) -> Bounced:
-    """`reason` is one line for the sender, "" for none."""
-    return replace(ADMINISTRATOR, text=f"{ADMINISTRATOR.text}: {reason}") if reason else ADMINISTRATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +188,7 @@ def settle(
             case Deferred() if order is Order.HOLD:
                 tally.held(index, outcome, last, attempts)
             case Deferred() if command is not None and order is Order.BOUNCE:
-                tally.failed(index, by_administrator(command.reason), last, attempts)
+                tally.failed(index, by_operator(command.reason), last, attempts)
             case Deferred():
                 tally.deferred(index, outcome, last, history)
     return tally.settled()
@@ -214,7 +208,7 @@ def settle_bounced(message: Message, standing: Mapping[int, Standing], terms: Te
     """The administrator gives up on them, for a reason that is told to the sender."""
     tally = _Tally(message, terms)
     for index, history in standing.items():
-        tally.failed(index, by_administrator(reason), history.last, history.attempts)
+        tally.failed(index, by_operator(reason), history.last, history.attempts)
     return tally.settled()
 
 

@@ -201,8 +201,9 @@ class SqliteStore:
 
     @keep.setter
     def keep(self, keep: timedelta) -> None:
-        self._keep = keep
-        self._asked.set()
+        if keep != self._keep:
+            self._keep = keep
+            self._asked.set()
 
     # --- writing ---
 
@@ -383,6 +384,17 @@ class SqliteStore:
         size = sum(file.stat().st_size for file in files if file.exists())
         since = None if oldest is None else begun(oldest)
         return Statistics(waiting, held, messages, since, size, self._disk.free())
+
+    # --- what was imported ---
+
+    async def known_as(self, origin: str) -> str:
+        """The id under which a message that was exported as `origin` is here, or was until its trace ended; "" where it is not."""
+        return await self._asking.run(questions.known_as, origin)
+
+    async def note_import(self, origin: str, message: str) -> None:
+        """`message`, which is about to be put, was exported as `origin`."""
+        row = (origin, number(message))
+        await self.work(lambda db: db.execute("INSERT OR REPLACE INTO imported (origin, n) VALUES (?, ?)", row))
 
     # --- MTA-STS policies (relay.dns.sts.StsKeeper) ---
 

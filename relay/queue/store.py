@@ -53,8 +53,8 @@ class BodyMissing(StoreError):  # noqa: N818 - as above
 
 
 class State(StrEnum):
-    """Where a recipient stands. DELIVERING is known to the scheduler only: after a crash it is WAITING again. SUSPENDED is one that waits, and is
-    not attempted (relay.policy.suspension)."""
+    """Where a recipient stands. DELIVERING is known to the scheduler only: after a crash it is WAITING again. SUSPENDED is one that waits and
+    is not attempted (relay.policy.suspension)."""
 
     WAITING = "waiting"
     SUSPENDED = "suspended"
@@ -383,7 +383,8 @@ class Store(Protocol):
     async def due(
         self, domain: str, now: datetime, limit: int, taken: Set[tuple[str, int]] = frozenset()
     ) -> DueMessages:
-        """Messages of ours with recipients at `domain` (or, where it is one, on that detour) that are due, longest due first; at most `limit` of its recipients are looked at.
+        """Messages of ours with recipients at `domain` (or, where it is one, on that detour) that are due, longest due
+        first; at most `limit` of its recipients are looked at.
 
         Those in `taken` (message id, index) are passed over. Each message comes with all its due recipients, at other domains too.
         """
@@ -394,7 +395,8 @@ class Store(Protocol):
         ...
 
     async def overdue(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
-        """Recipients of `domain` (or of a detour) that are due, whose messages began before `age.expired`, or before `age.late` and without a warning.
+        """Recipients of `domain` (or of a detour) that are due, whose messages began before `age.expired`, or before `age.late` and
+        without a warning.
 
         They may be a little younger than that: a message begins before it is accepted.
         """

@@ -16,7 +16,7 @@ from email.utils import format_datetime
 
 from relay.mail.address import NULL, Address
 from relay.mail.envelope import Body, Envelope, Message, Notify, Recipient
-from relay.mail.outcome import Outcome
+from relay.mail.outcome import Outcome, reason_given
 from relay.report.human import SUBJECTS, Item, human_part, said_words
 from relay.report.notify import Kind
 from relay.report.text import (
@@ -190,6 +190,8 @@ def _recipient_group(message: Message, kind: Kind, item: Item, wide: bool) -> st
         fields.append(field("Remote-MTA", f"dns; {_host(item.hop)}"))
     # RFC 3464 section 2.3.6: what the remote server said, or, under a type of our own, what we found.
     source = "X-Ironpost" if item.is_our_finding else "smtp"
+    if reason_given(item.outcome):
+        source, said = "X-Ironpost", item.outcome
     fields.append(field("Diagnostic-Code", f"{source}; {ascii_line(said_words(said))}"))
     if item.attempts:
         fields.append(field("Last-Attempt-Date", format_datetime(item.at)))

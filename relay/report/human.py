@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from relay.mail.address import Address
 from relay.mail.envelope import Recipient
-from relay.mail.outcome import Delivered, Outcome
+from relay.mail.outcome import Delivered, Outcome, reason_given
 from relay.mail.tls import TlsFailure
 from relay.report.explanation import explanation
 from relay.report.notify import Kind
@@ -102,6 +102,11 @@ def _block(kind: Kind, item: Item) -> str:
             lines.append(paragraph(f"Required: {item.required}", "    "))
         lines.append(paragraph(f"Found: {one_line((item.said or item.outcome).text)}", "    "))
         lines.append(paragraph("Nothing was sent without this protection.", "    "))
+    reason = reason_given(item.outcome)
+    if reason:
+        lines.append(
+            paragraph(f"The administrator of this mail system gave up on it and says: {one_line(reason)}", "    ")
+        )
     lines.append(CRLF)
     lines.append(paragraph(f"Technical details: {_details(item)}", "    "))
     return "".join(lines)
