@@ -93,7 +93,7 @@ class Operator:
 
     async def act(self, action: Action, selection: Selected, reason: str = "") -> Json:
         operations = self._around.operations
-        acts = {
+        acts: dict[Action, Callable[[Selection], Awaitable[Json]]] = {
             Action.RETRY: operations.retry,
             Action.HOLD: operations.hold,
             Action.RELEASE: operations.release,

@@ -1,6 +1,5 @@
 """`relay queue suspend`, `resume`, `suspensions`, `reroute`, `flush`: the flow of mail."""
 
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from relay.cli.queue_common import (
     plural,
     selection_of,
 )
-from relay.report.text import one_line
 
 PatternOption = Annotated[
     str, typer.Option("--to", metavar="DOMAIN", help="Recipient domains: exact, '*.x' or '*'.", show_default=False)
@@ -52,6 +50,8 @@ def suspend(
     socket: SocketOption = None,
 ) -> None:
     """Stop attempts at mail that matches, now and after a restart. It keeps waiting and its time runs on: what must not expire, hold."""
+    from relay.report.trace import suspension_words
+
     named = _named(to, connector, sender)
     if len(named) != 1:
         stop("say what to suspend: one of --to, --connector and --from", ExitCode.USAGE)
@@ -61,7 +61,7 @@ def suspend(
     if json:
         print_json(made)
     else:
-        typer.echo(f"Suspended: {_words(made)}.")
+        typer.echo(f"Suspended: {suspension_words(made)}.")
 
 
 def resume(
@@ -77,17 +77,19 @@ def resume(
     socket: SocketOption = None,
 ) -> None:
     """End suspensions; what waited for that is tried at once."""
+    from relay.report.trace import suspension_words
+
     named = _named(to, connector, sender)
     if len(named) + (number is not None) + everything != 1:
         stop("say what to resume: ID, one of --to, --connector and --from, or --all", ExitCode.USAGE)
-    body = named or ({"all": True} if everything else {"id": number})
+    body: dict[str, Any] = named or ({"all": True} if everything else {"id": number})
     with Relay.of(config, socket) as relay:
         ended = relay.post("/suspensions/resume", body)["ended"]
     if json:
         print_json(ended)
     else:
         for each in ended:
-            typer.echo(f"Resumed: {_words(each)}.")
+            typer.echo(f"Resumed: {suspension_words(each)}.")
         if not ended:
             typer.echo("No such suspension: `relay queue suspensions` shows them.", err=True)
     if not ended:
@@ -96,13 +98,15 @@ def resume(
 
 def suspensions(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, socket: SocketOption = None) -> None:
     """Show what is suspended, by whom, since when and until when."""
+    from relay.report.trace import suspension_words
+
     with Relay.of(config, socket) as relay:
         found = relay.get("/suspensions")["suspensions"]
     if json:
         print_json(found)
         return
     for each in found:
-        typer.echo(f"{each['id']:>4}  {_words(each)}")
+        typer.echo(f"{each['id']:>4}  {suspension_words(each)}")
     if not found:
         typer.echo("Nothing is suspended.")
 
@@ -123,7 +127,7 @@ def reroute(
 ) -> None:
     """Send what waits another way. What it must satisfy does not become less, and new mail goes its own way."""
     selection = selection_of(ids, everything, to, connector)
-    changed, running, unknown, lost = 0, 0, [], dict[str, None]()
+    changed, running, unknown, lost = 0, 0, list[str](), dict[str, None]()
     with Relay.of(config, socket) as relay:
         for body in chunks(selection):
             done = relay.post("/queue/reroute", {**body, "via": via, "weaker": weaker})
@@ -150,7 +154,9 @@ def flush(
     socket: SocketOption = None,
 ) -> None:
     """Try all that waits now, also at destinations that were down. What is suspended or held stays so."""
-    body = {key: value for key, value in (("to", to), ("connector", connector)) if value} or {"all": True}
+    body: dict[str, Any] = {key: value for key, value in (("to", to), ("connector", connector)) if value} or {
+        "all": True
+    }
     with Relay.of(config, socket) as relay:
         done = relay.post("/queue/flush", body)
         stopped = relay.get("/suspensions")["suspensions"]
@@ -186,14 +192,3 @@ def _ends(text: str) -> str:
     except ValueError:
         stop(f"--until {text!r}: write in how long (2h, 3d) or a time (2026-11-25T08:00:00Z)", ExitCode.USAGE)
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()
-
-
-def _words(suspension: Mapping[str, Any]) -> str:
-    what = " ".join(f"{key} {suspension[key]}" for key in ("to", "connector", "from") if suspension.get(key))
-    until = f"until {suspension['until'][:19]}Z" if suspension["until"] else "until it is resumed"
-    parts: Iterable[str] = (
-        f"{one_line(what)}, {until}",
-        f"by {one_line(suspension['who'])} since {suspension['since'][:19]}Z",
-        one_line(suspension["reason"]),
-    )
-    return "; ".join(filter(None, parts))

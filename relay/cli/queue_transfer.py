@@ -43,7 +43,7 @@ def export(
     if target == "-" and len(ids) != 1:
         stop("one message goes to the output: name it, or name a folder for more", ExitCode.USAGE)
     wanted = [id_of(each) for each in ids]
-    done, missing = [], []
+    done, missing = list[str](), list[str]()
     with Relay.of(config, socket) as relay:
         if target == "-":
             if not relay.download(f"/queue/{wanted[0]}/export", _output):

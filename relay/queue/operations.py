@@ -192,7 +192,8 @@ class Operations:
             elif self._suspended:
                 stopped = self._suspended.of(message["sender"], domain, self._lane_of(via or domain).connector)
                 if stopped is not None:
-                    recipient |= {"state": State.SUSPENDED.value, "suspended": suspension_json(stopped)}
+                    recipient |= {"state": State.SUSPENDED.value, "next_attempt": None}
+                    recipient["suspended"] = suspension_json(stopped)
         return message
 
     @property

@@ -67,6 +67,8 @@ def render_trace(trace: Json) -> RenderableType:
     parts: list[RenderableType] = [_title(trace, None)]
     states = [(each["address"], each["state"]) for each in trace.get("recipients") or ()]
     parts.append(rows_of((("To", f"{address}  {state}", STYLES.get(state, "")) for address, state in states), indent=0))
+    detours = [(each["address"], each["via"]) for each in trace.get("recipients") or () if each.get("via")]
+    parts.append(rows_of((("Sent via", f"{via_words(via)}  ({address})") for address, via in detours), indent=0))
     parts.append(heading("Accepted", accepted["at"]))
     parts.append(rows_of(_accepted(accepted)))
     for number, each in enumerate(trace["attempts"], start=1):
@@ -116,6 +118,10 @@ def _recipient(recipient: Json) -> Iterator[Row]:
     yield "state", f"{state} after {attempts} attempt{'' if attempts == 1 else 's'}{following}", STYLES.get(state, "")
     if recipient.get("connector"):
         yield "connector", recipient["connector"]
+    if recipient.get("via"):
+        yield "sent via", via_words(recipient["via"]), "bold"
+    if recipient.get("suspended"):
+        yield "suspended", suspension_words(recipient["suspended"]), "bold"
     last = recipient.get("last")
     if not last:
         return
@@ -129,6 +135,25 @@ def _recipient(recipient: Json) -> Iterator[Row]:
     text = remedy_for(recipient)
     if text:
         yield "what to do", text, "bold"
+
+
+def via_words(via: Json) -> str:
+    """Where an operator sends a recipient (`relay queue reroute`)."""
+    if via.get("host"):
+        return str(via["host"])
+    return f"connector {via['connector']}{', although that asks for less' if via.get('weaker') else ''}"
+
+
+def suspension_words(suspension: Json) -> str:
+    """What a suspension is about, until when, whose it is and why."""
+    what = " ".join(f"{key} {suspension[key]}" for key in ("to", "connector", "from") if suspension.get(key))
+    until = f"until {suspension['until'][:19]}Z" if suspension["until"] else "until it is resumed"
+    parts = (
+        f"{one_line(what)}, {until}",
+        f"by {one_line(suspension['who'])} since {suspension['since'][:19]}Z",
+        one_line(suspension["reason"]),
+    )
+    return "; ".join(filter(None, parts))
 
 
 def _answer(said: Json) -> str:

@@ -125,8 +125,8 @@ class FakeRelay:
         self._ask(message_id)
         return next((each for each in self.queue if each["id"] == message_id), None)
 
-    async def act(self, action: Action, selection: Selection) -> Json:
-        self._ask((action, selection))
+    async def act(self, action: Action, selection: Selection, reason: str = "") -> Json:
+        self._ask((action, selection, reason) if reason else (action, selection))
         return self.result
 
     async def trace(self, query: TraceQuery) -> Sequence[Json]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from relay.admin.queue import Action, Selection
-from relay.cli import queue
+from relay.cli import queue, queue_common
 from tests.unit.admin.fake import GONE, LAST, FakeRelay, message, recipient
 from tests.unit.cli.conftest import Shell
 
@@ -93,7 +93,7 @@ def test_orders_by_id(shell: Shell, relay: FakeRelay, action: Action) -> None:
 def test_many_ids_go_in_pieces_and_are_counted_together(
     shell: Shell, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "_CHUNK", 2)
+    monkeypatch.setattr(queue_common, "_CHUNK", 2)
     relay.result = {"changed": 2, "running": 1, "unknown": []}
     result = shell("queue", "hold", "A", "B", "C", "--json")
     assert json.loads(result.stdout) == {"changed": 4, "running": 2, "unknown": []}

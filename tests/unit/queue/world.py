@@ -115,6 +115,7 @@ class Hops:
     waiting: int = 0
     most: int = 0
     evidence: TlsEvidence | None = None
+    vias: list[dict[int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -130,6 +131,7 @@ class Hops:
         message = delivery.message
         recipients = [message.envelope.recipients[index].address for index in delivery.indexes]
         self.seen.append((message.id, tuple(map(str, recipients))))
+        self.vias.append(dict(delivery.via))
         self.running += 1
         self.most = max(self.most, self.running)
         try:

@@ -1,0 +1,217 @@
+"""Suspended mail waits and is not tried; its time runs on; nothing is forgotten over restarts and crashes."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.config.models import Retry
+from relay.policy.suspension import NONE, WHY, Stops, Suspension, Suspensions
+from relay.queue.operations import Selection
+from relay.queue.reports import Fate
+from relay.queue.store import State
+from relay.queue.suspended import SqliteSuspensions
+from tests.unit.queue.world import DOWN, LATER, START, World, world
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+ALL = Selection(everything=True)
+
+
+@pytest.fixture
+async def queue(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path / "queue.db") as made:
+        yield made
+
+
+def stop(queue: World, stops: Stops, what: str, until: timedelta | None = None) -> None:
+    ends = None if until is None else queue.clock.now + until
+    held = Suspension(stops, what, "why", "uid 0", queue.clock.now, ends, 1)
+    queue.scheduler.suspend(Suspensions((held,)))
+
+
+KINDS = [
+    (Stops.TO, "example.com"),
+    (Stops.TO, "*"),
+    (Stops.CONNECTOR, "default"),
+    (Stops.FROM, "alice@example.org"),
+    (Stops.FROM, "@example.org"),
+]
+
+
+@pytest.mark.parametrize(("stops", "what"), KINDS)
+async def test_new_and_waiting_mail_is_not_tried(queue: World, stops: Stops, what: str) -> None:
+    queue.hops.says[""] = [LATER]
+    waiting = await queue.put()
+    await queue.settle()
+    queue.hops.says.clear()
+    stop(queue, stops, what)
+    new = await queue.put()
+    await queue.pass_(HOUR)
+    assert len(queue.hops.seen) == 1
+    for each in (waiting, new):
+        found = await queue.operations.show(each.id)
+        assert found is not None
+        (recipient,) = found["recipients"]
+        assert (recipient["state"], recipient["next_attempt"]) == ("suspended", None)
+        assert recipient["suspended"] == {
+            "id": 1,
+            stops.value: what,
+            "reason": "why",
+            "who": "uid 0",
+            "since": "2026-11-22T12:00:00.000Z",
+            "until": None,
+        }
+    listed = await queue.operations.list(Selection(everything=True, states=frozenset({State.SUSPENDED})))
+    assert len(listed["messages"]) == 2
+    queue.scheduler.suspend(NONE)
+    await queue.settle()
+    assert {name for name, _to in queue.hops.delivered} == {waiting.id, new.id}
+
+
+@pytest.mark.parametrize(("stops", "what"), [(Stops.TO, "a.example"), (Stops.FROM, "bad@example.org")])
+async def test_other_mail_goes_on(queue: World, stops: Stops, what: str) -> None:
+    stop(queue, stops, what)
+    held = [await queue.put("x@a.example", sender="bad@example.org") for _ in range(40)]
+    gone = await queue.put("x@b.example", "y@c.example")
+    await queue.settle()
+    assert sorted(queue.hops.delivered) == [(gone.id, "x@b.example"), (gone.id, "y@c.example")]
+    assert [await queue.states(each) for each in held] == [["suspended"]] * 40
+
+
+async def test_one_message_with_some_recipients_that_may_go(queue: World) -> None:
+    stop(queue, Stops.TO, "a.example")
+    message = await queue.put("x@a.example", "y@b.example")
+    await queue.settle()
+    assert await queue.states(message) == ["suspended", "delivered"]
+    queue.scheduler.suspend(NONE)
+    await queue.settle()
+    assert await queue.states(message) == ["delivered", "delivered"]
+    assert len(queue.hops.delivered) == 2
+
+
+async def test_a_sender_in_front_of_others_in_one_lane(queue: World) -> None:
+    """Many of a suspended sender's messages are the longest due ones of their destination."""
+    queue.hops.says["example.com"] = [DOWN]
+    for _ in range(60):
+        await queue.put(sender="bad@example.org")
+    for _ in range(5):
+        await queue.put(sender="good@example.org")
+    await queue.settle()
+    stop(queue, Stops.FROM, "bad@example.org")
+    queue.hops.says.clear()
+    await queue.operations.retry(ALL)
+    await queue.settle()
+    assert len(queue.hops.delivered) == 5
+    queue.scheduler.suspend(NONE)
+    await queue.settle()
+    assert len(queue.hops.delivered) == 65
+
+
+async def test_a_delivery_under_way_is_let_finish(queue: World) -> None:
+    queue.hops.gate.clear()
+    message = await queue.put()
+    stop(queue, Stops.TO, "example.com")
+    assert await queue.states(message) == ["delivering"]
+    queue.hops.gate.set()
+    await queue.settle()
+    assert await queue.states(message) == ["delivered"]
+
+
+@pytest.mark.parametrize(("stops", "what"), KINDS)
+async def test_it_ends_by_itself(queue: World, stops: Stops, what: str) -> None:
+    stop(queue, stops, what, until=HOUR)
+    message = await queue.put()
+    await queue.pass_(HOUR - MINUTE)
+    assert await queue.states(message) == ["suspended"]
+    await queue.pass_(2 * MINUTE)
+    assert await queue.states(message) == ["delivered"]
+    assert not queue.scheduler.suspensions
+
+
+@pytest.mark.parametrize(("stops", "what"), KINDS)
+async def test_its_time_runs_on(queue: World, stops: Stops, what: str) -> None:
+    queue.retry = Retry(expire=timedelta(hours=4), delay_warning=timedelta(hours=1))
+    stop(queue, stops, what)
+    message = await queue.put()
+    await queue.pass_(2 * HOUR)
+    assert await queue.states(message) == ["suspended"]
+    assert queue.reporter.told == [(message.id, Fate.DELAYED, 0)]
+    await queue.pass_(3 * HOUR)
+    assert await queue.states(message) == ["bounced"]
+    assert [fate for name, fate, _index in queue.reporter.told if name == message.id] == [Fate.DELAYED, Fate.FAILED]
+    assert WHY.text in queue.reporter.ended[1].outcome.text
+    assert not any(name == message.id for name, _to in queue.hops.seen)
+
+
+async def test_what_is_held_does_not_expire(queue: World) -> None:
+    queue.retry = Retry(expire=timedelta(hours=1))
+    stop(queue, Stops.FROM, "alice@example.org")
+    message = await queue.put()
+    await queue.settle()
+    assert (await queue.operations.hold(ALL))["changed"] == 1
+    await queue.pass_(5 * HOUR)
+    assert await queue.states(message) == ["held"]
+
+
+async def test_retry_release_and_flush_honour_it(queue: World) -> None:
+    for stops, what in KINDS:
+        stop(queue, stops, what)
+        message = await queue.put()
+        await queue.settle()
+        await queue.operations.retry(ALL)
+        await queue.settle()
+        await queue.operations.hold(ALL)
+        await queue.operations.release(ALL)
+        await queue.settle()
+        assert await queue.states(message) == ["suspended"]
+        assert (await queue.operations.bounce(Selection(ids=(message.id,)), "no more"))["changed"] == 1
+        await queue.settle()
+        assert await queue.states(message) == ["bounced"]
+        queue.scheduler.suspend(NONE)
+        await queue.settle()
+        await queue.operations.delete(ALL)
+        queue.hops.seen.clear()
+
+
+async def test_a_crash_in_between_forgets_no_mail(tmp_path: Path) -> None:
+    """Mail was put aside, its sender's suspension removed from the store, and nobody was told before the process died."""
+    queue = World(tmp_path / "queue.db")
+    await queue.start()
+    stop(queue, Stops.FROM, "@example.org")
+    message = await queue.put()
+    await queue.settle()
+    assert await queue.store.aside_domains(10) == ("example.com",)
+    after = await queue.crash(tmp_path / "after.db")
+    await after.start()
+    await after.settle()
+    assert after.hops.delivered == [(message.id, "bob@example.com")]
+    await after.close()
+
+
+async def test_the_store_keeps_them(tmp_path: Path) -> None:
+    async with world(tmp_path / "queue.db") as queue:
+        kept = SqliteSuspensions(queue.store)
+        first = await kept.add(Suspension(Stops.TO, "*.a.example", "why", "uid 0", START, START + HOUR))
+        second = await kept.add(Suspension(Stops.FROM, "<>", "", "ops", START))
+        assert first is not None
+        assert second is not None
+    async with world(tmp_path / "queue.db") as queue:
+        kept = SqliteSuspensions(queue.store)
+        assert await kept.load() == (first, second)
+        again = await kept.add(Suspension(Stops.TO, "*.a.example", "anew", "uid 1", START))
+        assert again is not None
+        assert again.id > second.id
+        assert await kept.load() == (second, again)
+        assert await kept.remove((again.id, 99)) == (again,)
+        await kept.add(Suspension(Stops.TO, "b.example", "", "", START, START + HOUR))
+        await kept.drop_ended(START + HOUR)
+        assert await kept.load() == (second,)
+
+
+async def test_there_is_an_end_to_them(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.queue.suspended.MOST", 1)
+    kept = SqliteSuspensions(queue.store)
+    assert await kept.add(Suspension(Stops.TO, "a.example", "", "", START)) is not None
+    assert await kept.add(Suspension(Stops.TO, "b.example", "", "", START)) is None
+    assert await kept.add(Suspension(Stops.TO, "a.example", "", "", START)) is not None
