@@ -134,11 +134,11 @@ async def test_out_of_one_queue_and_into_another(tmp_path: Path) -> None:
         assert again.count("is known here already") == 9
         await relay("queue", "resume", "--all")
         await taken(sink, 9)
-        assert {len(each.content) > 1_000_000 for each in sink.messages} == {True, False}
-        for each in sink.messages:
-            body = each.content.partition(b"\r\n\r\n")[2]
+        assert {len(got.content) > 1_000_000 for got in sink.messages} == {True, False}
+        for got in sink.messages:
+            body = got.content.partition(b"\r\n\r\n")[2]
             assert body in (b"hello\r\n", (large * 20_000).encode() + b"\r\n")
-            head = each.content.partition(b"\r\n\r\n")[0]
+            head = got.content.partition(b"\r\n\r\n")[0]
             assert head.count(b"Received: ") == 2, "where it came from is told too"
             assert b"(imported as " in head
         await process.__aexit__(None, None, None)

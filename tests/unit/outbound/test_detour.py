@@ -150,7 +150,7 @@ class Policies:
         self.asked.append(way.hop.host)
         dane, sts = Says(), Says()
         if way.hop.host == self._tlsa_at:
-            record = TlsaRecord(3, 1, 1, b"\0" * 32)
+            record = TlsaRecord(3, 1, 1, "00" * 32)
             dane = Says(frozenset({Tlsa("dane", self._tlsa_at, (record,), (self._tlsa_at,))}))
         if self._listed:
             sts = Says(frozenset({StsMx("mta-sts", way.hop.host, (self._listed,))}))
