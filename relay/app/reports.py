@@ -221,7 +221,7 @@ class TlsReports:
 
     async def _forget(self) -> None:
         now = self._clock()
-        before = now - self._book().config.retention.reports
+        before = now - self._book().config.retention.tls_reports
         await self._ledger.forget(days=before.date(), received=before, most=MOST_RECEIVED)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:

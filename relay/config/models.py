@@ -186,11 +186,9 @@ class Limits(Model):
 
 
 class Retention(Model):
-    """How long what is known of mail that has ended stays."""
-
     traces: Duration = Field(default=timedelta(days=30), gt=timedelta(0))
     """Traces: who wrote to whom, each attempt and its TLS evidence."""
-    reports: Duration = Field(default=timedelta(days=30), ge=timedelta(days=2))
+    tls_reports: Duration = Field(default=timedelta(days=30), ge=timedelta(days=2))
     """What is counted for TLS reports, and the reports of others."""
 
 

@@ -137,11 +137,11 @@ def _limits(old: Config, new: Config) -> Iterator[str]:
 
 def _retention(old: Config, new: Config) -> Iterator[str]:
     """What is forgotten does not come back. Keeping it for longer takes nothing away."""
-    for key in ("traces", "reports"):
+    for key in ("traces", "tls_reports"):
         before, after = getattr(old.retention, key), getattr(new.retention, key)
         if after < before:
             yield f"retention.{key} goes from {duration_text(before)} to {duration_text(after)}: what is older is forgotten"
-    yield from unknown(old.retention, new.retention, {"traces", "reports"}, "retention.")
+    yield from unknown(old.retention, new.retention, {"traces", "tls_reports"}, "retention.")
 
 
 def _dns(old: Config, new: Config) -> Iterator[str]:

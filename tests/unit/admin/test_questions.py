@@ -53,7 +53,7 @@ def test_a_page_that_cannot_be(query: dict[str, str], said: str) -> None:
 
 
 def test_a_state_that_is_none() -> None:
-    with pytest.raises(BadQuestionError, match="state: 'x' is none of waiting, delivering"):
+    with pytest.raises(BadQuestionError, match="state: 'x' is none of waiting, suspended, delivering"):
         parse(PageQuestion, {"state": ["x"]})
 
 

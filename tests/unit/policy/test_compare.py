@@ -77,6 +77,7 @@ FULL: dict[str, Any] = {
         "https": ["127.0.0.1:443"],
     },
     "submission": {"passwords": "passwords"},
+    "retention": {"traces": "20d", "tls_reports": "20d"},
     "bare_lf": {"normalise": ["10.0.0.0/16"]},
     "tls_required_no": "ignore",
     "tlsrpt": {
@@ -177,6 +178,8 @@ OTHER: dict[str, Any] = {
     "command_timeout": "2m",
     "data_timeout": "2m",
     "session_messages": 20,
+    "traces": "10d",
+    "tls_reports": "10d",
     "resolver": "127.0.0.2:53",
     "validating": False,
     "signed": "c.example",
