@@ -186,7 +186,8 @@ class Outbound:
         found: list[Attempt] = []
         for key, indexes in by_key.items():
             domain, detour = parse_key(key)
-            ways = DetourWays(book, self._clock().date(), domain, detour or Detour())
+            asked = delivery.message.envelope.requiretls
+            ways = DetourWays(book, self._clock().date(), domain, detour or Detour(), requiretls=asked)
             acting = ways.acting if isinstance(ways.acting, OutboundConnector) else book.outbound_for(domain)
             client = await self._client_of(acting, delivery)
             job = Job(delivery.message, delivery.body, acting.name, book, acting.limits.messages_per_connection, client)

@@ -31,12 +31,15 @@ _MOST_HOSTS = 8  # of a domain, that are asked what is published about them
 class DetourWays(Ways):
     """`connector` is what acts on the way, or why mail waits."""
 
-    def __init__(self, book: RuleBook, day: date, domain: str, detour: Detour) -> None:
+    def __init__(self, book: RuleBook, day: date, domain: str, detour: Detour, *, requiretls: bool) -> None:
         super().__init__(book, day)
         self._own, self._hop, self._domain = book.outbound_for(domain), detour.hop, domain
-        self.acting: OutboundConnector | Deferred = (
-            by_connector(book, domain, detour) if detour.hop is None else by_host(self._own, detour.hop)
-        )
+        self.acting: OutboundConnector | Deferred
+        if detour.hop is None:
+            self.acting = by_connector(book, domain, detour)
+        else:
+            other = by_host(self._own, detour.hop)
+            self.acting = (keeps_requiretls(other) if requiretls else None) or other
 
     async def hosts(self, resolver: Resolver, ourselves: Ourselves, port: int) -> Hosts | Unroutable:
         """Where it goes instead."""
@@ -63,8 +66,7 @@ class DetourWays(Ways):
 
     def plan(self, way: Way, now: datetime, published: Published, *, requiretls: bool = False) -> TlsPlan | Deferred:
         if self._hop is not None:
-            why = keeps_requiretls(way.connector) if requiretls else None
-            return why or super().plan(way, now, published, requiretls=requiretls)
+            return super().plan(way, now, published, requiretls=requiretls)
         # An exception is about the domain's own connector.
         plan = join(connector_plan(self.book, way.connector, way.hop.host), published)
         if not requiretls or isinstance(plan, Deferred):

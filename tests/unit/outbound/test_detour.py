@@ -195,5 +195,6 @@ async def test_requiretls_waits_where_nobody_vouches(pki: Pki) -> None:
         (attempt,) = await send(mail, f"host {HOST}:{other.port}", requiretls=True)
         outcome = attempt.outcomes[0][1]
         assert isinstance(outcome, Deferred), "not a bounce: the order is at fault"
+        assert attempt.session is None, "nobody's TLS failed, so no TLS report counts it"
         assert "REQUIRETLS" in outcome.text
         assert not other.taken
