@@ -100,9 +100,6 @@ class Colleagues:
         async def count(_argument: Any) -> None:
             self.tell_counts(answers.counts())
 
-        async def login_failed(client: Any) -> None:
-            answers.login_failed(client)
-
         async def failed_logins(_argument: Any) -> Mapping[int | str, Failures]:
             return answers.failed_logins()
 
@@ -110,22 +107,13 @@ class Colleagues:
             await answers.adopt(slot)
             link.tell(SUPERVISOR, ADOPTED, slot)
 
-        async def learn(kept: StsKept) -> None:
-            answers.learn(kept)
-
-        async def suspend(suspensions: tuple[Suspension, ...]) -> None:
-            answers.suspend(suspensions)
-
         async def flush(_argument: Any) -> None:
             await answers.flush()
 
-        async def saw(event: Event) -> None:
-            answers.saw(event)
-
         handlers: dict[str, Handler] = {
-            SAW: saw,
-            LEARN: learn,
-            SUSPEND: suspend,
+            SAW: _told(answers.saw),
+            LEARN: _told(answers.learn),
+            SUSPEND: _told(answers.suspend),
             "flush": flush,
             ADOPT: adopt,
             "condition": condition,
@@ -133,7 +121,7 @@ class Colleagues:
             "carry-out": carry_out,
             "count": count,
             FOLLOW: answers.follow,
-            LOGIN_FAILED: login_failed,
+            LOGIN_FAILED: _told(answers.login_failed),
             FAILED_LOGINS: failed_logins,
         }
         link.listen(handlers)
@@ -291,6 +279,15 @@ class Colleagues:
             pass  # the supervisor knows what is kept by now: its successor begins with that
         except Exception:  # noqa: BLE001 - whatever keeps it, it must not stay as it is
             link.tell(SUPERVISOR, REPLACE, slot)
+
+
+def _told(hear: Callable[[Any], None]) -> Handler:
+    """For what needs no answer and never waits."""
+
+    async def handler(argument: Any) -> None:
+        hear(argument)
+
+    return handler
 
 
 class _TellingKeeper:

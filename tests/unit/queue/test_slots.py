@@ -415,8 +415,6 @@ async def test_a_queue_of_before_there_were_slots(tmp_path: Path, monkeypatch: p
             "DROP INDEX recipient_by_domain",
             "DROP INDEX recipient_by_via",
             "ALTER TABLE recipient DROP COLUMN via",
-            "DROP TABLE suspension",
-            "DROP TABLE imported",
             "ALTER TABLE recipient DROP COLUMN slot",
             "CREATE INDEX recipient_by_domain ON recipient (domain, due, warned) WHERE state = 0",
             "CREATE INDEX recipient_by_due ON recipient (due, domain) WHERE state = 0",
