@@ -37,6 +37,7 @@ from relay.config.load import load_with_places
 from relay.config.models import Config, ListenerKind
 from relay.config.values import HostPort
 from relay.dns.answers import Resolver
+from relay.dns.download import Downloader
 from relay.dns.resolver import DnsResolver
 from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
@@ -65,6 +66,9 @@ from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreLocked, StoreUnavailable, StoreUnusable
 from relay.report.reporter import Reporter
 from relay.tls.keyring import Keyring
+from relay.tls.revocation.answers import Answers as RevocationAnswers
+from relay.tls.revocation.answers import RevocationSettings
+from relay.tls.revocation.checks import Revocations
 from relay.tls.trust import TrustStores
 
 SQLITE = "sqlite:"
@@ -96,7 +100,8 @@ class Relay:
     """`async with Relay(Path("connectors.yaml")) as relay:` serves until the block ends.
 
     `observers` hear every event, in the event loop: they must be quick and must not raise. `resolver` takes the place of DNS.
-    `policy_hosts` is how MTA-STS policies are fetched. `lines_dropped` counts log lines that nobody took, for the metrics.
+    `policy_hosts` is how MTA-STS policies are fetched, `revocation` how long is waited for CRLs and OCSP answers.
+    `lines_dropped` counts log lines that nobody took, for the metrics.
     `place`: among the workers of a relay; `in_force`: the configuration that they have.
     Raises ConfigError, or StartError, on entering.
     """
@@ -110,6 +115,7 @@ class Relay:
         times: Times = Times(),
         delivery: OutboundSettings = OutboundSettings(),  # noqa: B008 - frozen
         policy_hosts: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
+        revocation: RevocationSettings = RevocationSettings(),  # noqa: B008 - frozen
         lines_dropped: Callable[[], int] = lambda: 0,
         place: Place = Place(),  # noqa: B008 - frozen
         in_force: InForce | None = None,
@@ -118,7 +124,7 @@ class Relay:
         self._place, self._in_force = place, in_force
         self._colleagues = Colleagues(place.link)
         self._file, self._resolver, self._times, self._delivery = file, resolver, times, delivery
-        self._policy_hosts = policy_hosts
+        self._policy_hosts, self._revocation_settings = policy_hosts, revocation
         self._observers: tuple[Emit, ...] = (self.metrics, *observers)
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
@@ -211,7 +217,8 @@ class Relay:
         stack.push_async_callback(resolver.close)
         self._dane = DaneWatch(resolver, self._emit)
         stack.push_async_callback(_ended, asyncio.create_task(self._dane.run()))
-        tls = TlsClient(keyring.by_name if keyring else lambda _name: None, trust, utc_now)
+        answers, revocations = self._make_revocations(stack, resolver, store)
+        tls = TlsClient(keyring.by_name if keyring else lambda _name: None, trust, utc_now, revocations)
         policies = StsPolicies(
             resolver,
             PolicyFetcher(resolver, tls, self._policy_hosts),
@@ -234,7 +241,7 @@ class Relay:
         scheduler = self._scheduler = self._make_scheduler(store, reports.over(outbound.deliver))
         intake = Intake(store, emit=self._emit, clock=utc_now, accepted=scheduler.submit)
         self._policy_server = PolicyServer(book, keyring, self._emit, self._policy_limits(), place.sockets)
-        self._listeners = Listeners(replace(self._services(intake, trust, keyring), ask=outbound.ask))
+        self._listeners = Listeners(replace(self._services(intake, trust, keyring, revocations), ask=outbound.ask))
         operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now, others=self._colleagues)
         self._operator = Operator(
             Surroundings(
@@ -288,7 +295,20 @@ class Relay:
         self._join(stack, in_force)
         certificates.start()
         alerts.begin()
-        self._begin(stack, self._watch(self._looks(policies)))
+        self._begin(stack, self._watch(self._looks((policies.look, answers.look))))
+
+    def _make_revocations(
+        self, stack: AsyncExitStack, resolver: Resolver, store: SqliteStore
+    ) -> tuple[RevocationAnswers, Revocations]:
+        """Who finds out whether certificates are revoked. Over HTTPS no certificate of ours is shown, and any of the host's will do."""
+        plain = TlsClient(lambda _name: None, TrustStores(), utc_now)
+        fetch = Downloader(resolver, plain, lambda: self.config.revocation_hosts)
+        settings = self._revocation_settings
+        answers = RevocationAnswers(fetch, store, clock=utc_now, emit=self._emit, settings=settings)
+        stack.push_async_callback(answers.close)
+        revocations = Revocations(answers, clock=utc_now, emit=self._emit, wait=settings.wait)
+        stack.push_async_callback(revocations.close)
+        return answers, revocations
 
     def _make_outbound(self, resolver: Resolver, tls: TlsClient, policies: StsPolicies) -> Outbound:
         return Outbound(
@@ -361,7 +381,9 @@ class Relay:
         whole = PolicyLimits()
         return replace(whole, connections=max(whole.connections // self._place.count, 1))
 
-    def _services(self, intake: Intake, trust: TrustStores, keyring: Keyring | None) -> Services:
+    def _services(
+        self, intake: Intake, trust: TrustStores, keyring: Keyring | None, revocations: Revocations
+    ) -> Services:
         place = self._place
         return Services(
             self._configuration.book,
@@ -375,14 +397,15 @@ class Relay:
             login_failed=self._colleagues.login_failed,
             processes=place.count,
             claims=place.leads,
+            revocations=revocations,
         )
 
-    def _looks(self, policies: StsPolicies) -> Sequence[Callable[[], Awaitable[None]]]:
+    def _looks(self, refreshes: Sequence[Callable[[], Awaitable[None]]]) -> Sequence[Callable[[], Awaitable[None]]]:
         """What is looked at every few seconds. Every worker follows the certificates; the first one says what became of them."""
         certificates = self._certificates.look
         if not self._place.leads:
             return [certificates]
-        return [self._configuration.look, policies.look, self._audit.look, *self._admin_looks, certificates]
+        return [self._configuration.look, *refreshes, self._audit.look, *self._admin_looks, certificates]
 
     async def _open_store(self, stack: AsyncExitStack, config: Config) -> SqliteStore:
         path = Path(config.queue.removeprefix(SQLITE))

@@ -14,6 +14,8 @@ import typer
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from relay.cli.outside import Outside
     from relay.mail.address import Address
     from relay.mail.tls import TlsEvidence
@@ -90,7 +92,7 @@ def _address(option: str, text: str) -> "Address":
 def _arrival(
     book: "RuleBook", sender: str, client_ip: str | None, certificate: Path | None, version: str | None, now: datetime
 ) -> "Arrival":
-    from relay.policy.admission import NO_DOMAIN, Peer, candidates, header_candidates, trusts
+    from relay.policy.admission import NO_DOMAIN, Peer, candidates, header_candidates, trusts, unchecked
     from relay.policy.explain import Arrival
     from relay.tls.trust import Purpose, TrustStores
 
@@ -101,7 +103,19 @@ def _arrival(
     if evidence is not None:
         judged = (*candidates(book, peer, domain), *header_candidates(book, domain))
         evidence = TrustStores().check(evidence, trusts(book, judged), Purpose.CLIENT, now)
+        asked = unchecked(book, Peer(peer.address, evidence), judged)
+        if asked:
+            evidence = asyncio.run(_find_out(book, evidence, asked))
     return Arrival(address, Peer(peer.address, evidence))
+
+
+async def _find_out(book: "RuleBook", evidence: "TlsEvidence", trusts: "Collection[str]") -> "TlsEvidence":
+    """Whether a certificate of the paths is revoked, as the relay would ask."""
+    from relay.cli.outside import outside
+    from relay.tls.revocation.checks import with_statuses
+
+    async with outside(book.config) as world:
+        return await with_statuses(world.revocations, evidence, trusts)
 
 
 def _ip(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from relay.config.connectors import ForwardClient, On5xx, OutboundConnector
 from relay.mail.outcome import Bounced
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Pins, Pkix, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion, Unrevoked
+from relay.mail.revocation import Revocation
 from relay.policy.admission import Finding
 from relay.policy.explain import Arrival, Explanation, HopPlan, Inbound, Outbound, governed_by
 from relay.policy.plan import Step
@@ -146,6 +147,9 @@ def _demand(demand: Demand, plan: TlsPlan) -> str:
             return f"{host} is one of {', '.join(patterns)}"
         case RequireTls(_, vouched):
             return f"REQUIRETLS offered, by a host that {vouched or 'nobody'} vouches for"
+        case Unrevoked(_, trust, mode):
+            unknown = "passes" if mode is Revocation.PREFER else "fails"
+            return f"no certificate of the chain to {trust} revoked; what cannot be found out {unknown}"
     return type(demand).__name__
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from relay.config.models import Config
 from relay.dns.answers import Resolver
+from relay.dns.download import Downloader
 from relay.dns.resolver import DnsResolver
 from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
@@ -22,6 +23,8 @@ from relay.outbound.ourselves import Ourselves, interface_addresses
 from relay.outbound.publications import LookedUp, Publications
 from relay.queue.policies import KeptPolicies
 from relay.tls.keyring import Keyring
+from relay.tls.revocation.answers import Answers, Fetch, KeepsNothing, RevocationSettings
+from relay.tls.revocation.checks import RevocationChecks, Revocations
 from relay.tls.trust import TrustStores
 
 
@@ -34,6 +37,11 @@ class Outside:
     tls: TlsClient
     ourselves: Ourselves
     now: Callable[[], datetime]
+    fetch: Fetch
+    revocations: RevocationChecks
+
+
+_PATIENT = RevocationSettings(wait=20.0)
 
 
 def utc_now() -> datetime:
@@ -53,7 +61,13 @@ async def outside(
             stack.push_async_callback(made.close)
             await made.test()
         keyring = Keyring(config.certificates, hostname=config.hostname, clock=utc_now) if config.certificates else None
-        tls = TlsClient(keyring.by_name if keyring else lambda _name: None, TrustStores(), utc_now)
+        plain = TlsClient(lambda _name: None, TrustStores(), utc_now)
+        fetch = Downloader(resolver, plain, lambda: config.revocation_hosts)
+        answers = Answers(fetch, KeepsNothing(), clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
+        stack.push_async_callback(answers.close)
+        revocations = Revocations(answers, clock=utc_now, emit=lambda _event: None, wait=_PATIENT.wait)
+        stack.push_async_callback(revocations.close)
+        tls = TlsClient(keyring.by_name if keyring else lambda _name: None, TrustStores(), utc_now, revocations)
         policies = StsPolicies(
             resolver,
             PolicyFetcher(resolver, tls, policy_hosts),
@@ -65,4 +79,5 @@ async def outside(
         stack.push_async_callback(policies.close)
         listening = frozenset(each.address for each in config.listeners)
         ourselves = Ourselves(frozenset({config.hostname}), interface_addresses(), listening)
-        yield Outside(resolver, LookedUp(resolver, policies, utc_now), tls, ourselves, utc_now)
+        publications = LookedUp(resolver, policies, utc_now)
+        yield Outside(resolver, publications, tls, ourselves, utc_now, fetch, revocations)

@@ -30,6 +30,7 @@ from relay.config.values import (
 )
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
+from relay.mail.revocation import Revocation
 
 DEFAULT = "default"
 
@@ -173,6 +174,9 @@ class OutboundSettings(Model):
     `off` leaves them out, only where `names` and `ca`, or `pins`, already fix who the hop is."""
     mta_sts: Use = Use.AUTO
     """MTA-STS (RFC 8461): `auto` holds to an enforced policy where there is one, `require` sends nowhere without one, `off` as for `dane`."""
+    revocation: Revocation = Revocation.OFF
+    """From level `certificate` on, is a certificate of the chain revoked? `prefer` refuses a revoked one and lets pass what cannot be found out,
+    `require` waits until it can be, `off` (default) asks nobody."""
     client_certificate: Text | None = None
     """A name in `certificates`, shown to the hop."""
     route: RouteOrMx = Route()
@@ -190,9 +194,18 @@ class OutboundSettings(Model):
     where the client was a stranger, whose sender address may be forged. Clients that may relay get their bounce in any case."""
 
 
+class InboundSettings(Model):
+    """What inbound connectors share."""
+
+    revocation: Revocation = Revocation.OFF
+    """Where `require.certificate` asks for an issuer and says nothing itself."""
+
+
 class Defaults(Model):
     outbound: OutboundSettings = OutboundSettings()
     """Any key of an outbound connector but `name`, `direction`, `match`. A connector's own key wins."""
+    inbound: InboundSettings = InboundSettings()
+    """What inbound connectors require where they say nothing themselves."""
 
 
 class CertificateRequirement(Model):
@@ -202,11 +215,16 @@ class CertificateRequirement(Model):
     """Who must have issued it. Default: `trust`, unless `pins` say which key."""
     pins: Annotated[tuple[Pin, ...], NonEmpty] | None = None
     """SPKI pins of the leaf."""
+    revocation: Revocation | None = None
+    """Is a certificate of the chain revoked? `prefer` refuses a revoked one and lets pass what cannot be found out, `require` says 451 until
+    it can be, `off` asks nobody. Default: `defaults.inbound.revocation`."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if not self.names and not self.ca and not self.pins:
             raise ValueError("an empty `certificate` would accept any: give `names`, `ca` or `pins`")
+        if self.revocation not in (None, Revocation.OFF) and not self.ca and self.pins:
+            raise ValueError("`revocation` is about a chain to an issuer, and these are pins alone: name a `ca` too")
         return self
 
 

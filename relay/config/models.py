@@ -26,6 +26,7 @@ from relay.config.connectors import (
     Grant,
     InboundConnector,
     InboundMatch,
+    InboundSettings,
     Model,
     On5xx,
     OutboundConnector,
@@ -58,6 +59,7 @@ from relay.config.values import (
     Switch,
     parse_domain,
 )
+from relay.mail.revocation import Revocation
 from relay.mail.tls import SYSTEM_TRUST
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "Grant",
     "InboundConnector",
     "InboundMatch",
+    "InboundSettings",
     "Limits",
     "Listener",
     "ListenerKind",
@@ -253,6 +256,17 @@ class Dns(Model):
         return self
 
 
+def _fetch_host(value: Any) -> HostPort:
+    return value if isinstance(value, HostPort) else HostPort.parse(value, default_port=0)
+
+
+FetchHost = Annotated[
+    HostPort,
+    BeforeValidator(_fetch_host),
+    WithJsonSchema({"type": "string", "examples": ["crl.example.internal", "pki.example.internal:8080"]}),
+]
+
+
 class Submission(Model):
     passwords: FilePath
     """Lines `user:$argon2id$...:senders`, as `relay password` writes them."""
@@ -312,6 +326,9 @@ class Config(Model):
     """Who is told, by mail and by webhook, of what somebody should see to."""
     defaults: Defaults = Defaults()
     """What acts where no connector says otherwise."""
+    revocation_hosts: tuple[FetchHost, ...] = ()
+    """Hosts of your own that CRLs and OCSP answers are fetched from though their addresses are private, or HOST:PORT where the port is
+    neither 80 nor 443. All others must be public."""
     connectors: tuple[Connector, ...] = ()
     """Rules about partners."""
     exceptions: tuple[TlsException, ...] = ()
@@ -339,6 +356,12 @@ class Config(Model):
         """Those that we publish something about: the accepted ones, wildcards apart, and those named under `publish`."""
         accepted = (each for each in self.accept.domains if not each.startswith("*"))
         return tuple(dict.fromkeys((*accepted, *self.publish.domains)))
+
+    def revocation_of(self, certificate: CertificateRequirement) -> Revocation:
+        """What an inbound connector asks about revocation: its own word, else the default. Pins alone lead to no issuer that could be asked."""
+        if certificate.ca is None and certificate.pins is not None:
+            return Revocation.OFF
+        return self.defaults.inbound.revocation if certificate.revocation is None else certificate.revocation
 
     def publication_for(self, domain: str) -> DomainWords:
         """What `publish` says about one domain."""

@@ -18,6 +18,7 @@ from relay.config.models import Config, ListenerKind, Switch
 from relay.config.values import Network
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
+from relay.mail.revocation import Revocation
 
 Place = tuple[str | int, ...]
 
@@ -214,6 +215,17 @@ def _outbound(
     if "pins" in own and level is Level.OPPORTUNISTIC:
         yield found(
             "pins", "a pin holds only where TLS is required, and this is opportunistic: write `tls: encryption`"
+        )
+    is_default = place[0] == "defaults"  # which is for connectors of any level
+    if (
+        "revocation" in own
+        and not is_default
+        and acting.revocation is not Revocation.OFF
+        and level.rank < Level.CERTIFICATE.rank
+    ):
+        yield found(
+            "revocation",
+            f"revocation is looked at from level certificate on, and this is {level.value}: write `tls: certificate`",
         )
     vouched = Use.REQUIRE in (acting.dane, acting.mta_sts)
     if level is Level.DOMAIN and acting.names is None and acting.route.by_mx and not vouched:

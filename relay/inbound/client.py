@@ -6,6 +6,7 @@ connectors in question name), at each message anew: `relay.tls.trust` knows how 
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from relay.clients.limits import Key
 from relay.config.models import InboundConnector
 from relay.config.values import HostPort
 from relay.inbound.proxy import unmapped
-from relay.mail.tls import TlsEvidence
+from relay.mail.tls import TlsEvidence, Trusted
 from relay.policy.admission import (
     NO_DOMAIN,
     Admission,
@@ -23,8 +24,10 @@ from relay.policy.admission import (
     candidates,
     header_candidates,
     trusts,
+    unchecked,
 )
 from relay.policy.book import IpAddress, RuleBook
+from relay.tls.revocation.checks import RevocationChecks, with_held
 from relay.tls.trust import Purpose, TrustStores
 
 UNKNOWN = "unknown"
@@ -59,6 +62,16 @@ def _address(host: str) -> IpAddress:
     return unmapped(ipaddress.ip_address(host.partition("%")[0]))
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a decision goes by at this moment. `now` is the wall clock (UTC)."""
+
+    book: RuleBook
+    stores: TrustStores
+    revocations: RevocationChecks
+    now: datetime
+
+
 class Client:
     """`address` is None where PROXY did not say; `text` is it for people, `key` how limits count the client.
 
@@ -82,26 +95,44 @@ class Client:
         """The handshake is done."""
         self.peer = Peer(self.address, evidence)
 
-    def admit(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:
+    def admit(self, means: Means, domain: str) -> Admission:
         """The decision at MAIL."""
+        book = means.book
         if book.config.inbound:
-            self._check(book, stores, candidates(book, self.peer, domain), now)
+            self._check(means, candidates(book, self.peer, domain))
         return admit(book, self.peer, domain)
 
-    def admit_header_from(self, book: RuleBook, stores: TrustStores, domain: str, now: datetime) -> Admission:
+    def admit_header_from(self, means: Means, domain: str) -> Admission:
         """The decision at the end of data, where `asks_header_from`."""
         if domain != NO_DOMAIN:
-            self._check(book, stores, header_candidates(book, domain), now)
-        return admit_header_from(book, self.peer, domain)
+            self._check(means, header_candidates(means.book, domain))
+        return admit_header_from(means.book, self.peer, domain)
 
-    def _check(
-        self, book: RuleBook, stores: TrustStores, connectors: Iterable[InboundConnector], now: datetime
-    ) -> None:
-        wanted = trusts(book, connectors)
+    def unchecked(self, means: Means, domain: str, header_from: str = NO_DOMAIN) -> tuple[tuple[bytes, ...], ...]:
+        """The paths (DER) of which it must be found out whether they are revoked before `admit`, or `admit_header_from`, can decide.
+
+        Empty for most messages, and quickly so where no connector asks.
+        """
+        book = means.book
+        if not book.asks_revocation or self.peer.evidence is None:
+            return ()
+        connectors = (*candidates(book, self.peer, domain), *header_candidates(book, header_from))
+        self._check(means, connectors)
+        paths = self.peer.evidence.paths
+        found = (paths.get(trust) for trust in unchecked(book, self.peer, connectors))
+        return tuple(each.path for each in found if isinstance(each, Trusted) and each.path)
+
+    def _check(self, means: Means, connectors: Iterable[InboundConnector]) -> None:
+        wanted = trusts(means.book, connectors)
         evidence = self.peer.evidence
         if not wanted or evidence is None or evidence.leaf is None:
             return
-        checked = stores.check(evidence, wanted, Purpose.CLIENT, now)
+        checked = means.stores.check(evidence, wanted, Purpose.CLIENT, means.now)
         # One connection's messages share one piece of evidence for as long as nothing about it changes.
         if any(evidence.paths.get(trust) != checked.paths.get(trust) for trust in wanted):
             self.secured(checked)
+        if evidence.revocation or means.book.asks_revocation:
+            current = checked if self.peer.evidence is checked else evidence
+            held = with_held(means.revocations, current, wanted)
+            if held is not current:
+                self.secured(held)

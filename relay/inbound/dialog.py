@@ -6,7 +6,7 @@ wire, TLS and time limits are `relay.inbound.session`'s.
 No exception's text reaches the peer: an error of ours is 451 4.3.0 with an id that stands in the log beside the traceback.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.clients.verifier import Denied
@@ -132,11 +132,31 @@ class Dialog:
 
     def _mail(self, event: MailFrom) -> None:
         services = self._port.floor.services
-        book = services.book()
-        if self._port.is_submission:
-            admission = self._admit_user(event)
-        else:
-            admission = self.client.admit(book, services.trust, event.sender.domain, services.clock())
+        if services.book().asks_revocation and not self._port.is_submission:
+            paths = self.client.unchecked(services.means(), event.sender.domain)
+            if paths:
+                self._port.floor.spawn(self._find_out(paths, lambda: self._judge_mail(event)))
+                return
+        self._judge_mail(event)
+
+    async def _find_out(self, paths: Sequence[Sequence[bytes]], go_on: Callable[[], None]) -> None:
+        """Whether certificates of the paths are revoked. It takes seconds at most, and who goes on finds the answer at hand.
+
+        Where it is not, nothing is decided: 451.
+        """
+        revocations = self._port.floor.services.revocations
+        try:
+            for path in paths:
+                await revocations.check(path)
+        except Exception as error:  # noqa: BLE001 - as in `advance`; nothing was found out then
+            self._port.floor.unexpected(error, "revocation")
+        self._later(go_on)
+
+    def _judge_mail(self, event: MailFrom) -> None:
+        means = self._port.floor.services.means()
+        book = means.book
+        is_user = self._port.is_submission
+        admission = self._admit_user(event) if is_user else self.client.admit(means, event.sender.domain)
         if isinstance(admission, Refused):
             self._tell_undecided(admission)
             self._refuse("MAIL", admission.reply, admission.connector, sender=str(event.sender))
@@ -232,6 +252,15 @@ class Dialog:
             self._held = event
             return
         transaction = self._open
+        paths = transaction.unchecked(self._port.floor.services, self.client)
+        if not paths:
+            self._judge_message(transaction, event)
+            return
+        self._port.floor.spawn(self._find_out(paths, lambda: self._judge_message(transaction, event)))
+
+    def _judge_message(self, transaction: Transaction, event: DataEnds) -> None:
+        if self.transaction is not transaction:
+            return  # the session ended meanwhile
         refused = transaction.judge(self._port.floor.services, self.client, event.envelope)
         if refused is not None:
             transaction.abort()

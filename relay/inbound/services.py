@@ -10,11 +10,13 @@ from typing import Protocol
 
 from relay.clients.limits import Elsewhere, Key
 from relay.inbound.callouts import Ask, nobody_to_ask
+from relay.inbound.client import Means
 from relay.inbound.sockets import Own, Sockets
 from relay.mail.envelope import Accepted, Envelope, Message
 from relay.mail.events import Emit
 from relay.policy.book import RuleBook
 from relay.tls.keyring import Keyring
+from relay.tls.revocation.checks import NotChecked, RevocationChecks
 from relay.tls.trust import TrustStores
 
 
@@ -85,6 +87,11 @@ class Services:
     processes: int = 1
     claims: bool = True
     ask: Ask = nobody_to_ask
+    revocations: RevocationChecks = NotChecked()  # noqa: RUF009 - it has no state
+
+    def means(self, book: RuleBook | None = None) -> Means:
+        """What a decision goes by now; `book` where it is not the one in force."""
+        return Means(book or self.book(), self.trust, self.revocations, self.clock())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from relay.inbound.services import Incoming, Services
 from relay.mail.address import Address
 from relay.mail.envelope import Accepted, Envelope, Recipient
 from relay.mail.reply import Reply
-from relay.policy.admission import Admitted, Finding, Refused, asks_header_from
+from relay.policy.admission import NO_DOMAIN, Admitted, Finding, Refused, asks_header_from
 from relay.policy.book import RuleBook
 from relay.policy.recipients import Accepting, Asking, judge_recipient
 from relay.smtp.events import DataEnds
@@ -144,6 +144,19 @@ class Transaction:
         if self._begun is not None and not self.committing:
             self._begun.incoming.abort()
 
+    def unchecked(self, services: Services, client: Client) -> tuple[tuple[bytes, ...], ...]:
+        """The paths of which it must be found out whether they are revoked before `judge` can decide."""
+        book = services.book()
+        if self.failure is not None or self._user or not book.asks_revocation:
+            return ()
+        header_from = NO_DOMAIN
+        if asks_header_from(book):
+            scan = self._content.scan
+            scan.finish()
+            header_from = scan.header_from()
+        sender = self.sender.domain if book is not self.book else NO_DOMAIN
+        return client.unchecked(services.means(book), sender, header_from)
+
     def judge(self, services: Services, client: Client, envelope: Envelope) -> Refused | None:
         """What speaks against the whole message: rules that came into force since MAIL, or its header. None: nothing."""
         if self.failure is not None:
@@ -156,7 +169,7 @@ class Transaction:
         if book is self.book:
             return None
         if not self._user:  # what users may do is in the password file, asked at MAIL
-            admission = client.admit(book, services.trust, self.sender.domain, services.clock())
+            admission = client.admit(services.means(book), self.sender.domain)
             if isinstance(admission, Refused):
                 return admission
             self._admitted, self._findings = admission, admission.findings
@@ -179,7 +192,7 @@ class Transaction:
         # Connectors about partners do not apply to authenticated users (design section 4).
         if self._user or not asks_header_from(self.book):
             return None
-        admission = client.admit_header_from(self.book, services.trust, scan.header_from(), services.clock())
+        admission = client.admit_header_from(services.means(self.book), scan.header_from())
         if isinstance(admission, Refused):
             return admission
         self._header_connector = admission.connector

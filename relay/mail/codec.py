@@ -11,7 +11,20 @@ from typing import Any
 from relay.mail.address import Address
 from relay.mail.envelope import Accepted, Body, Envelope, Notify, Recipient, Ret
 from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, PolicyApplied, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
+from relay.mail.plan import (
+    Demand,
+    Encryption,
+    Pins,
+    Pkix,
+    PolicyApplied,
+    RequireTls,
+    StsMx,
+    Tlsa,
+    TlsPlan,
+    TlsVersion,
+    Unrevoked,
+)
+from relay.mail.revocation import CertificateStatus
 from relay.mail.tls import Certificate, TlsEvidence, TlsFailure, Trusted, Undecided, Untrusted
 from relay.mail.tlsreport import Posting, Received, ReceivedPolicy
 
@@ -40,7 +53,8 @@ def certificate_json(certificate: Certificate) -> Json:
 
 
 def evidence_json(evidence: TlsEvidence | None) -> Json | None:
-    """None in clear. `verified_by` maps each trust store asked about to its anchor, or to why there is no path to one."""
+    """None in clear. `verified_by` maps each trust store asked about to its anchor, or to why there is no path to one; `revocation`, there where
+    it was asked about, maps it to the statuses of the path's certificates."""
     if evidence is None:
         return None
     verified: Json = {}
@@ -52,6 +66,15 @@ def evidence_json(evidence: TlsEvidence | None) -> Json | None:
                 verified[trust] = {"failure": failure.value, "text": text}
             case Undecided(text):
                 verified[trust] = {"undecided": text}
+    revocation: Json = (
+        {
+            "revocation": {
+                trust: [status_json(each) for each in statuses] for trust, statuses in evidence.revocation.items()
+            }
+        }
+        if evidence.revocation
+        else {}
+    )
     return {
         "version": evidence.version,
         "cipher": evidence.cipher,
@@ -61,6 +84,23 @@ def evidence_json(evidence: TlsEvidence | None) -> Json | None:
         "chain": [certificate_json(certificate) for certificate in evidence.chain],
         "errors": list(evidence.errors),
         "verified_by": verified,
+        **revocation,
+    }
+
+
+def status_json(status: CertificateStatus) -> Json:
+    """Whether one certificate is revoked, who says so, and from when to when that counts."""
+    return {
+        "subject": status.subject,
+        "serial": status.serial,
+        "status": status.state.value,
+        "by": status.by.value or None,
+        "url": status.url or None,
+        "why": status.why or None,
+        "revoked_at": time_text(status.revoked_at) if status.revoked_at else None,
+        "reason": status.reason or None,
+        "this_update": time_text(status.this_update) if status.this_update else None,
+        "next_update": time_text(status.next_update) if status.next_update else None,
     }
 
 
@@ -81,6 +121,8 @@ def demand_json(demand: Demand) -> Json:
             return {"demand": "sts-mx", "source": source, "host": host, "patterns": list(patterns)}
         case RequireTls(source, vouched):
             return {"demand": "requiretls", "source": source, "vouched": vouched or None}
+        case Unrevoked(source, trust, mode):
+            return {"demand": "revocation", "source": source, "trust": trust, "mode": mode.value}
     raise TypeError(f"no JSON form for {type(demand).__name__}")
 
 

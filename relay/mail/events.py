@@ -292,6 +292,48 @@ class PartnerCertificateEnding(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CrlFetched(Event):
+    """A CRL of `size` bytes was fetched, for the first time or again; it counts until `next_update`."""
+
+    url: str
+    size: int
+    next_update: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationFetchFailed(Event):
+    """A CRL or an OCSP answer could not be had from `url`. `held`: until when the one that is held counts, None where none does.
+
+    `remedy` is what an admin can do about it, "" where that is not known.
+    """
+
+    url: str
+    trouble: str
+    remedy: str
+    held: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationUnavailable(Event):
+    """Whether a certificate has been revoked could not be found out. It passes where a connector says `prefer`."""
+
+    certificate: str
+    serial: str
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRevokedSeen(Event):
+    """A certificate was shown that its issuer has revoked, or one that was issued under such a one."""
+
+    certificate: str
+    serial: str
+    revoked_at: datetime | None
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreTrouble(Event):
     """The queue can not take mail: disk short of `limits.free_space`, database locked or gone. Clients get 452 until it recovers."""
 

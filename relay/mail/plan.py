@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from relay.mail.published import PolicyKind, TlsaRecord
+from relay.mail.revocation import Revocation
 from relay.mail.tls import TlsFailure
 
 
@@ -106,6 +107,14 @@ class RequireTls(Demand):
 
 
 @dataclass(frozen=True, slots=True)
+class Unrevoked(Demand):
+    """No certificate of the path to `trust` is revoked. `mode` is PREFER or REQUIRE: whether it must have been found out."""
+
+    trust: str
+    mode: Revocation
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyApplied:
     """A published policy as it concerns one host: for reports (RFC 8460), which judge it by itself, and for people.
 
@@ -157,6 +166,11 @@ class TlsPlan:
     def tlsa(self) -> frozenset[Tlsa]:
         """The demands whose TLSA records evidence must have been checked against before it can be judged."""
         return frozenset(demand for demand in self._judged if isinstance(demand, Tlsa))
+
+    @property
+    def revocation(self) -> frozenset[Unrevoked]:
+        """The demands for which it must be found out whether the path is revoked. Empty for most plans, and then nothing is."""
+        return frozenset(demand for demand in self.demands if isinstance(demand, Unrevoked))
 
     @property
     def _judged(self) -> Iterator[Demand]:

@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from relay.mail.revocation import Statuses
+
 SYSTEM_TRUST = "system"
 
 # Weakest first. OpenSSL spells them so too.
@@ -30,6 +32,7 @@ class TlsFailure(StrEnum):
     STS_POLICY_INVALID = "sts-policy-invalid"
     STS_WEBPKI_INVALID = "sts-webpki-invalid"
     CERTIFICATE_REVOKED = "certificate-revoked"
+    REVOCATION_UNAVAILABLE = "revocation-unavailable"
     PIN_MISMATCH = "pin-mismatch"
     TLS_VERSION_TOO_LOW = "tls-version-too-low"
     REQUIRETLS_NOT_SUPPORTED = "requiretls-not-supported"
@@ -60,10 +63,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """A path from the leaf to an anchor of the trust store was found, valid now. `until`: when its first certificate ends."""
+    """A path from the leaf to an anchor of the trust store was found, valid now. `until`: when its first certificate ends.
+
+    `path` is it in DER, from the leaf to the anchor.
+    """
 
     anchor: str
     until: datetime
+    path: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class TlsEvidence:
 
     `paths` holds the result of a path check per trust that someone asked about: "system", a PEM file's absolute path, or `Tlsa.trust`.
     `errors` is OpenSSL's own opinion during the handshake, for diagnosis only. `sni` is "" where none was sent.
+    `revocation` says of each trust that was asked about so whether the certificates of the path to it are revoked, the anchor apart.
+    `staple` is the OCSP answer that came in the handshake, DER, until it has been looked at; b"" for none.
     `resumed`: the handshake resumed an earlier session, and the chain is what was presented then.
     Compared by identity: two connections are two pieces of evidence, however alike.
     """
@@ -105,6 +114,8 @@ class TlsEvidence:
     errors: tuple[str, ...] = ()
     paths: Mapping[str, PathResult] = field(default_factory=lambda: MappingProxyType({}))
     resumed: bool = False
+    revocation: Mapping[str, Statuses] = field(default_factory=lambda: MappingProxyType({}))
+    staple: bytes = field(default=b"", repr=False)
 
     @property
     def leaf(self) -> Certificate | None:

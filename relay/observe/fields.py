@@ -284,6 +284,36 @@ def _not_sent(event: e.AlertNotSent) -> Record:
     return ERROR if event.given_up else WARNING, "alert-not-sent", fields
 
 
+def _crl(event: e.CrlFetched) -> Record:
+    return INFO, "crl-fetched", _some(url=event.url[:_LONG], size=event.size, next_update=time_text(event.next_update))
+
+
+def _revocation_failed(event: e.RevocationFetchFailed) -> Record:
+    fields = _some(
+        url=event.url[:_LONG],
+        trouble=event.trouble[:_LONG],
+        remedy=event.remedy,
+        held=time_text(event.held) if event.held else "",
+    )
+    return WARNING, "revocation-fetch-failed", fields
+
+
+def _revoked(event: e.CertificateRevokedSeen) -> Record:
+    fields = _some(
+        certificate=event.certificate,
+        serial=event.serial,
+        revoked_at=time_text(event.revoked_at) if event.revoked_at else "",
+        reason=event.reason,
+        by=event.by,
+    )
+    return ERROR, "certificate-revoked-seen", fields
+
+
+def _unavailable(event: e.RevocationUnavailable) -> Record:
+    fields = _some(certificate=event.certificate, serial=event.serial, trouble=event.trouble[:_LONG])
+    return WARNING, "revocation-unavailable", fields
+
+
 def _plain(level: str, name: str, *fields: str) -> Callable[[Any], Record]:
     """For events whose fields go out as they are. Tuples become lists."""
 
@@ -337,6 +367,10 @@ _BUILDERS: dict[type[e.Event], Callable[[Any], Record]] = {
         "partner-certificate-ending",
         *("connector", "direction", "hop", "subject", "sha256", "ends", "days", "threshold", "seen"),
     ),
+    e.CrlFetched: _crl,
+    e.RevocationFetchFailed: _revocation_failed,
+    e.RevocationUnavailable: _unavailable,
+    e.CertificateRevokedSeen: _revoked,
     e.StoreTrouble: _plain(ERROR, "store-trouble", "trouble"),
     e.StoreRecovered: _plain(INFO, "store-recovered"),
     e.DaneUnusable: _plain(ERROR, "dane-unusable", "trouble"),

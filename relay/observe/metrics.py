@@ -147,6 +147,10 @@ class Metrics:
             e.StsPolicyFetched: lambda event: self._sts_fetches(event.mode.value).inc(),
             e.StsPolicyChanged: lambda event: self._sts_changes(event.before.value, event.mode.value).inc(),
             e.StsFetchFailed: self._sts_failed,
+            e.CrlFetched: lambda _event: self._crl_fetches().inc(),
+            e.RevocationFetchFailed: lambda event: self._revocation_failures("yes" if event.held else "no").inc(),
+            e.RevocationUnavailable: lambda _event: self._revocation_unavailable().inc(),
+            e.CertificateRevokedSeen: lambda _event: self._revoked_seen().inc(),
             e.TlsSessionTried: self._tls_session,
             e.TlsReportSent: lambda event: self._tlsrpt_sent(event.to.partition(":")[0], event.state.value).inc(),
             e.TlsReportReceived: self._tls_report,
@@ -260,6 +264,16 @@ class Metrics:
         self._sts_refresh_failures = counter(
             "sts_refresh_failures_total", "Failures to fetch an MTA-STS policy anew while one is in force", "mode"
         )
+        self._crl_fetches = counter("crl_fetches_total", "CRLs fetched")
+        self._revocation_failures = counter(
+            "revocation_fetch_failures_total",
+            "CRLs and OCSP answers that could not be fetched, by whether one is held",
+            "held",
+        )
+        self._revocation_unavailable = counter(
+            "revocation_unavailable_total", "Certificates of which it could not be found out whether they are revoked"
+        )
+        self._revoked_seen = counter("revoked_certificates_seen_total", "Revoked certificates that somebody showed")
         self._ended = counter("recipients_ended_total", "Recipients in their last state", "state")
         self._reports = counter("reports_total", "Delivery status notifications written", "kind")
         self._callouts = counter(

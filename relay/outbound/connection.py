@@ -22,6 +22,7 @@ from relay.mail.attempt import Session, SessionEnd
 from relay.mail.outcome import Deferred
 from relay.mail.plan import Pins, Pkix, TlsPlan
 from relay.mail.reply import Reply
+from relay.mail.revocation import State, Statuses, ends_of, first_of
 from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound import outcomes
 from relay.outbound.client import Client, Timeouts, Transaction, Transcript
@@ -32,6 +33,7 @@ from relay.policy.forward import spoken_helo, xclient_attributes
 from relay.policy.plan import Step, after_broken_tls, after_ehlo
 from relay.policy.verdict import Failed, Satisfied, Verdict, judge
 from relay.tls.connection import TlsConnection
+from relay.tls.revocation.crl import SKEW
 
 
 class NoCertificateError(Exception):
@@ -47,6 +49,10 @@ class ClientTls(Protocol):
 
     def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:
         """What the connection is, its chain checked against the plan's trust stores and TLSA records."""
+        ...
+
+    async def with_revocation(self, evidence: TlsEvidence, plan: TlsPlan) -> TlsEvidence:
+        """The evidence with what can be found out, within seconds, about the paths that `plan.revocation` names."""
         ...
 
     def resuming(self, target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -292,9 +298,12 @@ async def _secure(
         ssl_object = await client.secure(tls.resuming(bare, context), target.server_name)
         evidence = tls.evidence(ssl_object, target.plan)
         reached(Stage.TLS)
+        evidence = await tls.with_revocation(evidence, target.plan)
         await client.ehlo()
         reached(Stage.EHLO_INSIDE)
-        tls.keep(bare, context, ssl_object)
+        # A resumed session brings no staple: where something is unknown, the next handshake is to be a whole one.
+        if not evidence.revocation or all(_known(each) for each in evidence.revocation.values()):
+            tls.keep(bare, context, ssl_object)
     except SMTPException as error:
         refused = isinstance(error, SMTPResponseException)
         client.leave() if refused else client.wire.cut()
@@ -313,6 +322,10 @@ async def _secure(
         client.wire.cut()
         raise
     return Connection(target, client, evidence, context)
+
+
+def _known(statuses: Statuses) -> bool:
+    return first_of(statuses, State.UNKNOWN) is None
 
 
 def _broken(outcome: Deferred, step: Step, source: str) -> Trouble:
@@ -382,4 +395,5 @@ def _until(plan: TlsPlan, evidence: TlsEvidence | None) -> datetime | None:
     if evidence is not None:
         paths = (evidence.paths.get(trust) for trust in (*plan.trusts, *(each.trust for each in plan.tlsa)))
         ends.extend(path.until for path in paths if isinstance(path, Trusted))
+        ends.extend(end + SKEW for each in evidence.revocation.values() if (end := ends_of(each)) is not None)
     return min(ends, default=None)

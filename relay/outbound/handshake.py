@@ -16,6 +16,7 @@ from relay.outbound.target import Target
 from relay.tls.connection import TlsConnection
 from relay.tls.context import Context, client_context
 from relay.tls.evidence import evidence_of
+from relay.tls.revocation.checks import NotChecked, RevocationChecks, with_statuses
 from relay.tls.sessions import Sessions
 from relay.tls.tlsa import check_tlsa
 from relay.tls.trust import Purpose, TrustStores
@@ -31,9 +32,11 @@ class TlsClient:
         certificate: Callable[[str], CertificateFiles | None],
         stores: TrustStores,
         clock: Callable[[], datetime],
+        revocations: RevocationChecks = NotChecked(),  # noqa: B008 - it has no state
     ) -> None:
         self._certificate, self._stores, self._clock = certificate, stores, clock
-        self._contexts: dict[tuple[str, str], tuple[CertificateFiles | None, Context]] = {}
+        self._revocations = revocations
+        self._contexts: dict[tuple[str, str, bool], tuple[CertificateFiles | None, Context]] = {}
         self._sessions = Sessions(time.monotonic)
 
     def context(self, plan: TlsPlan) -> ssl.SSLContext:
@@ -42,11 +45,11 @@ class TlsClient:
         files = self._certificate(name) if name else None
         if name and files is None:
             raise NoCertificateError(f"the client certificate {name} is not in our certificates")
-        minimum = _lowest(plan)
-        made = self._contexts.get((minimum, name))
+        minimum, staple = _lowest(plan), bool(plan.revocation)
+        made = self._contexts.get((minimum, name, staple))
         if made is None or made[0] is not files:
-            made = files, client_context(minimum=minimum, client_certificate=files)
-            self._contexts[minimum, name] = made
+            made = files, client_context(minimum=minimum, client_certificate=files, staple=staple)
+            self._contexts[minimum, name, staple] = made
         return made[1]
 
     def resuming(self, target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -62,6 +65,10 @@ class TlsClient:
         now = self._clock()
         checked = self._stores.check(evidence_of(ssl_object), plan.trusts, Purpose.SERVER, now)
         return check_tlsa(checked, plan.tlsa, now) if plan.tlsa else checked
+
+    async def with_revocation(self, evidence: TlsEvidence, plan: TlsPlan) -> TlsEvidence:
+        asked = plan.revocation
+        return await with_statuses(self._revocations, evidence, {each.trust for each in asked}) if asked else evidence
 
 
 def _lowest(plan: TlsPlan) -> str:

@@ -255,11 +255,14 @@ class _ForAll:
     def __init__(self, tls: ClientTls, plan: TlsPlan) -> None:
         self._tls, self._plan = tls, plan
 
-    def context(self, plan: TlsPlan) -> ssl.SSLContext:
-        return self._tls.context(plan)
+    def context(self, _plan: TlsPlan) -> ssl.SSLContext:
+        return self._tls.context(self._plan)
 
     def evidence(self, ssl_object: object, _plan: TlsPlan) -> TlsEvidence:
         return self._tls.evidence(ssl_object, self._plan)
+
+    async def with_revocation(self, evidence: TlsEvidence, _plan: TlsPlan) -> TlsEvidence:
+        return await self._tls.with_revocation(evidence, self._plan)
 
     def resuming(self, _target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
         return context

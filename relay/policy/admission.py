@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from relay.config.models import CertificateRequirement, InboundConnector
 from relay.mail.reply import Reply
+from relay.mail.revocation import Revocation, State, Statuses, first_of
 from relay.mail.tls import TLS_VERSIONS, Certificate, TlsEvidence, Trusted, Undecided
 from relay.policy.book import IpAddress, RuleBook, in_networks
 from relay.policy.names import matching_name
@@ -97,6 +98,31 @@ def trusts(book: RuleBook, connectors: Iterable[InboundConnector]) -> frozenset[
         for each in connectors
         if each.require.certificate is not None and needs_path(each.require.certificate)
     )
+
+
+def unchecked(book: RuleBook, peer: Peer, connectors: Iterable[InboundConnector]) -> frozenset[str]:
+    """The trust stores of which it must be found out whether the path to them is revoked, before these connectors can be judged.
+
+    Threat: clients that make us fetch whatever their certificates name. So only where all else that a connector asks is satisfied.
+    """
+    if peer.evidence is None:
+        return frozenset()
+    found: set[str] = set()
+    for connector in connectors:
+        required = connector.require.certificate
+        if required is None or revoking(book, required) is Revocation.OFF:
+            continue
+        trust = _trust(book, required)
+        if trust not in peer.evidence.revocation and all(
+            each.met or each.name == _REVOCATION for each in _judge(book, connector, peer).requirements
+        ):
+            found.add(trust)
+    return frozenset(found)
+
+
+def revoking(book: RuleBook, required: CertificateRequirement) -> Revocation:
+    """What the connector asks about revocation."""
+    return book.config.revocation_of(required)
 
 
 def admit(book: RuleBook, peer: Peer, domain: str) -> Admission:
@@ -207,7 +233,12 @@ def _certificate(book: RuleBook, required: CertificateRequirement, peer: Peer) -
     if required.names:
         yield _names(required.names, peer, "certificate names")
     if needs_path(required):
-        yield _path(_trust(book, required), peer.evidence)
+        trust = _trust(book, required)
+        path = _path(trust, peer.evidence)
+        yield path
+        mode = revoking(book, required)
+        if path.met and mode is not Revocation.OFF:
+            yield _revocation(mode, peer.evidence.revocation.get(trust))
     if required.pins:
         yield Requirement(
             "certificate pin", " or ".join(required.pins), leaf.spki_sha256, leaf.spki_sha256 in required.pins
@@ -235,6 +266,24 @@ def _path(trust: str, evidence: TlsEvidence) -> Requirement:
             return Requirement("certificate ca", required, text, met=False, undecided=True)
         case untrusted:
             return Requirement("certificate ca", required, f"{untrusted.failure.value} ({untrusted.text})", met=False)
+
+
+_REVOCATION = "certificate revocation"
+
+
+def _revocation(mode: Revocation, statuses: Statuses | None) -> Requirement:
+    """Revoked is a refusal; what could not be found out is none (451), and under PREFER no obstacle."""
+    required = f"not revoked ({mode.value})"
+    if statuses is None:
+        return Requirement(_REVOCATION, required, "nobody has looked", met=False, undecided=True)
+    revoked = first_of(statuses, State.REVOKED)
+    if revoked is not None:
+        return Requirement(_REVOCATION, required, f"{revoked.subject} is {revoked.text}", met=False)
+    unknown = first_of(statuses, State.UNKNOWN)
+    if unknown is None:
+        return Requirement(_REVOCATION, required, "; ".join(each.text for each in statuses) or "an anchor", met=True)
+    passes = mode is Revocation.PREFER
+    return Requirement(_REVOCATION, required, f"{unknown.subject}: {unknown.text}", met=passes, undecided=not passes)
 
 
 def needs_path(required: CertificateRequirement) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from relay.config.models import Config, InboundConnector, OutboundConnector, TlsException
 from relay.mail.address import Address
+from relay.mail.revocation import Revocation
 from relay.policy.match import PatternIndex
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -14,7 +15,8 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 @dataclass(frozen=True, slots=True)
 class RuleBook:
     """`senders` files inbound connectors under the sender domains they name, `peers` are those that name none (they go with the
-    client); `header_from` those that also select by the From: header. `report_mailboxes`: local parts in lower case, and domains."""
+    client); `header_from` those that also select by the From: header. `report_mailboxes`: local parts in lower case, and domains.
+    `asks_revocation`: some inbound connector does. Mostly none, and then nothing of it costs anything."""
 
     config: Config
     outbound: PatternIndex[OutboundConnector]
@@ -24,6 +26,7 @@ class RuleBook:
     accepted: PatternIndex[str]
     exceptions: dict[str, TlsException]
     report_mailboxes: frozenset[tuple[str, str]]
+    asks_revocation: bool
 
     @classmethod
     def of(cls, config: Config) -> "RuleBook":
@@ -38,6 +41,11 @@ class RuleBook:
             exceptions={each.recipient_domain: each for each in config.exceptions},
             report_mailboxes=frozenset(
                 (each.local.lower(), each.domain) for each in (config.tlsrpt and config.tlsrpt.mailbox) or ()
+            ),
+            asks_revocation=any(
+                each.require.certificate is not None
+                and config.revocation_of(each.require.certificate) is not Revocation.OFF
+                for each in inbound
             ),
         )
 

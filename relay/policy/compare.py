@@ -33,7 +33,7 @@ from relay.config.models import (
     Tlsrpt,
     Unsigned,
 )
-from relay.config.values import duration_text
+from relay.config.values import HostPort, duration_text
 from relay.mail.plan import Level, Plaintext
 from relay.mail.published import Use
 from relay.mail.tls import TLS_VERSIONS
@@ -193,8 +193,9 @@ def _tlsrpt(old: Config, new: Config) -> Iterator[str]:
 
 
 def _defaults(old: Config, new: Config) -> Iterator[str]:
-    """`defaults.outbound` shows in the connectors as they act."""
-    yield from unknown(old.defaults, new.defaults, {"outbound"}, "defaults.")
+    """`defaults.outbound` and `defaults.inbound` show in the connectors as they act."""
+    yield from unknown(old.defaults, new.defaults, {"outbound", "inbound"}, "defaults.")
+    yield from unknown(old.defaults.inbound, new.defaults.inbound, {"revocation"}, "defaults.inbound.")
 
 
 def _exceptions(old: Config, new: Config) -> Iterator[str]:
@@ -311,6 +312,27 @@ def _published(pair: _Pair) -> Iterator[str]:
             yield f"{key} goes from {before.value} to {after.value}"
 
 
+def _revocation(pair: _Pair) -> Iterator[str]:
+    if min(pair.old.tls.rank, pair.new.tls.rank) >= Level.CERTIFICATE.rank:
+        before, after = pair.old.revocation, pair.new.revocation
+        if after.rank < before.rank:
+            yield f"revocation goes from {before.value} to {after.value}"
+
+
+def _revocation_hosts(old: Config, new: Config) -> Iterator[str]:
+    """More may be reached from within, or less be found out about certificates."""
+    for host in new.revocation_hosts:
+        if host not in old.revocation_hosts:
+            yield f"revocation_hosts has {_fetch_host(host)} in addition"
+    for host in old.revocation_hosts:
+        if host not in new.revocation_hosts:
+            yield f"revocation_hosts has {_fetch_host(host)} no more: what is there is not fetched"
+
+
+def _fetch_host(host: HostPort) -> str:
+    return str(host) if host.port else host.host
+
+
 def _client_certificate(pair: _Pair) -> Iterator[str]:
     if pair.old.client_certificate is not None:
         yield from from_to(pair.old, pair.new, "client_certificate")
@@ -361,13 +383,14 @@ _DELIVERY: tuple[Callable[[_Pair], Iterable[str]], ...] = (
     _pins,
     _tls_version,
     _published,
+    _revocation,
     _client_certificate,
     _route,
     _retry,
     _forward_client,
     _on_5xx,
 )
-_DEMANDS = (_tls, _plaintext, _names, _ca, _pins, _tls_version, _published, _client_certificate)
+_DEMANDS = (_tls, _plaintext, _names, _ca, _pins, _tls_version, _published, _revocation, _client_certificate)
 
 
 def weaker_demands(own: OutboundConnector, other: OutboundConnector, trust: str) -> Iterator[str]:
@@ -380,7 +403,7 @@ def weaker_demands(own: OutboundConnector, other: OutboundConnector, trust: str)
 
 _DELIVERY_KEYS = HARMLESS[OutboundSettings].keys() | {
     *("name", "direction", "match"),
-    *("tls", "plaintext", "names", "ca", "pins", "tls_version", "dane", "mta_sts"),
+    *("tls", "plaintext", "names", "ca", "pins", "tls_version", "dane", "mta_sts", "revocation"),
     *("client_certificate", "route", "retry", "forward_client", "on_5xx"),
 }
 
@@ -403,6 +426,7 @@ _SECTIONS: Mapping[str, Callable[[Config, Config], Iterable[str]]] = {
     "tls_required_no": _tls_required_no,
     "tlsrpt": _tlsrpt,
     "alerts": weakened_alerts,
+    "revocation_hosts": _revocation_hosts,
     "defaults": _defaults,
     "connectors": _connectors,
     "exceptions": _exceptions,

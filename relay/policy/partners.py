@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from relay.config.connectors import CertificateRequirement, InboundConnector, InboundMatch
 from relay.config.values import Network
 from relay.mail.tls import TLS_VERSIONS
-from relay.policy.admission import needs_path
+from relay.policy.admission import needs_path, revoking
 from relay.policy.book import RuleBook
 from relay.policy.difference import more_names, more_networks, unknown
 from relay.policy.match import PatternIndex
@@ -18,12 +18,21 @@ from relay.policy.match import PatternIndex
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One connector against another, and the trust that stands in for a `ca`."""
+    """One connector against another, each with the configuration that it stands in."""
 
     old: InboundConnector
     new: InboundConnector
-    old_trust: str
-    new_trust: str
+    old_book: RuleBook
+    new_book: RuleBook
+
+    @property
+    def old_trust(self) -> str:
+        """What stands in for a `ca`."""
+        return self.old_book.config.trust
+
+    @property
+    def new_trust(self) -> str:
+        return self.new_book.config.trust
 
 
 def weakened_partners(old: RuleBook, new: RuleBook) -> Iterator[str]:
@@ -56,7 +65,7 @@ def _senders(
         yield f"{about} is taken without the rules of connector {', '.join(each.name for each in was)}"
         return
     for connector in now if was else ():
-        pairs = [_Pair(each, connector, old.config.trust, new.config.trust) for each in was]
+        pairs = [_Pair(each, connector, old, new) for each in was]
         if all(_weaker(pair) for pair in pairs):
             yield from _told(pairs, about)
 
@@ -87,7 +96,7 @@ def _by_name(old: RuleBook, new: RuleBook) -> Iterator[str]:
         if (peer or connector.grant is not None) and connector.match != was.match:
             yield f"{about}: match changes"
         if peer or connector.grant is not None:
-            pair = _Pair(was, connector, old.config.trust, new.config.trust)
+            pair = _Pair(was, connector, old, new)
             yield from (f"{about}: {text}" for text in _weaker(pair))
         yield from unknown(was, connector, {"name", "direction", "match", "require", "grant"}, f"{about}: ")
 
@@ -124,12 +133,15 @@ def _weaker_certificate(pair: _Pair, before: CertificateRequirement, after: Cert
             yield "the certificate's issuer is no longer checked, only its pin"
         elif old_trust != new_trust:
             yield f"certificates are trusted from {new_trust} instead of {old_trust}"
+        was, now = revoking(pair.old_book, before), revoking(pair.new_book, after)
+        if needs_path(after) and now.rank < was.rank:
+            yield f"certificate.revocation goes from {was.value} to {now.value}"
     if before.pins is not None:
         if after.pins is None:
             yield "certificate.pins are gone"
         else:
             yield from (f"certificate.pins has {pin} in addition" for pin in after.pins if pin not in before.pins)
-    yield from unknown(before, after, {"names", "ca", "pins"}, "certificate.")
+    yield from unknown(before, after, {"names", "ca", "pins", "revocation"}, "certificate.")
 
 
 def _weaker_match(before: InboundMatch, after: InboundMatch) -> Iterator[str]:

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, auto
 
 from relay.config.models import Allow, OutboundConnector, TlsException
-from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, TlsPlan, TlsVersion
+from relay.mail.plan import Demand, Encryption, Level, Pins, Pkix, Plaintext, TlsPlan, TlsVersion, Unrevoked
+from relay.mail.revocation import Revocation
 from relay.policy.book import RuleBook
 
 _LOWEST_TLS = "TLSv1.2"
@@ -40,7 +41,10 @@ def connector_plan(book: RuleBook, connector: OutboundConnector, host: str) -> T
         demands.add(Encryption(source))
     if level.rank >= Level.CERTIFICATE.rank:
         names = (connector.names or (host,)) if level is Level.DOMAIN else ()
-        demands.add(Pkix(source, connector.ca or book.config.trust, names))
+        trust = connector.ca or book.config.trust
+        demands.add(Pkix(source, trust, names))
+        if connector.revocation is not Revocation.OFF:
+            demands.add(Unrevoked(connector.source_of("revocation"), trust, connector.revocation))
     if connector.pins and level is not Level.OPPORTUNISTIC:
         demands.add(Pins(connector.source_of("pins"), connector.pins))
     return TlsPlan(level, plaintext, frozenset(demands), connector.client_certificate or "")

@@ -35,6 +35,11 @@ _REMEDIES: Mapping[F, str] = {
         "The CA has revoked the certificate that {hop} shows: its key may be in wrong hands. Ask {partner} for a new "
         "one; do not go around this."
     ),
+    F.REVOCATION_UNAVAILABLE: (
+        "Whether the certificate of {hop} is revoked could not be found out (relay trace shows why). Run relay certs check"
+        " {hop}: it says which CRL and OCSP addresses must be reachable from here, and which host and port to open. "
+        "{exception_encryption}"
+    ),
     F.PIN_MISMATCH: (
         "{hop} shows a key that is not pinned (relay trace shows its spki_sha256). Confirm the new key with {partner}"
         " by telephone, add it to `pins` of {connector}, and run relay reload. If they know nothing of a new key, "

@@ -24,6 +24,7 @@ from relay.policy.verdict import Failed, judge
 # RFC 8460 section 4.3. What else can fail has no word there: validation-failure, with our word as its reason.
 REPORTABLE = frozenset(TlsFailure) - {
     TlsFailure.CERTIFICATE_REVOKED,
+    TlsFailure.REVOCATION_UNAVAILABLE,
     TlsFailure.PIN_MISMATCH,
     TlsFailure.TLS_VERSION_TOO_LOW,
     TlsFailure.REQUIRETLS_NOT_SUPPORTED,

@@ -2,7 +2,20 @@
 
 from dataclasses import dataclass
 
-from relay.mail.plan import Demand, Encryption, Pins, Pkix, Plaintext, RequireTls, StsMx, Tlsa, TlsPlan, TlsVersion
+from relay.mail.plan import (
+    Demand,
+    Encryption,
+    Pins,
+    Pkix,
+    Plaintext,
+    RequireTls,
+    StsMx,
+    Tlsa,
+    TlsPlan,
+    TlsVersion,
+    Unrevoked,
+)
+from relay.mail.revocation import Revocation, State, first_of
 from relay.mail.tls import TLS_VERSIONS, Certificate, TlsEvidence, TlsFailure, TrustedLeaf, Undecided, Untrusted
 from relay.policy.names import is_listed, matching_name
 
@@ -75,6 +88,8 @@ def _judge_one(demand: Demand, evidence: TlsEvidence, *, requiretls_offered: boo
             return Failed(TlsFailure.PIN_MISMATCH, source, f"the certificate's key is {shown}, which is not pinned")
         case RequireTls(source, vouched):
             return _requiretls(source, vouched, offered=requiretls_offered)
+        case Unrevoked():
+            return _unrevoked(demand, evidence)
         case StsMx(source, host, patterns):
             return SATISFIED if is_listed(host, patterns) else not_listed(source, host, patterns)
     return Failed(TlsFailure.VALIDATION_FAILURE, demand.source, f"no rule judges the demand {type(demand).__name__}")
@@ -119,6 +134,25 @@ def _pkix(source: str, trust: str, names: tuple[str, ...], evidence: TlsEvidence
     if isinstance(path, Undecided):
         return Failed(TlsFailure.VALIDATION_FAILURE, source, f"{trust} cannot be used: {path.text}")
     return _named(source, names, leaf) if names else SATISFIED
+
+
+def _unrevoked(demand: Unrevoked, evidence: TlsEvidence) -> Verdict:
+    """Fails closed where nobody has tried to find out, whatever the mode."""
+    statuses = evidence.revocation.get(demand.trust)
+    if statuses is None:
+        return Failed(
+            TlsFailure.REVOCATION_UNAVAILABLE, demand.source, "nobody has looked whether the certificate is revoked"
+        )
+    revoked = first_of(statuses, State.REVOKED)
+    if revoked is not None:
+        return Failed(
+            TlsFailure.CERTIFICATE_REVOKED, demand.source, f"the certificate {revoked.subject} is {revoked.text}"
+        )
+    unknown = first_of(statuses, State.UNKNOWN)
+    if unknown is not None and demand.mode is not Revocation.PREFER:
+        text = f"whether the certificate {unknown.subject} is revoked cannot be found out: {unknown.why}"
+        return Failed(TlsFailure.REVOCATION_UNAVAILABLE, demand.source, text)
+    return SATISFIED
 
 
 def _tlsa(demand: Tlsa, evidence: TlsEvidence) -> Verdict:

@@ -17,6 +17,7 @@
 - `audit`: who changed what (audit.py).
 - `certificate_seen`, `certificate_said`: partners' certificates, and the warnings about ends that were given (seen.py). Few rows.
 - `alerts`: what alerts were told and are to be sent, one JSON document (alerts.py).
+- `revocation`, `revocation_piece`: CRLs and OCSP answers (revocations.py), so that a restart fetches none again.
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -158,6 +159,21 @@ _CONTROL = (
     "CREATE INDEX imported_as ON imported (n)",
 )
 
+# CRLs and OCSP answers (revocations.py). `certificate` and `issuer` are DER; `batch` is the `fetched` of the row whose piece it is.
+_REVOCATIONS = (
+    """
+    CREATE TABLE revocation (
+        key TEXT PRIMARY KEY, kind TEXT NOT NULL, url TEXT NOT NULL, certificate BLOB NOT NULL, issuer BLOB NOT NULL, size INTEGER NOT NULL,
+        this_update INTEGER NOT NULL, ends INTEGER NOT NULL, fetched INTEGER NOT NULL, refresh INTEGER NOT NULL, used INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE revocation_piece (
+        key TEXT NOT NULL, batch INTEGER NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (key, batch, seq)
+    ) WITHOUT ROWID
+    """,
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
@@ -168,6 +184,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _CERTIFICATES,
     _ALERTS,
     _CONTROL,
+    _REVOCATIONS,
 )
 
 

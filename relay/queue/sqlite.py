@@ -20,7 +20,8 @@ from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit, StoreDamaged, Unexpected
 from relay.mail.published import StsKept, StsUnknown
-from relay.queue import chores, loading, policies, questions
+from relay.mail.revocation import RevocationKept
+from relay.queue import chores, loading, policies, questions, revocations
 from relay.queue.check import Problem, glance
 from relay.queue.database import Database
 from relay.queue.disk import Disk, Lock, beside, room
@@ -419,6 +420,43 @@ class SqliteStore:
     async def drop_sts(self, ended: datetime) -> None:
         with contextlib.suppress(StoreUnavailable):
             await self.work(partial(policies.drop, ended=milliseconds(ended)))
+
+    # --- CRLs and OCSP answers (relay.tls.revocation.answers.RevocationKeeper) ---
+
+    async def load_revocation(self, key: str, after: datetime | None) -> RevocationKept | None:
+        since = -1 if after is None else milliseconds(after)
+        with contextlib.suppress(StoreUnavailable):
+            return await self._scheduling.run(revocations.load, key, since)
+        return None
+
+    async def save_revocation(self, kept: RevocationKept) -> None:
+        """Nothing while the store takes no mail: there is no room, or no way to write."""
+        with contextlib.suppress(StoreUnavailable):
+            for piece, data in revocations.pieces(kept):
+                if self.trouble:
+                    return
+                await self.work(partial(revocations.put_piece, kept=kept, number=piece, data=data))
+            await self.work(partial(revocations.save, kept=kept))
+
+    async def use_revocation(self, key: str, now: datetime) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.work(partial(revocations.use, key=key, now=milliseconds(now)))
+
+    async def due_revocations(self, now: datetime, used: datetime, limit: int) -> tuple[RevocationKept, ...]:
+        if self.trouble:
+            return ()
+        with contextlib.suppress(StoreUnavailable):
+            return await self._scheduling.run(revocations.due, milliseconds(now), milliseconds(used), limit)
+        return ()
+
+    async def postpone_revocation(self, key: str, until: datetime) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.work(partial(revocations.postpone, key=key, until=milliseconds(until)))
+
+    async def drop_revocations(self, unused: datetime) -> None:
+        now = milliseconds(self._clock())
+        with contextlib.suppress(StoreUnavailable):
+            await self.work(partial(revocations.drop, unused=milliseconds(unused), now=now))
 
     # --- chores ---
 

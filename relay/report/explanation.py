@@ -26,6 +26,9 @@ _EXPLANATIONS: Mapping[F, str] = {
     F.CERTIFICATE_REVOKED: (
         "{partner}'s mail server showed a certificate that its issuer has revoked; {connector} requires a valid one."
     ),
+    F.REVOCATION_UNAVAILABLE: (
+        "Whether {partner}'s mail server's certificate is still valid could not be found out as {connector} requires."
+    ),
     F.PIN_MISMATCH: "{partner}'s mail server showed another key than the one that {connector} expects.",
     F.TLS_VERSION_TOO_LOW: (
         "{partner}'s mail server offered only an outdated version of encryption; {connector} requires a newer one."

@@ -218,6 +218,9 @@ def _demand(demand: Json) -> str:
             return f"a certificate issued under {demand['trust']}, for {names}"
         case "pins":
             return f"the key {' or '.join(demand['pins'])}"
+        case "revocation":
+            unknown = "passes" if demand["mode"] == "prefer" else "fails"
+            return f"no certificate of the chain to {demand['trust']} revoked; what cannot be found out {unknown}"
         case "requiretls":
             vouched = demand.get("vouched")
             return (
@@ -236,6 +239,10 @@ def evidence_rows(evidence: Json | None, without: str, bare: str) -> Iterator[Ro
     yield from _chain(evidence.get("chain") or (), bare)
     for trust, result in (evidence.get("verified_by") or {}).items():
         yield "  checked", f"against {trust}: {_path(result)}"
+    for statuses in (evidence.get("revocation") or {}).values():
+        for each in statuses:
+            style = {"revoked": "red", "unknown": "yellow"}.get(each["status"], "")
+            yield "  revocation", f"{each['subject']}: {_revocation(each)}", style
     for error in evidence.get("errors") or ():
         yield "  noticed", error
 
@@ -256,6 +263,18 @@ def _chain(chain: Sequence[Json], bare: str) -> Iterator[Row]:
 
 def _from(certificate: Json) -> str:
     return f"from {certificate['not_before']} " if certificate.get("not_before") else ""
+
+
+def _revocation(status: Json) -> str:
+    by = f", by {status['by']}" if status.get("by") else ""
+    until = f", counts until {status['next_update']}" if status.get("next_update") else ""
+    if status["status"] == "revoked":
+        when = f" on {status['revoked_at']}" if status.get("revoked_at") else ""
+        reason = f" ({status['reason']})" if status.get("reason") else ""
+        return f"revoked{when}{reason}{by}{until}"
+    if status["status"] == "unknown":
+        return f"not checked: {status.get('why') or 'it is not known why'}"
+    return f"good{by}{until}" if by else f"good: {status.get('why') or ''}"
 
 
 def _path(result: Json) -> str:

@@ -30,17 +30,24 @@ class Context(ssl.SSLContext):
     server_side: bool
     _engine: Callable[[], SSL.Context]
     _session: SSL.Session | None
+    _staple: bool
 
     def __new__(
-        cls, engine: Callable[[], SSL.Context], *, server_side: bool, session: SSL.Session | None = None
+        cls,
+        engine: Callable[[], SSL.Context],
+        *,
+        server_side: bool,
+        session: SSL.Session | None = None,
+        staple: bool = False,
     ) -> Self:
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
         context._engine, context.server_side, context._session = engine, server_side, session
+        context._staple = staple
         return context
 
     def resuming(self, session: SSL.Session) -> "Context":
         """The same for one connection that offers to resume a session; where the peer does not want to, the handshake is a whole one."""
-        return Context(self._engine, server_side=False, session=session)
+        return Context(self._engine, server_side=False, session=session, staple=self._staple)
 
     def wrap_bio(
         self,
@@ -58,6 +65,8 @@ class Context(ssl.SSLContext):
         connection = TlsConnection(self, self._engine(), incoming, outgoing, name)
         if name and not server_side and not _is_address(name):
             connection.openssl.set_tlsext_host_name(_sni(name))
+        if self._staple:
+            connection.openssl.request_ocsp()
         if self._session is not None:
             connection.openssl.set_session(self._session)
         return connection
@@ -90,10 +99,15 @@ def server_context(
     return Context(_ServerEngines(keyring, ask_certificate, minimum, only).current, server_side=True)
 
 
-def client_context(*, minimum: str = "TLSv1.2", client_certificate: CertificateFiles | None = None) -> Context:
-    """For deliveries. Costs about as much as a handshake to make, so keep one per minimum and certificate."""
+def client_context(
+    *, minimum: str = "TLSv1.2", client_certificate: CertificateFiles | None = None, staple: bool = False
+) -> Context:
+    """For deliveries. `staple` asks the server for an OCSP answer about its certificate (RFC 6066 section 8).
+
+    Costs about as much as a handshake to make, so keep one for each set of arguments.
+    """
     engine = client_engine(() if client_certificate is None else (client_certificate,), minimum=minimum)
-    return Context(lambda: engine, server_side=False)
+    return Context(lambda: engine, server_side=False, staple=staple)
 
 
 class _ServerEngines:

@@ -16,6 +16,7 @@ from relay.config.certificates import CertificateFiles
 from relay.mail.tls import TLS_VERSIONS
 
 MAX_ERRORS = 16
+MAX_STAPLE = 32 * 1024  # bytes
 
 _VERSIONS = dict(
     zip(TLS_VERSIONS, (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION, SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION), strict=True)
@@ -56,9 +57,10 @@ _TOO_WEAK = {
 
 @dataclass(slots=True)
 class Notes:
-    """What OpenSSL had to say about the peer's chain during one handshake."""
+    """What OpenSSL had to say about the peer's chain during one handshake, and the OCSP answer that the peer stapled to it."""
 
     errors: list[str] = field(default_factory=list)
+    staple: bytes = b""
 
 
 def _words() -> dict[int, str]:
@@ -75,6 +77,14 @@ def _take_note(connection: SSL.Connection, _certificate: object, error: int, dep
     if not ok and error not in _NO_ANCHOR and isinstance(notes, Notes) and len(notes.errors) < MAX_ERRORS:
         which = "leaf" if depth == 0 else f"certificate {depth + 1} of the chain"
         notes.errors.append(f"{which}: {_WORDS.get(error, f'verification error {error}')}")
+    return True
+
+
+def _take_staple(connection: SSL.Connection, staple: bytes, _data: object) -> bool:
+    """RFC 6066 section 8. Always goes on, as `_take_note`: what it says is judged later."""
+    notes = connection.get_app_data()
+    if isinstance(notes, Notes) and len(staple) <= MAX_STAPLE:
+        notes.staple = bytes(staple)
     return True
 
 
@@ -103,6 +113,7 @@ def client_engine(certificates: Sequence[CertificateFiles], *, minimum: str) -> 
         # Servers of that age do not know RFC 5746. We never renegotiate, so what it guards is theirs to lose.
         engine.set_options(SSL.OP_LEGACY_SERVER_CONNECT)
     engine.set_verify(SSL.VERIFY_PEER, _take_note)
+    engine.set_ocsp_client_callback(_take_staple)  # called where a connection asks for a staple
     return engine
 
 

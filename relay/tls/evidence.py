@@ -33,6 +33,7 @@ def evidence_of(ssl_object: object) -> TlsEvidence:
         ),
         errors=tuple(errors),
         resumed=ssl_object.session_reused,
+        staple=ssl_object.notes.staple,
     )
 
 

@@ -197,21 +197,21 @@ def spki_of(der: bytes) -> bytes:
 
 def _spki(der: bytes) -> bytes:
     """RFC 5280 section 4.1: the field of TBSCertificate after version, serialNumber, signature, issuer, validity and subject."""
-    _tag, inside, _end = _element(der, 0)
-    _tag, position, _end = _element(der, inside)
-    tag, _inside, end = _element(der, position)
+    _tag, inside, _end = element(der, 0)
+    _tag, position, _end = element(der, inside)
+    tag, _inside, end = element(der, position)
     if tag == 0xA0:  # the version, which version 1 leaves out
         position = end
     for _field in ("serialNumber", "signature", "issuer", "validity", "subject"):
-        position = _element(der, position)[2]
-    tag, _inside, end = _element(der, position)
+        position = element(der, position)[2]
+    tag, _inside, end = element(der, position)
     if tag != 0x30:
         raise ValueError("not a SEQUENCE")
     return der[position:end]
 
 
-def _element(der: bytes, position: int) -> tuple[int, int, int]:
-    """Tag, where the content begins and where the element ends. Raises IndexError or ValueError beyond the bytes' end."""
+def element(der: bytes, position: int) -> tuple[int, int, int]:
+    """Of DER: tag, where the content begins and where the element ends. Raises IndexError or ValueError beyond the bytes' end."""
     length, begin = der[position + 1], position + 2
     if length >= 0x80:  # long form: the low bits say how many octets hold the length
         octets = length & 0x7F

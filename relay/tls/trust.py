@@ -155,7 +155,8 @@ def _accepted(path: Sequence[Facts], purpose: Purpose) -> Trusted | Untrusted:
         weakness = facts.weak_key or (facts.weak_signature if index < len(path) - 1 else "")
         if weakness:
             return Untrusted(TlsFailure.CERTIFICATE_NOT_TRUSTED, f"{_who(path, index)}: too weak, {weakness}")
-    return Trusted(_subject(path[-1]), min(facts.certificate.not_after for facts in path))
+    ends = min(facts.certificate.not_after for facts in path)
+    return Trusted(_subject(path[-1]), ends, tuple(facts.certificate.der for facts in path))
 
 
 def _who(path: Sequence[Facts], index: int) -> str:
