@@ -53,8 +53,9 @@ async def outside(
     config: Config,
     resolver: Resolver | None = None,
     policy_hosts: FetchSettings = FetchSettings(),
+    revocations: RevocationChecks | None = None,
 ) -> AsyncIterator[Outside]:
-    """`resolver` takes the place of DNS. Never raises for what DNS, policy hosts or the queue's file do."""
+    """`resolver` takes the place of DNS, `revocations` that of CRLs and OCSP. Never raises for what DNS, policy hosts or the queue's file do."""
     async with AsyncExitStack() as stack:
         if resolver is None:
             resolver = made = DnsResolver.of(config.dns)
@@ -63,10 +64,11 @@ async def outside(
         keyring = Keyring(config.certificates, hostname=config.hostname, clock=utc_now) if config.certificates else None
         plain = TlsClient(lambda _name: None, TrustStores(), utc_now)
         fetch = Downloader(resolver, plain, lambda: config.revocation_hosts)
-        answers = Answers(fetch, KeepsNothing(), clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
-        stack.push_async_callback(answers.close)
-        revocations = Revocations(answers, clock=utc_now, emit=lambda _event: None, wait=_PATIENT.wait)
-        stack.push_async_callback(revocations.close)
+        if revocations is None:
+            answers = Answers(fetch, KeepsNothing(), clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
+            stack.push_async_callback(answers.close)
+            revocations = made_here = Revocations(answers, clock=utc_now, emit=lambda _event: None, wait=_PATIENT.wait)
+            stack.push_async_callback(made_here.close)
         tls = TlsClient(keyring.by_name if keyring else lambda _name: None, TrustStores(), utc_now, revocations)
         policies = StsPolicies(
             resolver,

@@ -81,11 +81,12 @@ async def probe(means: "Means", domain: str, hop: "HostPort | None") -> "Probe":
 
     if hop is None:
         return await probe_domain(means, domain)
-    connector = _connector(means.book, domain, hop)
+    connector = connector_for(means.book, domain, hop)
     return await probe_hop(means, connector, domain or hop.host, hop)
 
 
-def _connector(book: "RuleBook", domain: str, hop: "HostPort") -> "OutboundConnector":
+def connector_for(book: "RuleBook", domain: str, hop: "HostPort") -> "OutboundConnector":
+    """Against which a host is held: the one for the domain, else the one that has it as smart host, else the one for its own name."""
     if domain:
         return book.outbound_for(domain)
     has_it = (each for each in book.config.outbound if hop in each.route.hosts)

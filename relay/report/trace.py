@@ -242,7 +242,7 @@ def evidence_rows(evidence: Json | None, without: str, bare: str) -> Iterator[Ro
     for statuses in (evidence.get("revocation") or {}).values():
         for each in statuses:
             style = {"revoked": "red", "unknown": "yellow"}.get(each["status"], "")
-            yield "  revocation", f"{each['subject']}: {_revocation(each)}", style
+            yield "  revocation", f"{each['subject']}: {revocation_words(each)}", style
     for error in evidence.get("errors") or ():
         yield "  noticed", error
 
@@ -265,7 +265,8 @@ def _from(certificate: Json) -> str:
     return f"from {certificate['not_before']} " if certificate.get("not_before") else ""
 
 
-def _revocation(status: Json) -> str:
+def revocation_words(status: Json) -> str:
+    """A certificate's status in one line. `relay certs check` says it so too."""
     by = f", by {status['by']}" if status.get("by") else ""
     until = f", counts until {status['next_update']}" if status.get("next_update") else ""
     if status["status"] == "revoked":

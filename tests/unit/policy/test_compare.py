@@ -97,7 +97,8 @@ FULL: dict[str, Any] = {
         "queue_age": "4h",
         "hourly": 20,
     },
-    "defaults": {"outbound": {"tls": "certificate"}},
+    "defaults": {"outbound": {"tls": "certificate"}, "inbound": {"revocation": "require"}},
+    "revocation_hosts": ["pki.example.internal:8080"],
     "connectors": [
         {
             "name": "in",
@@ -111,7 +112,7 @@ FULL: dict[str, Any] = {
             "require": {
                 "tls": True,
                 "tls_version": "TLSv1.3",
-                "certificate": {"names": ["a.contoso.com"], "ca": CA, "pins": [PIN]},
+                "certificate": {"names": ["a.contoso.com"], "ca": CA, "pins": [PIN], "revocation": "require"},
                 "networks": ["10.0.0.0/16"],
             },
             "grant": {"relay": True},
@@ -127,6 +128,7 @@ FULL: dict[str, Any] = {
             "tls_version": "TLSv1.3",
             "dane": "require",
             "mta_sts": "require",
+            "revocation": "require",
             "client_certificate": "us",
             "route": {"smart_hosts": ["a.contoso.com:25"], "auth": {"user": "us", "password": "one"}},
             "helo": "a.example",
@@ -209,6 +211,8 @@ OTHER: dict[str, Any] = {
     "plaintext": "if-tls-fails",
     "dane": "auto",
     "mta_sts": "auto",
+    "revocation": "prefer",
+    "revocation_hosts": ["pki.example.internal"],
     "client_certificate": "them",
     "smart_hosts": ["b.contoso.com:25"],
     "user": "them",
@@ -301,6 +305,8 @@ APART: set[Path_] = {("connectors", 0, "require", "tls"), ("connectors", 2, "tls
 APART.add(("admin", "tls"))  # `off` goes with nothing else that stands there
 # These are under the domain's own words, which act in their place.
 APART |= {("publish", "mode"), ("publish", "max_age")}
+# The connector's own word acts in its place.
+APART |= {("defaults", "inbound", "revocation")}
 LEAVES = [path for path in leaves(FULL) if path[-1] in OTHER and path not in APART]
 
 
