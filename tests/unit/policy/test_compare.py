@@ -112,7 +112,7 @@ FULL: dict[str, Any] = {
             "require": {
                 "tls": True,
                 "tls_version": "TLSv1.3",
-                "certificate": {"names": ["a.contoso.com"], "ca": CA, "pins": [PIN], "revocation": "require"},
+                "certificate": {"names": ["a.contoso.com"], "ca": CA, "pins": [PIN]},
                 "networks": ["10.0.0.0/16"],
             },
             "grant": {"relay": True},
@@ -305,8 +305,6 @@ APART: set[Path_] = {("connectors", 0, "require", "tls"), ("connectors", 2, "tls
 APART.add(("admin", "tls"))  # `off` goes with nothing else that stands there
 # These are under the domain's own words, which act in their place.
 APART |= {("publish", "mode"), ("publish", "max_age")}
-# The connector's own word acts in its place.
-APART |= {("defaults", "inbound", "revocation")}
 LEAVES = [path for path in leaves(FULL) if path[-1] in OTHER and path not in APART]
 
 
