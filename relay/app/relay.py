@@ -306,7 +306,7 @@ class Relay:
         settings = self._revocation_settings
         answers = RevocationAnswers(fetch, store, clock=utc_now, emit=self._emit, settings=settings)
         stack.push_async_callback(answers.close)
-        revocations = Revocations(answers, clock=utc_now, emit=self._emit, wait=settings.wait)
+        revocations = Revocations(answers, clock=utc_now, emit=self._emit, settings=settings)
         stack.push_async_callback(revocations.close)
         return answers, revocations
 

@@ -67,7 +67,7 @@ async def outside(
         if revocations is None:
             answers = Answers(fetch, KeepsNothing(), clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
             stack.push_async_callback(answers.close)
-            revocations = made_here = Revocations(answers, clock=utc_now, emit=lambda _event: None, wait=_PATIENT.wait)
+            revocations = made_here = Revocations(answers, clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
             stack.push_async_callback(made_here.close)
         tls = TlsClient(keyring.by_name if keyring else lambda _name: None, TrustStores(), utc_now, revocations)
         policies = StsPolicies(

@@ -20,6 +20,7 @@ from relay.config.values import HostPort
 from relay.mail.events import Emit
 from relay.testing.pki import Pki
 from relay.testing.sink import Received, Sink
+from relay.tls.revocation.answers import RevocationSettings
 
 A, B = "a.test", "b.test"
 _FOREVER = Times(watch=0.1, grace=5.0)
@@ -78,12 +79,13 @@ async def relay_pair(
     more: Sequence[Mapping[str, Any]] = (),
     folder: Path | None = None,
     observers: Sequence[Emit] = (),
+    revocation: RevocationSettings = RevocationSettings(),  # noqa: B008 - frozen
 ) -> AsyncIterator[RelayPair]:
     """Two relays that hold each other to TLS, while the block runs.
 
     `outbound` changes keys of A's connector to B ({"tls": "encryption", "names": None}; None takes a key away), `require` those of what B
     requires of A. `a` and `b` change top-level keys of either configuration; `more` are further connectors of A.
-    `observers` hear every event of both.
+    `observers` hear every event of both. `revocation`: how long they wait for CRLs and OCSP answers.
     Files go to `folder`, or to a temporary one that is gone afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="relay-pair-") as temporary:
@@ -92,10 +94,10 @@ async def relay_pair(
         async with Sink() as sink:
             pki.issue(root / "b" / "certs", B, "127.0.0.1")
             file_b = write_config(root / "b", _config_b(pki, sink.address, require or {}), b or {})
-            async with Relay(file_b, observers=observers, times=_FOREVER) as relay_b:
+            async with Relay(file_b, observers=observers, times=_FOREVER, revocation=revocation) as relay_b:
                 pki.issue(root / "a" / "certs", A)
                 file_a = write_config(root / "a", _config_a(pki, relay_b.address(), outbound or {}, more), a or {})
-                async with Relay(file_a, observers=observers, times=_FOREVER) as relay_a:
+                async with Relay(file_a, observers=observers, times=_FOREVER, revocation=revocation) as relay_a:
                     yield RelayPair(relay_a, relay_b, sink, pki, root)
 
 

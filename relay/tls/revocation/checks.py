@@ -18,7 +18,7 @@ from typing import Protocol
 from relay.mail.events import CertificateRevokedSeen, Emit, RevocationUnavailable
 from relay.mail.revocation import By, CertificateStatus, NotFetchedError, State, Statuses, ends_of, first_of
 from relay.mail.tls import TlsEvidence, Trusted
-from relay.tls.revocation.answers import Answers
+from relay.tls.revocation.answers import Answers, RevocationSettings
 from relay.tls.revocation.crl import look_up
 from relay.tls.revocation.links import Link, UnusableError, link_of
 from relay.tls.revocation.ocsp import Answer, read_answer, status
@@ -89,10 +89,18 @@ class _Result:
 
 
 class Revocations:
-    """`wait` in seconds."""
+    """`settings` are those of `answers`."""
 
-    def __init__(self, answers: Answers, *, clock: Callable[[], datetime], emit: Emit, wait: float = 5.0) -> None:
-        self._answers, self._clock, self._emit, self._wait = answers, clock, emit, wait
+    def __init__(
+        self,
+        answers: Answers,
+        *,
+        clock: Callable[[], datetime],
+        emit: Emit,
+        settings: RevocationSettings = RevocationSettings(),  # noqa: B008 - frozen
+    ) -> None:
+        self._answers, self._clock, self._emit, self._wait = answers, clock, emit, settings.wait
+        self._keep_unknown = min(_KEEP_UNKNOWN, settings.again)
         self._results: dict[tuple[bytes, ...], _Result] = {}
         self._checks: dict[tuple[bytes, ...], asyncio.Task[Statuses]] = {}
 
@@ -134,7 +142,7 @@ class Revocations:
 
     def _keep(self, path: tuple[bytes, ...], statuses: Statuses) -> None:
         now = self._clock()
-        until = now + (_KEEP_UNKNOWN if first_of(statuses, State.UNKNOWN) else _KEEP)
+        until = now + (self._keep_unknown if first_of(statuses, State.UNKNOWN) else _KEEP)
         ends = ends_of(statuses)
         if ends is not None and ends > now:
             until = min(until, ends)

@@ -78,6 +78,10 @@ ALL: tuple[e.Event, ...] = (
     e.StsPolicyFetched("contoso.com", StsMode.ENFORCE, "20261122", 604800),
     e.StsPolicyChanged("contoso.com", StsMode.ENFORCE, StsMode.NONE, ("mx.contoso.com",)),
     e.StsFetchFailed("contoso.com", TlsFailure.STS_WEBPKI_INVALID, "the certificate has expired", "enforce"),
+    e.CrlFetched("http://crl.example/a.crl", 12345, NOW),
+    e.RevocationFetchFailed("http://crl.example/a.crl", "no connection", "open the firewall", NOW),
+    e.RevocationUnavailable("CN=mx.contoso.com", "ab12", "it names neither a CRL nor an OCSP responder"),
+    e.CertificateRevokedSeen("CN=mx.contoso.com", "ab12", NOW, "keyCompromise", "crl"),
     e.TlsSessionTried("contoso.com", "mx.contoso.com:25", "203.0.113.7", (GOOD, EXPIRED)),
     e.TlsReportSent(
         "contoso.com", NOW.date(), "https://contoso.com/r", PostState.FAILED, 12, "contoso.com answered 503"

@@ -1,0 +1,140 @@
+"""CRLs and OCSP answers in the store: kept over a restart, replaced by newer ones only, forgotten when nobody uses them."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.mail.revocation import Kind, RevocationKept
+from relay.queue import revocations
+from relay.queue.schema import MIGRATIONS, prepare
+from relay.queue.store import StoreUnusable
+from tests.unit.queue.world import START, World
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LARGE = bytes(range(256)) * 1024 * 3  # three pieces
+KEPT = RevocationKept(
+    key="a",
+    kind=Kind.CRL,
+    url="http://crl.example/a.crl",
+    certificate=b"",
+    issuer=b"issuer",
+    this_update=START - HOUR,
+    ends=START + 7 * DAY,
+    fetched=START,
+    refresh=START + 5 * DAY,
+    used=START,
+    data=LARGE,
+)
+
+
+async def pieces(queue: World) -> int:
+    return await queue.store.ask(lambda db: db.execute("SELECT count(*) FROM revocation_piece").fetchone()[0])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.db"
+
+
+async def test_kept_over_a_restart(path: Path) -> None:
+    queue = World(path)
+    await queue.start()
+    await queue.store.save_revocation(KEPT)
+    await queue.close()
+    again = World(path)
+    await again.start()
+    assert await again.store.load_revocation("a", None) == KEPT
+    assert await again.store.load_revocation("a", START) is None
+    assert await again.store.load_revocation("b", None) is None
+    await again.close()
+
+
+async def test_only_a_newer_one_takes_its_place(path: Path) -> None:
+    queue = World(path)
+    await queue.start()
+    await queue.store.save_revocation(KEPT)
+    newer = replace(KEPT, this_update=START, fetched=START + HOUR, data=b"newer")
+    await queue.store.save_revocation(newer)
+    assert await pieces(queue) == 1
+    await queue.store.save_revocation(replace(KEPT, this_update=START - DAY, fetched=START + 2 * HOUR, data=b"old"))
+    assert await queue.store.load_revocation("a", START) == newer
+    assert await pieces(queue) == 1
+    await queue.close()
+
+
+async def test_half_of_one_is_none(path: Path) -> None:
+    """A crash between two pieces, or before the row: what was there before still counts, the stray pieces go."""
+    queue = World(path)
+    await queue.start()
+    await queue.store.save_revocation(KEPT)
+    half = replace(KEPT, this_update=START, fetched=START + HOUR)
+    await queue.store.work(lambda db: revocations.put_piece(db, half, 0, LARGE[: revocations.PIECE]))
+    assert await queue.store.load_revocation("a", None) == KEPT
+    await queue.store.work(lambda db: db.execute("DELETE FROM revocation_piece WHERE seq = 2"))
+    assert await queue.store.load_revocation("a", None) is None
+    queue.clock.now = START + 3 * HOUR
+    await queue.store.drop_revocations(START - DAY)
+    assert await pieces(queue) == 2
+    await queue.close()
+
+
+async def test_what_is_due_and_what_is_forgotten(path: Path) -> None:
+    queue = World(path)
+    await queue.start()
+    unnamed = replace(KEPT, key="staple", url="", data=b"x")
+    for each in (KEPT, replace(KEPT, key="b", refresh=START + DAY, data=b"x"), unnamed):
+        await queue.store.save_revocation(each)
+
+    async def due(now: timedelta) -> list[str]:
+        return [each.key for each in await queue.store.due_revocations(START + now, START - DAY, 10)]
+
+    assert [await due(HOUR), await due(2 * DAY), await due(6 * DAY)] == [[], ["b"], ["b", "a"]]
+    await queue.store.postpone_revocation("b", START + 3 * DAY)
+    assert await due(2 * DAY) == []
+    await queue.store.use_revocation("a", START + DAY)
+    assert await queue.store.due_revocations(START + 6 * DAY, START + HOUR, 10) == (
+        replace(KEPT, used=START + DAY, data=b""),
+    )
+    await queue.store.drop_revocations(START + HOUR)
+    assert await queue.store.load_revocation("b", None) is None
+    assert await queue.store.load_revocation("a", None) is not None
+    await queue.close()
+
+
+async def test_all_together_have_a_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threat: a disk filled by what certificates name. The longest unused go."""
+    monkeypatch.setattr(revocations, "MOST", 3 * len(LARGE))
+    queue = World(path)
+    await queue.start()
+    for number in range(5):
+        await queue.store.save_revocation(replace(KEPT, key=str(number), used=START + number * HOUR))
+    left = [number for number in range(5) if await queue.store.load_revocation(str(number), None)]
+    assert left == [2, 3, 4]
+    await queue.close()
+
+
+async def test_a_store_of_before_there_were_any(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        prepare(db, "queue.db")
+        db.execute("DROP TABLE revocation")
+        db.execute("DROP TABLE revocation_piece")
+        db.execute(f"PRAGMA user_version = {MIGRATIONS.index(_migration())}")
+        db.commit()
+        if MIGRATIONS[-1] is not _migration():
+            pytest.skip("later versions have made more of it")
+    queue = World(path)
+    try:
+        await queue.start()
+    except StoreUnusable:
+        pytest.fail("it was not brought up to date")
+    await queue.store.save_revocation(KEPT)
+    assert await queue.store.load_revocation("a", None) == KEPT
+    await queue.close()
+
+
+def _migration() -> tuple[str, ...]:
+    return next(each for each in MIGRATIONS if any("revocation_piece" in statement for statement in each))
