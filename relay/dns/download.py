@@ -108,7 +108,8 @@ class Downloader:
     async def _get(self, wanted: Wanted, target: HostPort, address: IpAddress) -> bytes:
         parts = urlsplit(wanted.url)
         authority = f"[{address}]" if address.version == 6 else str(address)
-        host = target.host if target.port == _PORTS[parts.scheme] else str(target)
+        usual = target.port == _PORTS[parts.scheme]
+        host = str(target).rpartition(":")[0] if usual else str(target)  # an IPv6 address keeps its brackets
         headers = {"Host": host, "User-Agent": "ironpost", "Accept-Encoding": "identity"}
         if wanted.kind:
             headers["Content-Type"] = wanted.kind

@@ -6,6 +6,7 @@ wire, TLS and time limits are `relay.inbound.session`'s.
 No exception's text reaches the peer: an error of ours is 451 4.3.0 with an id that stands in the log beside the traceback.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -146,8 +147,7 @@ class Dialog:
         """
         revocations = self._port.floor.services.revocations
         try:
-            for path in paths:
-                await revocations.check(path)
+            await asyncio.gather(*(revocations.check(path) for path in paths))
         except Exception as error:  # noqa: BLE001 - as in `advance`; nothing was found out then
             self._port.floor.unexpected(error, "revocation")
         self._later(go_on)

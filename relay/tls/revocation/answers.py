@@ -36,6 +36,7 @@ _LARGE = 64 * 1024  # bytes from which on reading is a thread's work
 _LOOK = timedelta(minutes=1)  # between two looks into the store for a newer one
 _TOUCH = timedelta(hours=1)
 _ROUND = timedelta(minutes=1)
+_DROP = timedelta(hours=1)
 _A_ROUND = 50  # refreshed in one round
 
 Fetch = Callable[[Wanted], Awaitable[bytes]]
@@ -143,6 +144,7 @@ class Answers:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slots = {Kind.OCSP: asyncio.Semaphore(_FETCHES), Kind.CRL: asyncio.Semaphore(_CRL_FETCHES)}
         self._next_round: datetime | None = None
+        self._next_drop: datetime | None = None
 
     # What is at hand
 
@@ -302,7 +304,9 @@ class Answers:
         self._start(self._refresh(now))
 
     async def _refresh(self, now: datetime) -> None:
-        await self._keeper.drop_revocations(now - UNUSED)
+        if self._next_drop is None or not now < self._next_drop <= now + _DROP:
+            self._next_drop = now + _DROP
+            await self._keeper.drop_revocations(now - UNUSED)
         for kept in await self._keeper.due_revocations(now, now - UNUSED, _A_ROUND):
             try:
                 await self._fetching(_kept_asked(kept), f"{kept.key} {kept.url}")

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relay.cli import build
-from relay.cli.probe import _connector
+from relay.cli.probe import connector_for
 from relay.config.values import HostPort
 from tests.fakes import FakeResolver
 from tests.hostile import Behaviour, HostileServer, Pki
@@ -151,7 +151,7 @@ def test_which_connector_one_host_is_held_against() -> None:
         ]
     )
     found = {
-        (domain, str(hop)): _connector(rules, domain, hop).name
+        (domain, str(hop)): connector_for(rules, domain, hop).name
         for domain, hop in (
             ("", HostPort("b.test", 26)),
             ("", HostPort("b.test", 25)),
