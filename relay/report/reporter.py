@@ -12,7 +12,7 @@ from relay.mail.address import Address
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message, Ret
 from relay.mail.outcome import Bounced
-from relay.mail.plan import Encryption, Pins, Pkix, RequireTls, TlsPlan, TlsVersion
+from relay.mail.plan import Encryption, Pins, Pkix, RequireTls, TlsPlan, TlsVersion, Unrevoked
 from relay.policy.book import RuleBook
 from relay.policy.plan import as_strong, choose_plan
 from relay.policy.requiretls import SOURCE as REQUIRETLS
@@ -125,6 +125,8 @@ def required_words(plan: TlsPlan) -> str:
                 words.append(f"a trusted certificate for {' or '.join(names)}" if names else "a trusted certificate")
             case Pins():
                 words.append("a key known beforehand")
+            case Unrevoked():
+                words.append("none of its certificates revoked")
             case RequireTls():
                 words.append("the promise of TLS all the way (REQUIRETLS)")
             case Encryption():

@@ -1,10 +1,11 @@
 """Two relays that look whether each other's certificates are revoked: A -> B -> sink, with a CA, its CRLs and its OCSP responder on loopback."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiosmtplib
 import pytest
@@ -17,7 +18,7 @@ from relay.admin.operations import TraceQuery
 from relay.mail.events import AttemptMade, CommandRefused, RecipientEnded, RevocationUnavailable
 from relay.mail.outcome import Bounced, Deferred
 from relay.testing import RelayPair, relay_pair
-from relay.tls import context
+from relay.tls import engine
 from relay.tls.revocation.answers import RevocationSettings
 from tests.e2e.heard import Heard
 from tests.revoking import CrlWish, OcspWish, WebHost, Wish, answer, crl, http, make, root
@@ -238,8 +239,7 @@ async def test_a_client_that_leaves_while_it_is_looked_at_leaves_nothing_behind(
         await client.connect()
         await client.starttls()
         await client.ehlo()
-        assert client.transport is not None
-        client.transport.write(b"MAIL FROM:<alice@a.test>\r\n")
+        cast(asyncio.Transport, client.transport).write(b"MAIL FROM:<alice@a.test>\r\n")
         await bench.host.arrived.wait()
         client.close()
         bench.host.gate.set()
@@ -249,14 +249,12 @@ async def test_a_client_that_leaves_while_it_is_looked_at_leaves_nothing_behind(
 
 
 def _stapling(staple: Callable[[], bytes]) -> Callable[..., SSL.Context]:
-    made = context.server_engine
-
-    def engine(*args: Any, **more: Any) -> SSL.Context:
-        found = made(*args, **more)
+    def made(*args: Any, **more: Any) -> SSL.Context:
+        found = engine.server_engine(*args, **more)
         found.set_ocsp_server_callback(lambda _connection, _data: staple())
         return found
 
-    return engine
+    return made
 
 
 @pytest.mark.parametrize("status", ["GOOD", "REVOKED"])
@@ -265,7 +263,7 @@ async def test_a_staple_counts_and_asks_nobody_about_the_leaf(
 ) -> None:
     bench.host.replies.pop("/ca.crl")
     staple = answer(bench.b, OcspWish(ocsp.OCSPCertStatus[status]))
-    monkeypatch.setattr(context, "server_engine", _stapling(lambda: staple))
+    monkeypatch.setattr("relay.tls.context.server_engine", _stapling(lambda: staple))
     heard = Heard()
     async with bench.pair("require", heard=heard) as pair:
         await pair.send()

@@ -7,14 +7,19 @@ entries. Looking into such a one entry by entry takes 20 ms in which nothing els
 first (2 ms, and mostly that is the end of it): a DER number has one spelling only.
 """
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from relay.mail.revocation import By, CertificateStatus, State
+from relay.tls.facts import element
 from relay.tls.revocation.links import Link, UnusableError, out_of_date
 
 MAX_CRL = 20 * 2**20
@@ -22,6 +27,7 @@ SKEW = timedelta(minutes=5)
 NO_END = timedelta(days=1)
 """How long an answer counts that does not say when the next one comes."""
 _WEAK = ("md5", "sha1")
+_INTEGER = 0x02
 _KNOWN = (x509.AuthorityKeyIdentifier, x509.CRLNumber, x509.IssuingDistributionPoint, x509.DeltaCRLIndicator)
 
 
@@ -36,7 +42,7 @@ class Crl:
 
 
 def read_crl(data: bytes, issuer: x509.Certificate) -> Crl:
-    """DER, or PEM. Raises UnusableError. A large one takes 150 ms: not for an event loop."""
+    """DER, or PEM. Raises UnusableError. A large one takes 50 ms: not for an event loop."""
     if len(data) > MAX_CRL:
         raise UnusableError(f"the CRL is larger than {MAX_CRL} bytes")
     with warnings.catch_warnings():
@@ -58,12 +64,44 @@ def _read(data: bytes, issuer: x509.Certificate) -> Crl:
     digest = crl.signature_hash_algorithm
     if digest is not None and digest.name in _WEAK:
         raise UnusableError(f"the CRL is signed with {digest.name.upper()}, which is too weak")
-    if not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]  # other kinds of key raise
+    der = crl.public_bytes(Encoding.DER) if pem else data
+    if not _is_signed(crl, der, issuer):
         raise UnusableError("the CRL's signature is not by the certificate's issuer")
     scope = _scope(crl)
     this_update, next_update = crl.last_update_utc, crl.next_update_utc
     ends = next_update if next_update is not None else this_update + NO_END
-    return Crl(crl.public_bytes(Encoding.DER) if pem else data, this_update, ends, scope)
+    return Crl(der, this_update, ends, scope)
+
+
+def _is_signed(crl: x509.CertificateRevocationList, der: bytes, issuer: x509.Certificate) -> bool:
+    """The library would write what is signed anew, for 100 ms in which nothing else runs; so it is cut out, and hashed with the lock let go."""
+    key, how, digest = issuer.public_key(), crl.signature_algorithm_parameters, crl.signature_hash_algorithm
+    is_rsa = isinstance(key, rsa.RSAPublicKey) and isinstance(how, padding.PKCS1v15)
+    if digest is None or not (is_rsa or isinstance(key, ec.EllipticCurvePublicKey)):
+        return crl.is_signature_valid(key)  # type: ignore[arg-type]  # other kinds of key raise
+    begin, end = _signed_part(der)
+    found = hashlib.new(digest.name, memoryview(der)[begin:end]).digest()
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(crl.signature, found, padding.PKCS1v15(), Prehashed(digest))
+        elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(how, ec.ECDSA):
+            key.verify(crl.signature, found, ec.ECDSA(Prehashed(digest)))
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _signed_part(der: bytes) -> tuple[int, int]:
+    """Where TBSCertList begins and ends (RFC 5280 section 5.1.1). The algorithm within it must be the one beside it (section 5.1.1.2)."""
+    _tag, begin, _end = element(der, 0)
+    _tag, inside, end = element(der, begin)
+    tag, _inside, after = element(der, inside)
+    algorithm = after if tag == _INTEGER else inside  # the version, which version 1 leaves out
+    if der[algorithm : element(der, algorithm)[2]] != der[end : element(der, end)[2]]:
+        raise UnusableError("the CRL names two different ways in which it is signed")
+    return begin, end
 
 
 def _may_sign(issuer: x509.Certificate) -> None:
@@ -143,7 +181,7 @@ def _entry(crl: Crl, serial: int) -> x509.RevokedCertificate | None:
 def _der_number(number: int) -> bytes:
     """A positive INTEGER (X.690 section 8.3)."""
     content = number.to_bytes(number.bit_length() // 8 + 1, "big")
-    return bytes((0x02, len(content))) + content if len(content) < 0x80 else b""
+    return bytes((_INTEGER, len(content))) + content if len(content) < 0x80 else b""
 
 
 def _reason(entry: x509.RevokedCertificate) -> str:

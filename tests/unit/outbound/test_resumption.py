@@ -51,3 +51,25 @@ async def test_a_ca_that_is_trusted_no_more_is_not_trusted_in_a_resumed_session(
     assert attempt.evidence is not None
     assert attempt.evidence.resumed
     assert isinstance(attempt.outcomes[0][1], Deferred)
+
+
+async def test_what_is_not_known_to_be_good_is_not_resumed(pki: Pki) -> None:
+    """A resumed session brings no staple: the next handshake is a whole one, and may bring one."""
+    terms = {"tls": "certificate", "ca": str(pki.ca), "limits": ONE_EACH, "revocation": "prefer"}
+    async with HostileServer(Behaviour(tls=pki.good)) as server, world(server.port, **terms) as mail:
+        attempts = [(await mail.deliver("bob@b.example"))[0] for _ in range(2)]
+    for each in attempts:
+        assert isinstance(each.outcomes[0][1], Delivered)
+        assert each.evidence is not None
+        assert not each.evidence.resumed
+        (statuses,) = each.evidence.revocation.values()
+        assert [status.why for status in statuses] == ["nobody here checks"]
+
+
+async def test_what_is_required_and_not_known_gets_no_mail(pki: Pki) -> None:
+    terms = {"tls": "certificate", "ca": str(pki.ca), "revocation": "require"}
+    async with HostileServer(Behaviour(tls=pki.good)) as server, world(server.port, **terms) as mail:
+        outcome = await mail.outcome("bob@b.example")
+        assert not server.inside or b"MAIL" not in server.inside
+    assert isinstance(outcome, Deferred)
+    assert (outcome.status, outcome.failure) == ("4.7.5", TlsFailure.REVOCATION_UNAVAILABLE)
