@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from relay.cli.outside import Outside
     from relay.config.connectors import InboundConnector, OutboundConnector
     from relay.config.values import HostPort
+    from relay.dns.answers import Resolver
     from relay.mail.revocation import Statuses
     from relay.mail.tls import PathResult, TlsEvidence
     from relay.policy.book import RuleBook
@@ -31,7 +32,7 @@ ConnectorOption = Annotated[
 
 
 @dataclass(slots=True)
-class _Shown:
+class Shown:
     """A chain as somebody shows it. `trouble` says why there is none; `anchored` that its path leads to `trust`."""
 
     where: str
@@ -72,7 +73,7 @@ def command(
 
     book = RuleBook.of(read_config(config))
     file = Path(target) if Path(target).is_file() else None
-    shown, examined = asyncio.run(_examine(book, target, file, connector))
+    shown, examined = asyncio.run(examine(book, target, file, connector))
     found: dict[str, Any] = {
         "target": shown.where,
         "trust": shown.trust,
@@ -92,14 +93,15 @@ def command(
         raise typer.Exit(ExitCode.NO)
 
 
-async def _examine(
-    book: "RuleBook", target: str, file: Path | None, name: str | None
-) -> "tuple[_Shown, tuple[Examined, ...]]":
+async def examine(
+    book: "RuleBook", target: str, file: Path | None, name: str | None, resolver: "Resolver | None" = None
+) -> "tuple[Shown, tuple[Examined, ...]]":
+    """What is shown at `target`, or in `file`, and what became of each address that it needs. `name` is a connector's."""
     from relay.cli.outside import outside
     from relay.tls.revocation.reach import needed_and_reachable
 
     staples = _Staples()
-    async with outside(book.config, revocations=staples) as world:
+    async with outside(book.config, resolver, revocations=staples) as world:
         if file is not None:
             shown = _of_file(book, file, name, world)
         else:
@@ -129,7 +131,7 @@ def _named(book: "RuleBook", name: str) -> "InboundConnector | OutboundConnector
     return found
 
 
-def _of_file(book: "RuleBook", file: Path, name: str | None, world: "Outside") -> _Shown:
+def _of_file(book: "RuleBook", file: Path, name: str | None, world: "Outside") -> Shown:
     from relay.config.certificates import PemError, read_pem
     from relay.config.connectors import OutboundConnector
     from relay.mail.tls import TlsEvidence
@@ -154,7 +156,7 @@ def _of_file(book: "RuleBook", file: Path, name: str | None, world: "Outside") -
     return _shown(str(file), trust, checked, checked.paths[trust])
 
 
-async def _of_host(book: "RuleBook", hop: "HostPort", name: str | None, world: "Outside") -> _Shown:
+async def _of_host(book: "RuleBook", hop: "HostPort", name: str | None, world: "Outside") -> Shown:
     """As `relay probe` looks at it."""
     from relay.cli.probe import connector_for
     from relay.config.connectors import OutboundConnector
@@ -182,15 +184,15 @@ async def _of_host(book: "RuleBook", hop: "HostPort", name: str | None, world: "
     trouble = "; ".join(dict.fromkeys(troubles)) or (
         probe.unroutable.text if probe.unroutable is not None else "it offers no TLS, or shows no certificate"
     )
-    return _Shown(str(hop), trust, trouble=f"no certificate was seen: {trouble}")
+    return Shown(str(hop), trust, trouble=f"no certificate was seen: {trouble}")
 
 
-def _shown(where: str, trust: str, evidence: "TlsEvidence", path: "PathResult | None") -> _Shown:
+def _shown(where: str, trust: str, evidence: "TlsEvidence", path: "PathResult | None") -> Shown:
     """Where the chain leads nowhere, it is looked at as it was shown."""
     from relay.mail.tls import Trusted
 
     if isinstance(path, Trusted):
-        return _Shown(where, trust, path.path, anchored=True)
+        return Shown(where, trust, path.path, anchored=True)
     chain = tuple(each.der for each in evidence.chain)
     why = path.text if path is not None else "it was not checked"
-    return _Shown(where, trust, chain, trouble=f"the chain does not lead to {trust}: {why}")
+    return Shown(where, trust, chain, trouble=f"the chain does not lead to {trust}: {why}")

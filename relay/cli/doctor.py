@@ -119,6 +119,7 @@ def _status(file: Path) -> dict[str, Any] | None:
 
 async def _network(config: "Config", wanted: Sequence[str]) -> list["Finding"]:
     from relay.cli import doctor_net as look
+    from relay.cli.doctor_revocation import revocation
     from relay.dns.resolver import DnsResolver
     from relay.policy import surroundings as judge
 
@@ -132,6 +133,7 @@ async def _network(config: "Config", wanted: Sequence[str]) -> list["Finding"]:
             *judge.dns(answered.answers, answered.seconds, config.dns.validating, trouble),
             *judge.reverse_dns(config.hostname, called, leads),
             *judge.way_out(tries),
+            *await revocation(config, resolver),
         ]
     finally:
         await resolver.close()

@@ -1,7 +1,7 @@
 """What a command sees of the world without the running relay: DNS, published policies, our own certificates, who we are.
 
 The resolver is put to the test first where it is declared to validate, so that DANE is explained as a relay would use it. MTA-STS policies
-that a relay keeps in its queue's file count here too; what is fetched is not kept.
+that a relay keeps in its queue's file count here too, and so do CRLs and OCSP answers; what is fetched is not kept.
 """
 
 import random
@@ -22,8 +22,9 @@ from relay.outbound.handshake import TlsClient
 from relay.outbound.ourselves import Ourselves, interface_addresses
 from relay.outbound.publications import LookedUp, Publications
 from relay.queue.policies import KeptPolicies
+from relay.queue.revocations import KeptRevocations
 from relay.tls.keyring import Keyring
-from relay.tls.revocation.answers import Answers, Fetch, KeepsNothing, RevocationSettings
+from relay.tls.revocation.answers import Answers, Fetch, RevocationSettings
 from relay.tls.revocation.checks import RevocationChecks, Revocations
 from relay.tls.trust import TrustStores
 
@@ -62,10 +63,11 @@ async def outside(
             stack.push_async_callback(made.close)
             await made.test()
         keyring = Keyring(config.certificates, hostname=config.hostname, clock=utc_now) if config.certificates else None
+        queue = Path(config.queue.removeprefix("sqlite:"))
         plain = TlsClient(lambda _name: None, TrustStores(), utc_now)
         fetch = Downloader(resolver, plain, lambda: config.revocation_hosts)
         if revocations is None:
-            answers = Answers(fetch, KeepsNothing(), clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
+            answers = Answers(fetch, KeptRevocations(queue), clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
             stack.push_async_callback(answers.close)
             revocations = made_here = Revocations(answers, clock=utc_now, emit=lambda _event: None, settings=_PATIENT)
             stack.push_async_callback(made_here.close)
@@ -73,7 +75,7 @@ async def outside(
         policies = StsPolicies(
             resolver,
             PolicyFetcher(resolver, tls, policy_hosts),
-            KeptPolicies(Path(config.queue.removeprefix("sqlite:"))),
+            KeptPolicies(queue),
             clocks=Clocks(utc_now, time.monotonic),
             chance=random.SystemRandom(),
             emit=lambda _event: None,

@@ -6,14 +6,20 @@ A CRL may be 20 MiB: it is written in pieces, a transaction each, since these ru
 last, so that half of one is never read. Threat: a disk filled by what certificates name. All of it together has at most `MOST` bytes.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
 
 from relay.mail.revocation import Kind, RevocationKept
 from relay.queue.ids import milliseconds, moment
+from relay.tls.revocation.answers import KeepsNothing
 
 PIECE = 256 * 1024
 MOST = 256 * 2**20
+_PATIENCE = 2.0  # seconds that a reader waits for somebody else's lock
 _STRAY = 3_600_000  # milliseconds after which pieces without a row are nobody's
 
 
@@ -120,3 +126,25 @@ def drop(db: sqlite3.Connection, unused: int, now: int) -> None:
         " (SELECT 1 FROM revocation r WHERE r.key = revocation_piece.key AND r.fetched = revocation_piece.batch)",
         (now - _STRAY,),
     )
+
+
+class KeptRevocations(KeepsNothing):
+    """What a relay's store keeps, for a command beside it: read as it is, never written. A `relay.tls.revocation.answers.RevocationKeeper`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def load_revocation(self, key: str, after: datetime | None) -> RevocationKept | None:
+        return await asyncio.to_thread(self._load, key, -1 if after is None else milliseconds(after))
+
+    def _load(self, key: str, after: int) -> RevocationKept | None:
+        """None too where the store is not there, of an older version, or in trouble: then it is fetched."""
+        if not self._path.exists():
+            return None
+        try:
+            with closing(
+                sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)
+            ) as db:
+                return load(db, key, after)
+        except sqlite3.Error:
+            return None

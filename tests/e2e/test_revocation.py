@@ -14,7 +14,7 @@ from cryptography.x509 import ocsp
 from OpenSSL import SSL
 from ruamel.yaml import YAML
 
-from relay.admin.operations import TraceQuery
+from relay.admin.trace import TraceQuery
 from relay.mail.events import AttemptMade, CommandRefused, RecipientEnded, RevocationUnavailable
 from relay.mail.outcome import Bounced, Deferred
 from relay.testing import RelayPair, relay_pair

@@ -1,6 +1,7 @@
 """A new connection to a hop of a moment ago resumes the session, and is judged by today's rules all the same."""
 
 from datetime import timedelta
+from typing import Any
 
 from relay.mail.outcome import Deferred, Delivered
 from relay.mail.tls import TlsFailure
@@ -55,7 +56,7 @@ async def test_a_ca_that_is_trusted_no_more_is_not_trusted_in_a_resumed_session(
 
 async def test_what_is_not_known_to_be_good_is_not_resumed(pki: Pki) -> None:
     """A resumed session brings no staple: the next handshake is a whole one, and may bring one."""
-    terms = {"tls": "certificate", "ca": str(pki.ca), "limits": ONE_EACH, "revocation": "prefer"}
+    terms: dict[str, Any] = {"tls": "certificate", "ca": str(pki.ca), "limits": ONE_EACH, "revocation": "prefer"}
     async with HostileServer(Behaviour(tls=pki.good)) as server, world(server.port, **terms) as mail:
         attempts = [(await mail.deliver("bob@b.example"))[0] for _ in range(2)]
     for each in attempts:
@@ -67,7 +68,7 @@ async def test_what_is_not_known_to_be_good_is_not_resumed(pki: Pki) -> None:
 
 
 async def test_what_is_required_and_not_known_gets_no_mail(pki: Pki) -> None:
-    terms = {"tls": "certificate", "ca": str(pki.ca), "revocation": "require"}
+    terms: dict[str, Any] = {"tls": "certificate", "ca": str(pki.ca), "revocation": "require"}
     async with HostileServer(Behaviour(tls=pki.good)) as server, world(server.port, **terms) as mail:
         outcome = await mail.outcome("bob@b.example")
         assert not server.inside or b"MAIL" not in server.inside

@@ -52,6 +52,20 @@ async def test_kept_over_a_restart(path: Path) -> None:
     await again.close()
 
 
+async def test_a_command_beside_the_relay_reads_it(path: Path) -> None:
+    beside = revocations.KeptRevocations(path)
+    assert await beside.load_revocation("a", None) is None
+    path.write_bytes(b"")
+    assert await beside.load_revocation("a", None) is None
+    path.unlink()
+    queue = World(path)
+    await queue.start()
+    await queue.store.save_revocation(KEPT)
+    assert await beside.load_revocation("a", None) == KEPT
+    assert await beside.load_revocation("a", START) is None
+    await queue.close()
+
+
 async def test_only_a_newer_one_takes_its_place(path: Path) -> None:
     queue = World(path)
     await queue.start()
