@@ -55,9 +55,10 @@ async def test_kept_over_a_restart(path: Path) -> None:
 async def test_a_command_beside_the_relay_reads_it(path: Path) -> None:
     beside = revocations.KeptRevocations(path)
     assert await beside.load_revocation("a", None) is None
-    path.write_bytes(b"")
-    assert await beside.load_revocation("a", None) is None
-    path.unlink()
+    other = path.with_name("other.db")
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE of_an_older_version (a)")
+    assert await revocations.KeptRevocations(other).load_revocation("a", None) is None
     queue = World(path)
     await queue.start()
     await queue.store.save_revocation(KEPT)
