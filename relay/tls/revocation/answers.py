@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from relay.mail.events import CrlFetched, Emit, RevocationFetchFailed, Unexpected
 from relay.mail.revocation import Kind, NotFetchedError, RevocationKept, Wanted
-from relay.policy.revocation import again_at, refresh_at
+from relay.policy.revocation import SOONEST, again_at, refresh_at
 from relay.tls.revocation.crl import MAX_CRL, SKEW, Crl, read_crl
 from relay.tls.revocation.links import Link, UnusableError, link_of, load, out_of_date
 from relay.tls.revocation.memory import Held, Memory
@@ -232,12 +232,9 @@ class Answers:
             self._tell(error)
 
     async def _fetch_one(self, asked: _Asked, flight: str) -> Crl | Answer:
-        wanted = Wanted(asked.url, MAX_CRL, CRL_SECONDS)
-        if asked.link is not None:
-            wanted = Wanted(asked.url, MAX_ANSWER, OCSP_SECONDS, question(asked.link), "application/ocsp-request")
         try:
             async with self._slots[asked.kind]:
-                answer = await self._read(asked, await self._fetch(wanted))
+                answer = await self._read(asked, await self._fetch(_wanted(asked)))
             late = out_of_date(answer.this_update, answer.ends, self._clock(), SKEW)
             if late:
                 raise UnusableError(f"what is there does not count now: {late}")
@@ -307,12 +304,15 @@ class Answers:
         if self._next_drop is None or not now < self._next_drop <= now + _DROP:
             self._next_drop = now + _DROP
             await self._keeper.drop_revocations(now - UNUSED)
-        for kept in await self._keeper.due_revocations(now, now - UNUSED, _A_ROUND):
-            try:
-                await self._fetching(_kept_asked(kept), f"{kept.key} {kept.url}")
-            except (UnusableError, NotFetchedError):
-                left = kept.ends - self._clock()
-                await self._keeper.postpone_revocation(kept.key, self._clock() + max(left / 8, timedelta(minutes=5)))
+        due = await self._keeper.due_revocations(now, now - UNUSED, _A_ROUND)
+        await asyncio.gather(*(self._refresh_one(each) for each in due))
+
+    async def _refresh_one(self, kept: RevocationKept) -> None:
+        try:
+            await self._fetching(_kept_asked(kept), f"{kept.key} {kept.url}")
+        except (UnusableError, NotFetchedError):
+            left = kept.ends - self._clock()
+            await self._keeper.postpone_revocation(kept.key, self._clock() + max(left / 8, SOONEST))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -342,6 +342,13 @@ class Answers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _wanted(asked: _Asked) -> Wanted:
+    """Raises UnusableError."""
+    if asked.link is None:
+        return Wanted(asked.url, MAX_CRL, CRL_SECONDS)
+    return Wanted(asked.url, MAX_ANSWER, OCSP_SECONDS, question(asked.link), "application/ocsp-request")
 
 
 def _crl_asked(link: Link, url: str) -> _Asked:

@@ -12,10 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from relay.tls.facts import facts_of
+from relay.tls.facts import facts_of, spki_of
 
 MOST_ADDRESSES = 4  # of each kind, for one certificate
 _LONGEST = 1000
@@ -60,7 +59,7 @@ class Link:
     @property
     def issuer_hash(self) -> str:
         """Name and key of the issuer: who may speak of the certificate."""
-        return hashlib.sha256(self.issuer.subject.public_bytes() + spki(self.issuer)).hexdigest()
+        return hashlib.sha256(self.issuer.subject.public_bytes() + spki_of(self.issuer_der)).hexdigest()
 
     @property
     def crl_urls(self) -> tuple[str, ...]:
@@ -73,10 +72,6 @@ class Link:
     def crl_key(self, url: str) -> str:
         """A CRL that two issuers name is two answers: each must have signed it."""
         return hashlib.sha256(f"crl {self.issuer_hash} {url}".encode()).hexdigest()
-
-
-def spki(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def load(der: bytes) -> x509.Certificate:

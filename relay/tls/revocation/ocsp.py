@@ -45,9 +45,12 @@ class Answer:
 
 
 def question(link: Link) -> bytes:
-    """The request, DER (RFC 6960 section 4.1.1)."""
-    builder = ocsp.OCSPRequestBuilder().add_certificate(link.certificate, link.issuer, hashes.SHA1())  # noqa: S303 - see above
-    return builder.build().public_bytes(Encoding.DER)
+    """The request, DER (RFC 6960 section 4.1.1). Raises UnusableError."""
+    try:
+        builder = ocsp.OCSPRequestBuilder().add_certificate(link.certificate, link.issuer, hashes.SHA1())  # noqa: S303 - see above
+        return builder.build().public_bytes(Encoding.DER)
+    except Exception as error:  # noqa: BLE001 - a key of a kind that the library does not know, a number out of range
+        raise UnusableError(f"no OCSP question can be made of the certificate: {error}") from None
 
 
 def read_answer(data: bytes, link: Link, now: datetime) -> Answer:

@@ -96,9 +96,9 @@ async def _examine(
 async def _reach(link: Link, kind: Kind, url: str, fetch: Fetch, clock: Callable[[], datetime]) -> Reached:
     begun, size = time.monotonic(), 0
     wanted = Wanted(url, MAX_CRL, CRL_SECONDS)
-    if kind is Kind.OCSP:
-        wanted = Wanted(url, MAX_ANSWER, OCSP_SECONDS, question(link), "application/ocsp-request")
     try:
+        if kind is Kind.OCSP:
+            wanted = Wanted(url, MAX_ANSWER, OCSP_SECONDS, question(link), "application/ocsp-request")
         data = await fetch(wanted)
         size = len(data)
         if kind is Kind.OCSP:
