@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 
 from relay.mail.codec import Json, evidence_json, plan_json
 from relay.mail.plan import TlsPlan
-from relay.mail.tls import TlsEvidence
+from relay.mail.tls import Certificate, TlsEvidence
 
+_LARGEST = 16 * 1024  # bytes of a certificate
 _KNOWN = 4096  # texts remembered by hash, and plans by value
 
 encode = JSONEncoder(
@@ -40,7 +41,7 @@ class Facts:
             return None
         row = self._evidence.get(evidence)
         if row is None:
-            row = self._evidence[evidence] = self._row(db, evidence_json(evidence))
+            row = self._evidence[evidence] = self._row(db, evidence_json(evidence), evidence.chain)
         self._named[row] += 1
         return row
 
@@ -61,7 +62,7 @@ class Facts:
             if row is not None:
                 self._named[row] -= 1
 
-    def _row(self, db: sqlite3.Connection, data: Json | None) -> int:
+    def _row(self, db: sqlite3.Connection, data: Json | None, chain: tuple[Certificate, ...] = ()) -> int:
         text = encode(data)
         digest = blake2b(text.encode("ascii"), digest_size=16).digest()
         row = self._texts.get(digest)
@@ -73,6 +74,7 @@ class Facts:
                 (digest, text),
             ).fetchone()
             row = self._texts[digest] = int(found[0])
+            _keep_certificates(db, chain)
         return row
 
     def write_counts(self, db: sqlite3.Connection) -> None:
@@ -92,3 +94,15 @@ class Facts:
         self._plans.clear()
         self._texts.clear()
         self._named.clear()
+
+
+def _keep_certificates(db: sqlite3.Connection, chain: tuple[Certificate, ...]) -> None:
+    """Their bytes, once each: a record without them could be shown again, never judged again. tally.py says when they go.
+
+    Threat: chains that a stranger makes up, each another and each large.
+    """
+    for each in chain:
+        if each.der and len(each.der) <= _LARGEST:
+            db.execute(
+                "INSERT OR IGNORE INTO certificate (sha256, der, used) VALUES (?, ?, 0)", (each.sha256, each.der)
+            )

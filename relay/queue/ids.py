@@ -50,6 +50,11 @@ def number(message: str) -> int:
     return int(message[:_NUMBER_LENGTH], 32)
 
 
+def since_epoch(row: int) -> int:
+    """The millisecond at which a row key was given out."""
+    return row >> _COUNTER_BITS
+
+
 def begun(row: int) -> datetime:
     """When the message with that row key began to arrive."""
     return moment(row >> _COUNTER_BITS)
@@ -61,9 +66,9 @@ def spell(row: int, tail: int = 0) -> str:
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(90, -1, -10)])
 
 
-def first_number(since_epoch: int) -> int:
-    """The lowest row key that a message begun at that millisecond can have."""
-    return since_epoch << _COUNTER_BITS
+def first_number(millisecond: int) -> int:
+    """The lowest row key that a message begun at that millisecond since 1970 can have."""
+    return millisecond << _COUNTER_BITS
 
 
 def slot_of(row: int) -> int:
@@ -94,6 +99,10 @@ class Ids:
     def __init__(self, clock: Clock, after: int = 0, slot: int = 0) -> None:
         self._numbers = Numbers(clock, after, slot)
         self._random = b""
+
+    def mark(self) -> int:
+        """A number that all later ids come behind."""
+        return self._numbers.take(1)[0]
 
     def new(self) -> str:
         if not self._random:

@@ -179,3 +179,5 @@ class Incoming:
                 for future in self._pending:
                     future.add_done_callback(self._is_written)  # its exception is of no interest any more
                 self._store.discard(self.id)
+            else:
+                self._store.let_go(self.id)

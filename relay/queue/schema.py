@@ -18,6 +18,8 @@
 - `certificate_seen`, `certificate_said`: partners' certificates, and the warnings about ends that were given (seen.py). Few rows.
 - `alerts`: what alerts were told and are to be sent, one JSON document (alerts.py).
 - `revocation`, `revocation_piece`: CRLs and OCSP answers (revocations.py), so that a restart fetches none again.
+- `tally_...`, `certificate`: what traces add up to, by hour, kept long after them (tally.py). `hour` is hours since 1970, of days that were
+  rolled up the day's first; `day` is days since 1970. `way` 0 is in, 1 out.
 
 Indexes are partial: they hold what waits, not the history, so that a month of traces costs the scheduler nothing.
 """
@@ -174,6 +176,43 @@ _REVOCATIONS = (
     """,
 )
 
+# What traces add up to (tally.py). A certificate's bytes are kept once, so that a chain can be checked again by the trust of a later day.
+_TALLY = (
+    "CREATE TABLE tally_slot (slot INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, messages INTEGER NOT NULL, open TEXT NOT NULL)",
+    "CREATE TABLE tally_mark (what TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO tally_mark (what, upto) VALUES ('attempts', 0), ('messages', 0), ('rolled', 0)",
+    "CREATE TABLE tally_open (n INTEGER PRIMARY KEY)",
+    """
+    CREATE TABLE tally_kind (
+        c INTEGER PRIMARY KEY AUTOINCREMENT, way INTEGER NOT NULL, domain TEXT NOT NULL, connector TEXT NOT NULL, version TEXT NOT NULL,
+        cipher TEXT NOT NULL, groups TEXT NOT NULL, verified TEXT NOT NULL, asked TEXT NOT NULL, result TEXT NOT NULL, failure TEXT NOT NULL,
+        UNIQUE (way, domain, connector, version, cipher, groups, verified, asked, result, failure)
+    )
+    """,
+    """
+    CREATE TABLE tally (
+        hour INTEGER NOT NULL, c INTEGER NOT NULL, messages INTEGER NOT NULL, recipients INTEGER NOT NULL, PRIMARY KEY (hour, c)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX tally_of_kind ON tally (c)",
+    """
+    CREATE TABLE tally_refused (
+        hour INTEGER NOT NULL, what TEXT NOT NULL, listener TEXT NOT NULL, command TEXT NOT NULL, connector TEXT NOT NULL,
+        code INTEGER NOT NULL, status TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (hour, what, listener, command, connector, code, status)
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE tally_chain (h INTEGER PRIMARY KEY AUTOINCREMENT, certificates TEXT NOT NULL UNIQUE)",
+    """
+    CREATE TABLE tally_seen (
+        day INTEGER NOT NULL, way INTEGER NOT NULL, domain TEXT NOT NULL, host TEXT NOT NULL, h INTEGER NOT NULL, messages INTEGER NOT NULL,
+        latest INTEGER NOT NULL, PRIMARY KEY (day, way, domain, host, h)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX tally_seen_of_chain ON tally_seen (h)",
+    "CREATE TABLE certificate (sha256 TEXT PRIMARY KEY, der BLOB NOT NULL, used INTEGER NOT NULL)",
+    "CREATE INDEX certificate_used ON certificate (used)",
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
@@ -185,6 +224,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _ALERTS,
     _CONTROL,
     _REVOCATIONS,
+    _TALLY,
 )
 
 

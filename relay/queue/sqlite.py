@@ -27,6 +27,7 @@ from relay.queue.database import Database
 from relay.queue.disk import Disk, Lock, beside, room
 from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
+from relay.queue.progress import Progress
 from relay.queue.reader import MemoryBody, Reader, StoredBody
 from relay.queue.share import Share
 from relay.queue.store import (
@@ -88,13 +89,16 @@ def _open(disk: Disk, turn: Turn) -> _Opened:
             "SELECT max(n) FROM (SELECT max(n) AS n FROM message UNION ALL SELECT max(n) FROM loose)"
         ).fetchone()
         attempts = db.execute("SELECT k, at FROM attempt ORDER BY k DESC LIMIT 1").fetchone() or (0, 0)
+        told = db.execute("SELECT coalesce(max(messages), 0), coalesce(max(attempts), 0) FROM tally_slot").fetchone()
         problems = glance(db)
     except (sqlite3.Error, OSError) as error:
         if database is not None:
             database.close()
         raise StoreUnusable(f"cannot open the queue {disk.path}: {error}; {_REMEDY}") from error
-    began = milliseconds(begun(newest[0])) if newest[0] else 0
-    return _Opened(database, newest[0] or 0, attempts[0], max(began, attempts[1]), problems)
+    # Nothing may come with a number that was told to be complete (progress.py), whatever was purged and whatever the clock says.
+    last = max(newest[0] or 0, told[0])
+    began = milliseconds(begun(last)) if last else 0
+    return _Opened(database, last, max(attempts[0], told[1]), max(began, attempts[1]), problems)
 
 
 def _listed(rows: Sequence[tuple[str, int]]) -> list[tuple[int, int]]:
@@ -107,7 +111,8 @@ class SqliteStore:
     def __init__(
         self, opened: _Opened, share: Share, lock: Lock, disk: Disk, *, emit: Emit, clock: Clock, keep: timedelta
     ) -> None:
-        self.new_id = Ids(clock, opened.newest, share.slot).new
+        self._ids = Ids(clock, opened.newest, share.slot)
+        self.progress = Progress(self._ids, Numbers(clock, opened.attempt, share.slot))
         self._share = share
         self._lock = lock
         self._disk = disk
@@ -118,7 +123,6 @@ class SqliteStore:
         self._coming: set[str] = set()  # messages that readers may see already, and whose commit nobody was told of yet
         self._asked = asyncio.Event()
         self._tidying = asyncio.Lock()
-        self._attempts = Numbers(clock, opened.attempt, share.slot)
         self._latest = opened.latest
         self._statistics: tuple[datetime, Statistics] | None = None
         self._loader = Loader(share.slot)
@@ -208,6 +212,11 @@ class SqliteStore:
 
     # --- writing ---
 
+    def new_id(self) -> str:
+        message = self._ids.new()
+        self.progress.began(message)
+        return message
+
     def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
         self._arriving.add(number(message))
         return self._submit(PutChunk(self._future(), message, sequence, data))
@@ -217,6 +226,7 @@ class SqliteStore:
 
         def arrived() -> None:
             self._coming.discard(message)
+            self.progress.ended(message)
             if not entry.chunks:
                 self._arriving.discard(number(message))
             stored()
@@ -228,21 +238,28 @@ class SqliteStore:
         self._coming.add(message)
         return self._submit(Put(self._future(), entry, arrived, gone))
 
+    def let_go(self, message: str) -> None:
+        self.progress.ended(message)
+
     def discard(self, message: str) -> None:
+        self.progress.ended(message)
         self._arriving.discard(number(message))
         self._asked.set()
 
     def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
-        attempts = self._attempts.take(len(record.attempts))
+        attempts = self.progress.recording(len(record.attempts))
         now = milliseconds(self._clock())
         coming = [report.message.id for report in record.reports]
 
         def kept(error: BaseException | None) -> None:
+            self.progress.recorded(attempts)
             self._coming.difference_update(coming)
             done(error)
 
         self._coming.update(coming)
-        self._writer.submit(Keep(record, attempts, now, kept if coming else done))
+        for message in coming:
+            self.progress.ended(message)  # what we write ourselves is not counted as mail that came in
+        self._writer.submit(Keep(record, attempts, now, kept))
 
     def is_coming(self, message: str) -> bool:
         return message in self._coming

@@ -332,6 +332,10 @@ class Store(Protocol):
         """The chunks put for `message` will not be followed by `put`."""
         ...
 
+    def let_go(self, message: str) -> None:
+        """Nothing was put for `message`, and nothing will be."""
+        ...
+
     def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
         """Calls `done` once it is durable. While the store is in trouble the record waits.
 
