@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from relay.admin import alerts, audit, certificates, connectors, queue, reload, reports, status, trace
+from relay.admin import alerts, audit, certificates, connectors, queue, reload, reports, security, status, trace
 from relay.admin import control as flow
 from relay.admin import transfer as transfers
 from relay.admin.accounts import Accounts
@@ -45,6 +45,7 @@ def endpoints(operator: Operator, log: Audit, control: Control, transfer: Transf
         *reload.endpoints(operator),
         *audit.endpoints(log),
         *certificates.endpoints(operator),
+        *security.endpoints(operator.evidence),
     )
 
 

@@ -18,6 +18,7 @@ from relay.app.alerts import Alerts
 from relay.app.certificates import Certificates
 from relay.app.colleagues import Colleagues, Condition
 from relay.app.configuration import Configuration
+from relay.app.evidence import Evidence
 from relay.app.reports import TlsReports
 from relay.config.directions import one_way
 from relay.config.values import HostPort
@@ -43,6 +44,7 @@ class Surroundings:
     operations: Operations
     reports: TlsReports
     certificates: Certificates
+    evidence: Evidence
     listening: Callable[[], Mapping[str, HostPort]]
     sessions: Callable[[], Mapping[str, int]]
     lines_dropped: Callable[[], int]
@@ -59,6 +61,10 @@ class Operator:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._started = around.clock()
+
+    @property
+    def evidence(self) -> Evidence:
+        return self._around.evidence
 
     # For the admin socket.
 

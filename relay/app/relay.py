@@ -27,6 +27,8 @@ from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
 from relay.app.control import Around, Control
 from relay.app.desk import Desk, Look
+from relay.app.evidence import Around as Seeing
+from relay.app.evidence import Evidence, Refused, proving
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.app.place import InForce, Place
@@ -64,6 +66,7 @@ from relay.queue.reports import Ended, Report
 from relay.queue.scheduler import Deliver, Limits, Scheduler
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreLocked, StoreUnavailable, StoreUnusable
+from relay.queue.tallying import Tallying
 from relay.report.reporter import Reporter
 from relay.tls.keyring import Keyring
 from relay.tls.revocation.answers import Answers as RevocationAnswers
@@ -125,7 +128,8 @@ class Relay:
         self._colleagues = Colleagues(place.link)
         self._file, self._resolver, self._times, self._delivery = file, resolver, times, delivery
         self._policy_hosts, self._revocation_settings = policy_hosts, revocation
-        self._observers: tuple[Emit, ...] = (self.metrics, *observers)
+        self._refused = Refused(utc_now)
+        self._observers: tuple[Emit, ...] = (self.metrics, self._refused, *observers)
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
         self._admin: HostPort | None = None
@@ -243,6 +247,7 @@ class Relay:
         self._policy_server = PolicyServer(book, keyring, self._emit, self._policy_limits(), place.sockets)
         self._listeners = Listeners(replace(self._services(intake, trust, keyring, revocations), ask=outbound.ask))
         operations = Operations(store, scheduler, lane_of=self._lane_of, clock=utc_now, others=self._colleagues)
+        evidence = self._make_evidence(store)
         self._operator = Operator(
             Surroundings(
                 configuration=configuration,
@@ -250,6 +255,7 @@ class Relay:
                 operations=operations,
                 reports=reports,
                 certificates=certificates,
+                evidence=evidence,
                 listening=lambda: self.listening,
                 sessions=lambda: self._listeners.by_listener,
                 lines_dropped=self._lines_dropped,
@@ -287,10 +293,12 @@ class Relay:
         stack.push_async_callback(reports.close)
         await alerts.load(is_anew=not in_force.is_older)
         stack.push_async_callback(alerts.close)
+        evidence.start()
+        stack.push_async_callback(evidence.close)
         await scheduler.start()
         stack.push_async_callback(self._stop_scheduler)
         await self._open_doors(stack, config, trust, keyring)
-        self._colleagues.answer(self._answers(operations, policies, reports))
+        self._colleagues.answer(self._answers(operations, policies, reports, evidence))
         await self._control.load()  # what was suspended before anybody could tell us
         self._join(stack, in_force)
         certificates.start()
@@ -339,10 +347,20 @@ class Relay:
         leads, hand_on = self._place.leads, self._colleagues.saw
         return Alerts(seen, clock=utc_now, emit=self._emit, leads=leads, hand_on=hand_on)
 
-    def _answers(self, operations: Operations, policies: StsPolicies, reports: TlsReports) -> Answers:
+    def _make_evidence(self, store: SqliteStore) -> Evidence:
+        book, place = self._configuration.book, self._place
+        tallying = Tallying(store, place.share, clock=utc_now, proves=lambda: proving(self.config))
+        return Evidence(
+            tallying, self._refused, Seeing(book, utc_now, self._emit, self._colleagues.flush, leads=place.leads)
+        )
+
+    def _answers(
+        self, operations: Operations, policies: StsPolicies, reports: TlsReports, evidence: Evidence
+    ) -> Answers:
         async def flush() -> None:
             await self._certificates.flush()
             await reports.flush()
+            await evidence.flush()
 
         return Answers(
             condition=self._operator.condition,

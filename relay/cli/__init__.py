@@ -46,7 +46,10 @@ COMMANDS = (
         "reports", "relay.cli.reports", "TLS reports: what is counted, what was sent, what others report about us."
     ),
     Command("alerts", "relay.cli.alerts", "What somebody should see to, and a test of how it is told."),
-    Command("connectors", "relay.cli.connectors", "Partners: list them, validate one step by step."),
+    Command(
+        "security", "relay.cli.security", "Security report: mail in transit by TLS and partner; partners in trouble."
+    ),
+    Command("connectors", "relay.cli.connectors", "Partners: list them, validate one, see what could be asked."),
     Command("reload", "relay.cli.reload", "Put the configuration on disk in force, and say what becomes weaker."),
     Command("health", "relay.cli.health", "Does the relay take mail? For a container's health check."),
     Command("doctor", "relay.cli.doctor", "Check the surroundings: ports, DNS, clock, disk, limits, names, networks."),

@@ -88,7 +88,7 @@ def counted_to(db: sqlite3.Connection, now: int) -> int:
     row = db.execute("SELECT at FROM attempt WHERE k > ? ORDER BY k LIMIT 1", (marks["attempts"],)).fetchone()
     message = db.execute("SELECT n FROM message WHERE n > ? ORDER BY n LIMIT 1", (marks["messages"],)).fetchone()
     open_ = db.execute("SELECT min(n) FROM tally_open").fetchone()[0]
-    times = [now, *(row or ())]
+    times: list[int] = [now, *(row or ())]
     times += [milliseconds(begun(each)) for each in ((message or (None,))[0], open_) if each is not None]
     return min(times)
 

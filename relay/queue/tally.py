@@ -1,8 +1,9 @@
 """The tally: what attempts and accepted messages add up to, by hour, kept for long after their traces are gone.
 
-Made behind what is written, by the first worker, in steps: one reads a few hundred rows (in a reader's thread, `read`), one adds what they
-come to and moves the mark past them (`write`), both in one transaction. So a row counts exactly once, whatever is killed when. Which rows are complete is
-said by each process (progress.py); what was still arriving then is remembered in `tally_open` and counted when it is there.
+Made behind what is written, by the first worker, in steps: one reads a few hundred rows (`Tally.read`, in a reader's thread), one adds up
+what they come to and moves the mark past them (`write`, in one transaction). So a row counts exactly once, whatever is killed when. Which
+rows are complete is said by each process (progress.py); what was still arriving then is remembered in `tally_open`, and counted when it is
+there.
 
 Threat: whoever can send chooses sender domains, and domains to send to. So an hour has room for a thousand domains each way, and a domain
 for some dozens of lines; past that they are summed up as "(other)". Chains that are shown are kept within limits too.
@@ -29,6 +30,13 @@ WAYS = (Way.IN, Way.OUT)
 STEP = 256  # rows that are read in one step
 _KNOWN = 4096  # facts remembered
 _HOURS = 8  # whose domains are remembered
+
+
+_MESSAGE = (
+    "n, json_extract(about, '$.accepted.protocol'), json_extract(about, '$.accepted.connector'), json_extract(about, '$.accepted.client'),"
+    " json_extract(about, '$.envelope.sender[1]'), tls, CAST(strftime('%s', json_extract(about, '$.accepted.at')) AS INTEGER) * 1000,"
+    " (SELECT count(*) FROM recipient r WHERE r.n = message.n)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +178,8 @@ class Tally:
 
     @staticmethod
     def _read_messages(db: sqlite3.Connection, condition: str, values: tuple[object, ...]) -> list[Any]:
-        return db.execute(
-            "SELECT n, json_extract(about, '$.accepted.protocol'), json_extract(about, '$.accepted.connector'),"
-            " json_extract(about, '$.accepted.client'), json_extract(about, '$.envelope.sender[1]'), tls,"
-            " CAST(strftime('%s', json_extract(about, '$.accepted.at')) AS INTEGER) * 1000,"
-            f" (SELECT count(*) FROM recipient r WHERE r.n = message.n) FROM message WHERE {condition}",  # noqa: S608 - from above
-            values,
-        ).fetchall()
+        sql = f"SELECT {_MESSAGE} FROM message WHERE {condition}"  # noqa: S608 - from above
+        return db.execute(sql, values).fetchall()
 
     def _accept(self, db: sqlite3.Connection, step: Step, row: tuple[Any, ...]) -> None:
         _n, protocol, connector, client, domain, tls, at, recipients = row
@@ -319,8 +322,8 @@ def write(db: sqlite3.Connection, step: Step) -> bool:
     db.execute("DELETE FROM tally_open WHERE n IN (SELECT value FROM json_each(?))", (encode(sorted(step.settled)),))
     db.execute("INSERT OR IGNORE INTO tally_open (n) SELECT value FROM json_each(?)", (encode(sorted(step.opened)),))
     keys: dict[Kind, int] = {}
-    for hour, kind, what in step.counts:
-        if what:
+    for hour, kind, of_recipients in step.counts:
+        if of_recipients:
             continue
         if kind not in keys:
             keys[kind] = _key(db, kind)

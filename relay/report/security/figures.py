@@ -1,7 +1,8 @@
 """Figures from the tally, in the JSON shapes of `relay security` and of the admin API's /security paths. Pure.
 
-- overview: `{since, until, step, points: [{at, accepted, delivered, deferred, bounced, refused}], totals: {...}}`. `accepted` counts messages;
-  `delivered`, `deferred`, `bounced` recipients, by attempt (one that is tried five times is deferred five times); `refused` commands and connections.
+- overview: `{since, until, step, points: [{at, accepted, delivered, deferred, bounced, refused}], totals: {...}}`. `accepted` counts
+  messages; `delivered`, `deferred`, `bounced` recipients, by attempt (one that is tried five times is deferred five times); `refused`
+  commands and connections.
 - shares: `{direction, messages, version: [{name, messages, share}], cipher: [...], group: [...], verified: [...]}`, of messages accepted or
   delivered; `share` from 0 to 1; mail in clear is "none" in each list.
 - partner: `{domain, direction, connectors, messages, recipients, clear, versions, verified, asked, weakest, deferred, bounced, failures,

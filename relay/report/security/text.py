@@ -85,7 +85,8 @@ def _rest(report: Json) -> Iterator[str]:
         yield ""
         yield "In trouble now"
         for each in report["troubled"]:
-            yield f"  {each['domain']}: {each['failure'] or each['reason']} since {each['since'][:16]}Z, {each['recipients']} waiting. {each['remedy']}"
+            what = f"{each['failure'] or each['reason']} since {each['since'][:16]}Z, {each['recipients']} waiting"
+            yield f"  {each['domain']}: {what}. {each['remedy']}"
     yield ""
     yield "Not in this report"
     for each in report["left_out"]:

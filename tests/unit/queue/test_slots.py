@@ -400,6 +400,19 @@ async def test_questions_about_a_slot_use_their_indexes(queue: World) -> None:
         assert "TEMP B-TREE" not in plan, (name, plan)
 
 
+def _drop_what_came_later(db: sqlite3.Connection, place: Path) -> None:
+    """The tables that a database of the migrations in force has not got."""
+    with closing(sqlite3.connect(place)) as old:
+        prepare(old, "old.db")
+        kept = {row[0] for row in old.execute("SELECT name FROM sqlite_schema")}
+    for (name,) in db.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    ).fetchall():
+        if name not in kept:
+            db.execute(f"DROP TABLE {name}")
+    db.commit()
+
+
 async def test_a_queue_of_before_there_were_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it holds is the first slot's."""
     path = tmp_path / "queue.db"
@@ -424,6 +437,7 @@ async def test_a_queue_of_before_there_were_slots(tmp_path: Path, monkeypatch: p
         db.commit()
         with monkeypatch.context() as patch:
             patch.setattr("relay.queue.schema.MIGRATIONS", MIGRATIONS[: MIGRATIONS.index(_SLOTS)])
+            _drop_what_came_later(db, tmp_path / "old.db")
             prepare(db, "queue.db")
     async with workers(path, 2) as made:
         made[0].clock.now = START + 10 * MINUTE

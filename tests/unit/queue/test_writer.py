@@ -93,7 +93,7 @@ async def test_a_record_that_is_written_twice_counts_once(queue: World, monkeypa
         (report,),
     )
     done: asyncio.Queue[BaseException | None] = asyncio.Queue()
-    monkeypatch.setattr(queue.store._attempts, "take", lambda _count: range(50, 51))
+    monkeypatch.setattr(queue.store.progress, "recording", lambda _count: range(50, 51))
     queue.store.record(record, done.put_nowait)
     assert await done.get() is None
     queue.store.record(record, done.put_nowait)

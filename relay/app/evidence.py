@@ -1,0 +1,407 @@
+"""What the recorded evidence adds up to, in a running relay: the tally is kept going, refusals are counted, operators are answered.
+
+Wiring only: what counts is decided in `relay.policy.counted`, what may be suggested in `relay.policy.suggest`, shapes are
+`relay.report.security`'s.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from relay.admin.endpoint import BadQuestionError, Unavailable
+from relay.admin.security import PartnersQuery, Span, SuggestQuery
+from relay.config.models import DEFAULT, Config
+from relay.mail.codec import certificate_json, time_text
+from relay.mail.events import CommandRefused, ConnectionRefused, Emit, Event, Unexpected
+from relay.mail.plan import Level
+from relay.mail.tally import CLEAR, NULL_SENDER, OTHER, Refusal, Result, Sighting, Way
+from relay.mail.tls import Certificate, Trusted
+from relay.policy.book import RuleBook
+from relay.policy.suggest import Record, Sender, Shown, advise, advise_inbound
+from relay.queue.store import StoreUnavailable
+from relay.queue.tally import HOUR
+from relay.queue.tallying import Tallying
+from relay.report.security import figures
+from relay.report.security.document import Found, Subject, report
+from relay.report.security.figures import Json, Line
+from relay.report.suggested import yaml_of
+from relay.tls.evidence import parse_certificate
+from relay.tls.stores import StoreShelf, Unusable
+from relay.tls.trust import Purpose, check_path
+
+_TICK = 30.0  # seconds: refusals that a kill loses
+_REFUSALS = 2000  # kinds of them in one tick; past that they are summed up
+_VERBS = frozenset({"HELO", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "QUIT"})
+_LONGEST = timedelta(days=400)
+_PATIENCE = 20.0  # seconds for the other processes
+
+
+class Refused:
+    """Counts refusals: an observer of events. One dictionary look-up each."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._counts: Counter[tuple[int, Refusal]] = Counter()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CommandRefused):
+            verb = event.command.partition(" ")[0].upper()
+            command = verb if verb in _VERBS else "other"
+            reply = event.reply
+            self._add(Refusal("command", event.listener, command, event.connector, reply.code, reply.status))
+        elif isinstance(event, ConnectionRefused):
+            self._add(Refusal("connection", event.listener))
+
+    def _add(self, refusal: Refusal) -> None:
+        key = (int(self._clock().timestamp() * 1000) // HOUR, refusal)
+        if key not in self._counts and len(self._counts) >= _REFUSALS:
+            key = (key[0], Refusal(refusal.what, OTHER))
+        self._counts[key] += 1
+
+    async def flush(self, write: Callable[[Mapping[tuple[int, Refusal], int]], Awaitable[None]]) -> None:
+        """What cannot be written is kept."""
+        counts, self._counts = self._counts, Counter()
+        if not counts:
+            return
+        try:
+            await write(counts)
+        except BaseException:
+            self._counts += counts
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """`flush_others` has the relay's other processes say how far they are and write what they counted. `connector_of`: who governs a domain."""
+
+    book: Callable[[], RuleBook]
+    clock: Callable[[], datetime]
+    emit: Emit
+    flush_others: Callable[[], Awaitable[None]]
+    leads: bool = True
+
+
+class Evidence:
+    """Implements relay.admin.security.Security. Every process counts refusals and says how far it has written; the first one adds up."""
+
+    def __init__(self, tallying: Tallying, refused: Refused, around: Around) -> None:
+        self._tallying, self._refused, self._around = tallying, refused, around
+        self._shelf = StoreShelf(interval=timedelta(seconds=1))
+        self._closing = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep_saying(), name="evidence")]
+        if self._around.leads:
+            self._tasks.append(asyncio.create_task(self._keep_counting(), name="tally"))
+
+    async def close(self) -> None:
+        self._closing.set()
+        for task in self._tasks[1:]:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._guarded(self.flush)
+
+    async def flush(self) -> None:
+        """Refusals are written, and how far we are is said. Raises StoreUnavailable."""
+        await self._refused.flush(self._tallying.refuse)
+        await self._tallying.say()
+
+    async def _keep_saying(self) -> None:
+        while True:
+            await self._guarded(self.flush)
+            if await self._waited():
+                return
+
+    async def _keep_counting(self) -> None:
+        while True:
+            await self._guarded(self._tallying.run)
+            if await self._waited():
+                return
+
+    async def _waited(self) -> bool:
+        """True where it is time to close."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TICK):
+                await self._closing.wait()
+        return self._closing.is_set()
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """A store in trouble is told of elsewhere; the next round does it."""
+        try:
+            await work()
+        except StoreUnavailable:
+            pass
+        except Exception:  # noqa: BLE001 - figures are not worth a relay
+            self._around.emit(Unexpected(secrets.token_hex(6), "the tally", traceback.format_exc()))
+
+    # For operators.
+
+    async def overview(self, span: Span, step: str) -> Json:
+        since, until = self._span(span, timedelta(days=1))
+        if (until - since) / figures.STEPS[step] > 24 * 35:
+            raise BadQuestionError("step: more than 840 steps; ask for days, or for less time")
+        async with self._asking():
+            counted = await self._tallying.series(since, until, step)
+            refused = await self._tallying.refused_series(since, until, step)
+            return figures.overview((since, until), step, counted, refused) | await self._counted_to()
+
+    async def shares(self, span: Span, way: Way) -> Json:
+        since, until = self._span(span, timedelta(days=1))
+        async with self._asking():
+            lines = await self._tallying.lines(since, until)
+            return _times(since, until) | figures.shares(lines, way) | await self._counted_to()
+
+    async def partners(self, query: PartnersQuery) -> Json:
+        since, until = self._span(query.span, timedelta(days=1))
+        async with self._asking():
+            rows = figures.partners(await self._tallying.lines(since, until, query.domain))
+            shown = {"partners": rows[: query.limit], "more": len(rows) > query.limit}
+            return _times(since, until) | shown | await self._counted_to()
+
+    async def troubled(self) -> Json:
+        rows, more = await self._troubles()
+        return {"at": time_text(self._around.clock()), "troubled": rows, "more": more}
+
+    async def security_report(self, span: Span, domain: str) -> Json:
+        """In the shape of `relay.report.security.document`. Without a span: yesterday, UTC."""
+        if span.since is None and span.until is None:
+            midnight = self._around.clock().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            span = Span(midnight - timedelta(days=1), midnight)
+        since, until = self._span(span, timedelta(days=1))
+        async with self._asking():
+            lines = await self._tallying.lines(since, until, domain)
+            refusals = await self._tallying.refusals(since, until)
+            troubles, _more = await self._troubles()
+            counted_to = await self._tallying.counted_to()
+            subject = Subject(since, until, self._around.clock(), counted_to, domain)
+            return report(self._around.book().config, subject, Found(lines, refusals, troubles))
+
+    async def suggest(self, query: SuggestQuery) -> Json:
+        until = self._around.clock()
+        since = until - timedelta(days=query.days)
+        async with self._asking():
+            lines = await self._tallying.lines(since, until)
+            seen = await self._tallying.sightings(since)
+            made = await asyncio.to_thread(self._suggestions, lines, seen, query.min_messages)
+            answer = {
+                **_times(since, until),
+                "days": query.days,
+                "min_messages": query.min_messages,
+                "suggestions": made,
+            }
+            return answer | {"yaml": yaml_of(answer)} | await self._counted_to()
+
+    @contextlib.asynccontextmanager
+    async def _asking(self) -> Any:
+        """Brings the tally up to now, as far as that goes quickly; the store's word for "not now" becomes the API's."""
+        try:
+            await self.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._around.flush_others()
+            await self._tallying.catch_up()
+            yield
+        except StoreUnavailable as error:
+            raise Unavailable(error.reason) from error
+
+    async def _counted_to(self) -> Json:
+        return {"counted_to": time_text(await self._tallying.counted_to())}
+
+    async def _troubles(self) -> tuple[list[Json], bool]:
+        try:
+            found, more = await self._tallying.waiting()
+        except StoreUnavailable as error:
+            raise Unavailable(error.reason) from error
+        book = self._around.book()
+        return figures.troubled(found, lambda domain: book.outbound_for(domain).name), more
+
+    def _span(self, span: Span, usual: timedelta) -> tuple[datetime, datetime]:
+        """Cut to whole hours, at most 400 days."""
+        until = span.until or self._around.clock()
+        since = span.since or until - usual
+        since = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        if since >= until:
+            raise BadQuestionError("since: it is not before `until`")
+        if until - since > _LONGEST + timedelta(days=1):
+            raise BadQuestionError("since: no more than 400 days are kept")
+        return since, until
+
+    # Suggestions.
+
+    def _suggestions(self, lines: Iterable[Line], seen: Iterable[Sighting], least: int) -> list[Json]:
+        """In a thread: path checks take a fraction of a millisecond each."""
+        book, now = self._around.book(), self._around.clock()
+        shown: dict[tuple[Way, str], list[Shown]] = {}
+        for each in seen:
+            shown.setdefault((each.way, each.domain), []).append(self._shown(each, book, now))
+        by_partner: dict[tuple[Way, str], list[Line]] = {}
+        for line in lines:
+            by_partner.setdefault((line[0].kind.way, line[0].kind.domain), []).append(line)
+        made: list[Json] = []
+        taken = {each.name for each in book.config.inbound} | {each.name for each in book.config.outbound}
+        for (way, domain), its in sorted(by_partner.items()):
+            if domain in (OTHER, NULL_SENDER) or domain.startswith("["):
+                continue
+            its_shown = shown.get((way, domain), [])
+            one = (
+                _outbound(book, domain, its, its_shown, least)
+                if way is Way.OUT
+                else _inbound(book, domain, its, its_shown, least)
+            )
+            if one["how"] == "new":
+                one["connector"] = _fresh_name(one["connector"], taken)
+            made.append(one)
+        return _by_connector(made)
+
+    def _shown(self, seen: Sighting, book: RuleBook, now: datetime) -> Shown:
+        """Checked by the trust of now, at the time when it was shown last: a certificate that has been renewed since counts as it was then."""
+        leaf = parse_certificate(seen.chain[0]) if seen.chain and seen.complete else None
+        if leaf is None:
+            untold = None if seen.host == OTHER or not seen.complete else "no certificate was shown"
+            return Shown(seen.host, None, untold, seen.messages)
+        out = seen.way is Way.OUT
+        ca = book.outbound_for(seen.domain).ca if out else None
+        store = self._shelf.get(ca or book.config.trust, now)
+        if isinstance(store, Unusable):
+            return Shown(seen.host, leaf, store.text, seen.messages)
+        result = check_path(store, seen.chain, Purpose.SERVER if out else Purpose.CLIENT, seen.latest)
+        return Shown(seen.host, leaf, "" if isinstance(result, Trusted) else result.text, seen.messages)
+
+
+def _times(since: datetime, until: datetime) -> Json:
+    return {"since": time_text(since), "until": time_text(until)}
+
+
+def _moved(lines: Iterable[Line]) -> tuple[int, int]:
+    """Messages that went, and how many of them in clear."""
+    moved = [count for count, _first, _last in lines if count.kind.result.moved]
+    return sum(each.messages for each in moved), sum(
+        each.messages for each in moved if each.kind.style.version in (CLEAR, OTHER)
+    )
+
+
+def _outbound(book: RuleBook, domain: str, lines: list[Line], shown: list[Shown], least: int) -> Json:
+    messages, clear = _moved(lines)
+    connector = book.outbound_for(domain)
+    failures = sum(count.messages for count, _first, _last in lines if count.kind.failure)
+    delivered = [
+        count.kind.style.asked.split("+") for count, _first, _last in lines if count.kind.result is Result.DELIVERED
+    ]
+    everywhere = frozenset({"dane", "mta-sts"}).intersection(*delivered) if delivered else frozenset[str]()
+    record = Record(domain, messages, clear, failures, shown, connector.tls, everywhere)
+    advice = advise(record, least=least)
+    how = "none" if advice.level is None else "new" if connector.name == DEFAULT else "edit"
+    name = f"{_word(domain)}-out" if how == "new" else "" if connector.name == DEFAULT else connector.name
+    return _suggestion(
+        domain,
+        Way.OUT,
+        shown,
+        now=connector.tls.value,
+        suggested=advice.level.value if advice.level else None,
+        why=advice.text,
+        limit=advice.limit if advice.level else "",
+        how=how,
+        connector=name,
+        names=list(advice.names),
+        messages=messages,
+    )
+
+
+def _inbound(book: RuleBook, domain: str, lines: list[Line], shown: list[Shown], least: int) -> Json:
+    messages, clear = _moved(lines)
+    named = book.senders.find(domain).values
+    known = ""
+    if named:
+        known = f"connector {named[0].name} names it"
+    elif book.accepted.find(domain).values:
+        known = "it is one of our own (`accept.domains`)"
+    versions = frozenset(count.kind.style.version for count, _first, _last in lines)
+    advice = advise_inbound(Sender(domain, messages, clear, shown, versions, known), least=least)
+    return _suggestion(
+        domain,
+        Way.IN,
+        shown,
+        now=None,
+        suggested="inbound" if advice.require else None,
+        why=advice.text,
+        limit="",
+        how="new" if advice.require else "none",
+        connector=f"{_word(domain)}-in" if advice.require else named[0].name if named else "",
+        names=list(advice.names),
+        messages=messages,
+        tls_version=advice.tls_version,
+    )
+
+
+def _suggestion(domain: str, way: Way, shown: list[Shown], **rest: Any) -> Json:
+    return {
+        "domain": domain,
+        "direction": way.value,
+        "tls_version": "",
+        **rest,
+        "hosts": sorted({each.host for each in shown if each.host and each.host != OTHER}),
+        "certificates": [
+            _certificate(each.leaf, each)
+            for each in sorted(shown, key=lambda one: -one.messages)
+            if each.leaf is not None
+        ][:20],
+    }
+
+
+def _certificate(leaf: Certificate, shown: Shown) -> Json:
+    told = certificate_json(leaf)
+    kept = {key: told[key] for key in ("subject", "issuer", "names", "not_after", "spki_sha256")}
+    trusted = None if shown.trusted is None else not shown.trusted
+    return {**kept, "trusted": trusted, "text": shown.trusted or "", "messages": shown.messages}
+
+
+def _by_connector(made: list[Json]) -> list[Json]:
+    """A connector that governs several domains is raised only as far as all of them that were seen could be."""
+    by_name: dict[str, list[Json]] = {}
+    for each in made:
+        if each["direction"] == Way.OUT and each["connector"] and each["how"] != "new":
+            by_name.setdefault(each["connector"], []).append(each)
+    for its in by_name.values():
+        if len(its) < 2:
+            continue
+        lowest = min(
+            (Level(each["suggested"]) if each["suggested"] else Level.OPPORTUNISTIC for each in its),
+            key=lambda level: level.rank,
+        )
+        names = sorted({name for each in its for name in each["names"]}) if lowest is Level.DOMAIN else []
+        for each in its:
+            if each["how"] != "edit":
+                continue
+            if lowest.rank <= Level(each["now"]).rank:
+                each.update(
+                    how="none", suggested=None, names=[], why="another domain of its connector could not be raised"
+                )
+            else:
+                each.update(suggested=lowest.value, names=names)
+    return made
+
+
+def _word(domain: str) -> str:
+    """The beginning of a connector's name."""
+    return domain[:58] if domain[0].isalnum() else f"x{domain[:57]}"
+
+
+def _fresh_name(name: str, taken: set[str]) -> str:
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name[:58]}-{number}", number + 1
+    taken.add(found)
+    return found
+
+
+def proving(config: Config) -> frozenset[str]:
+    """The inbound connectors that require a certificate."""
+    return frozenset(each.name for each in config.inbound if each.require.certificate is not None)
