@@ -23,11 +23,11 @@ def _lines(report: Json) -> Iterator[str]:
     yield f"made {report['made_at']} by ironpost {report['version']}, counted up to {report['counted_to']}"
     yield ""
     came, went = report["totals"]["in"], report["totals"]["out"]
-    yield f"came in   {came['messages']} messages: {came['tls']} under TLS, {came['clear']} in clear"
-    yield f"went out  {went['messages']} messages: {went['tls']} under TLS, {went['clear']} in clear"
-    yield f"          {went['deferred']} deferrals, {went['bounced']} refused by the other side for good (recipients, by attempt)"
+    yield f"came in {came['messages']} messages: {came['tls']} under TLS, {came['clear']} in clear"
+    yield f"went out {went['messages']} messages: {went['tls']} under TLS, {went['clear']} in clear"
+    yield f"  {went['deferred']} deferrals, {went['bounced']} refused by the other side for good (recipients, by attempt)"
     if not report["domain"]:
-        yield f"refused   {report['totals']['refused']} commands and connections"
+        yield f"refused {report['totals']['refused']} commands and connections"
     for way, shares in report["shares"].items():
         if shares["messages"]:
             yield ""
