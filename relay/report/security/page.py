@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from relay.mail.tally import CLEAR
 from relay.report.text import one_line
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-# Seen apart in grey and by the colour-blind; mail in clear is always the same red.
-_COLOURS = ("#0a7d5a", "#2f81f7", "#8250df", "#bf8700", "#1b7c83", "#6e7781", "#a475f9", "#57606a")
-_CLEAR = "#d1242f"
+# What is weak has a colour of its own, wherever it stands; every part is named in words too.
+_COLOURS = ("#0a7d5a", "#2f81f7", "#8250df", "#1b7c83", "#6e7781", "#a475f9", "#57606a")
+_FIXED = {"none": "#d1242f", "encrypted": "#bf8700", "TLSv1": "#bc4c00", "TLSv1.1": "#bc4c00"}
 _BARS = 7
 _WIDTH = 1000
 
@@ -61,7 +62,8 @@ def _bar(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for number, each in enumerate(shown):
         width = each["share"] * _WIDTH
         each["x"], each["width"] = round(at, 1), round(max(width, 1.0), 1)
-        each["colour"] = _CLEAR if each["name"] == "none" else _COLOURS[number % len(_COLOURS)]
+        each["colour"] = _FIXED.get(each["name"], _COLOURS[number % len(_COLOURS)])
+        each["name"] = "in clear" if each["name"] == CLEAR else each["name"]
         at += width
     return shown
 
