@@ -15,6 +15,7 @@ import sqlite3
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from relay.mail.envelope import LOCAL, TLS_REPORTS
@@ -57,15 +58,19 @@ class Step:
     """What some rows come to. `marks` maps what was read to (where the mark was, where it is to be)."""
 
     marks: dict[str, tuple[int, int]] = field(default_factory=dict)
-    counts: Counter[tuple[int, Kind, int]] = field(default_factory=Counter)  # hour, kind, 0 messages or 1 recipients
+    counts: dict[tuple[int, Kind], list[int]] = field(default_factory=dict)  # by hour: messages, recipients
     seen: dict[Seen, Numbers] = field(default_factory=dict)  # messages, latest
     opened: set[int] = field(default_factory=set)
     settled: set[int] = field(default_factory=set)
     more: bool = False
 
     def count(self, at: int, kind: Kind, recipients: int) -> None:
-        self.counts[at // HOUR, kind, 0] += 1
-        self.counts[at // HOUR, kind, 1] += recipients
+        key = (at // HOUR, kind)
+        numbers = self.counts.get(key)
+        if numbers is None:
+            numbers = self.counts[key] = [0, 0]
+        numbers[0] += 1
+        numbers[1] += recipients
 
     def see(self, at: int, way: Way, domain: str, host: str, chain: tuple[str, ...]) -> None:
         key = (at // DAY, way, domain, host, chain)
@@ -85,6 +90,7 @@ class Tally:
         self._proves = proves
         self._room = room
         self._facts: dict[int, Any] = {}
+        self._chains: dict[int, tuple[str, ...]] = {}
         self._styles: dict[tuple[int | None, int | None], Style] = {}
         self._lines: OrderedDict[tuple[int, Way], dict[str, set[Kind]]] = OrderedDict()
         self._shown: OrderedDict[tuple[int, Way], dict[str, set[tuple[str, tuple[str, ...]]]]] = OrderedDict()
@@ -119,20 +125,11 @@ class Tally:
         if not rows:
             return
         attempts = [(*row[1:7], json.loads(row[7])) for row in rows if row[4] != TLS_REPORTS]
-        wanted = {(n, index) for n, *_rest, outcomes in attempts for index, _outcome in outcomes}
-        domains = {
-            (n, i): domain
-            for n, i, domain in db.execute(
-                "SELECT r.n, r.i, r.domain FROM json_each(?) w JOIN recipient r"
-                " ON r.n = json_extract(w.value, '$[0]') AND r.i = json_extract(w.value, '$[1]')",
-                (encode(sorted(wanted)),),
-            )
-        }
         for n, at, hop, connector, plan, evidence, outcomes in attempts:
             style = self._style(db, plan, evidence)
             parts: Counter[tuple[str, str, str]] = Counter()
             for index, outcome in outcomes:
-                parts[domains.get((n, index), OTHER), outcome["state"], outcome["failure"] or ""] += 1
+                parts[_domain(db, n, index), outcome["state"], outcome["failure"] or ""] += 1
             for (domain, state, failure), recipients in parts.items():
                 step.count(
                     at, self._line(db, at, Kind(Way.OUT, domain, connector, style, Result(state), failure)), recipients
@@ -205,6 +202,15 @@ class Tally:
             self._facts[row] = json.loads(found[0])
         return self._facts[row]
 
+    def _chain(self, db: sqlite3.Connection, evidence: int) -> tuple[str, ...]:
+        chain = self._chains.get(evidence)
+        if chain is None:
+            if len(self._chains) >= _KNOWN:
+                self._chains.clear()
+            told = self._fact(db, evidence)
+            chain = self._chains[evidence] = tuple(each["sha256"] for each in (told or {}).get("chain", ()))
+        return chain
+
     def _line(self, db: sqlite3.Connection, at: int, kind: Kind) -> Kind:
         """The line that it goes into: itself, or the sum that has room for it."""
         domains = self._known_lines(db, at // HOUR, kind.way)
@@ -234,8 +240,7 @@ class Tally:
         self, db: sqlite3.Connection, step: Step, at: int, way: Way, domain: str, host: str, evidence: int
     ) -> None:
         """Past the limits a sum without a chain stands for the rest: who reads it knows that not all is known."""
-        told = self._fact(db, evidence)
-        chain = tuple(each["sha256"] for each in (told or {}).get("chain", ()))
+        chain = self._chain(db, evidence)
         domains = self._known_chains(db, at // DAY, way)
         if domain not in domains and len(domains) >= self._room.domains:
             return
@@ -260,6 +265,7 @@ class Tally:
         return self._shown[key]
 
 
+@lru_cache(maxsize=4096)
 def _network(client: str) -> str:
     """The client's network, /24 or /48: partners send from several addresses of one."""
     try:
@@ -269,6 +275,11 @@ def _network(client: str) -> str:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
+
+
+def _domain(db: sqlite3.Connection, n: int, index: int) -> str:
+    found = db.execute("SELECT domain FROM recipient WHERE n = ? AND i = ?", (n, index)).fetchone()
+    return str(found[0]) if found else OTHER
 
 
 def _complete(db: sqlite3.Connection, processes: int) -> Complete | None:
@@ -322,12 +333,10 @@ def write(db: sqlite3.Connection, step: Step) -> bool:
     db.execute("DELETE FROM tally_open WHERE n IN (SELECT value FROM json_each(?))", (encode(sorted(step.settled)),))
     db.execute("INSERT OR IGNORE INTO tally_open (n) SELECT value FROM json_each(?)", (encode(sorted(step.opened)),))
     keys: dict[Kind, int] = {}
-    for hour, kind, of_recipients in step.counts:
-        if of_recipients:
-            continue
+    for (hour, kind), (messages, recipients) in step.counts.items():
         if kind not in keys:
             keys[kind] = _key(db, kind)
-        _add(db, hour, keys[kind], step.counts[hour, kind, 0], step.counts[hour, kind, 1])
+        _add(db, hour, keys[kind], messages, recipients)
     _write_seen(db, step.seen)
     return True
 
