@@ -30,6 +30,7 @@ WAYS = (Way.IN, Way.OUT)
 
 STEP = 256  # rows that are read in one step
 _KNOWN = 4096  # facts remembered
+_REMEMBERED = 16_384  # row keys
 _HOURS = 8  # whose domains are remembered
 
 
@@ -55,11 +56,20 @@ Seen = tuple[int, Way, str, str, tuple[str, ...]]  # day, way, domain, host, sha
 
 @dataclass(slots=True)
 class Step:
-    """What some rows come to. `marks` maps what was read to (where the mark was, where it is to be)."""
+    """What some rows come to. `marks` maps what was read to (where the mark was, where it is to be).
+
+    `keys` and `chains` are the row keys that are known already; `write` adds those that it made. They are used every day that they are
+    remembered, so that none of them is deleted meanwhile (tallyold.py).
+    """
 
     marks: dict[str, tuple[int, int]] = field(default_factory=dict)
     counts: dict[tuple[int, Kind], list[int]] = field(default_factory=dict)  # by hour: messages, recipients
     seen: dict[Seen, Numbers] = field(default_factory=dict)  # messages, latest
+    keys: dict[Kind, int] = field(default_factory=dict)
+    chains: dict[tuple[str, ...], int] = field(default_factory=dict)
+    used: set[tuple[int, tuple[str, ...]]] = field(
+        default_factory=set
+    )  # days and chains whose certificates are noted as used
     opened: set[int] = field(default_factory=set)
     settled: set[int] = field(default_factory=set)
     more: bool = False
@@ -90,6 +100,9 @@ class Tally:
         self._proves = proves
         self._room = room
         self._facts: dict[int, Any] = {}
+        self._keys: dict[Kind, int] = {}
+        self._chain_keys: dict[tuple[str, ...], int] = {}
+        self._used: set[tuple[int, tuple[str, ...]]] = set()
         self._chains: dict[int, tuple[str, ...]] = {}
         self._styles: dict[tuple[int | None, int | None], Style] = {}
         self._lines: OrderedDict[tuple[int, Way], dict[str, set[Kind]]] = OrderedDict()
@@ -97,8 +110,19 @@ class Tally:
 
     def forget(self) -> None:
         """What is remembered may not be what is in the store."""
+        for each in (self._keys, self._chain_keys, self._used):
+            each.clear()
         self._lines.clear()
         self._shown.clear()
+
+    def learn(self, step: Step) -> None:
+        """It was written."""
+        for known in (self._keys, self._chain_keys, self._used):
+            if len(known) > _REMEMBERED:
+                known.clear()
+        self._keys |= step.keys
+        self._chain_keys |= step.chains
+        self._used |= step.used
 
     def read(self, db: sqlite3.Connection, limit: int = STEP) -> Step:
         """In a read transaction: the next rows. An empty step where there is nothing to do."""
@@ -113,6 +137,10 @@ class Tally:
         self._late(db, step, still_open)
         if complete.messages > marks["messages"]:
             self._messages(db, step, (marks["messages"], complete.messages), still_open, limit)
+        step.keys = {kind: self._keys[kind] for _hour, kind in step.counts if kind in self._keys}
+        chains = {seen[-1] for seen in step.seen}
+        step.chains = {chain: self._chain_keys[chain] for chain in chains if chain in self._chain_keys}
+        step.used = {(seen[0], seen[-1]) for seen in step.seen} & self._used
         return step
 
     # --- attempts ---
@@ -332,12 +360,16 @@ def write(db: sqlite3.Connection, step: Step) -> bool:
         db.execute("UPDATE tally_mark SET upto = ? WHERE what = ?", (now, what))
     db.execute("DELETE FROM tally_open WHERE n IN (SELECT value FROM json_each(?))", (encode(sorted(step.settled)),))
     db.execute("INSERT OR IGNORE INTO tally_open (n) SELECT value FROM json_each(?)", (encode(sorted(step.opened)),))
-    keys: dict[Kind, int] = {}
-    for (hour, kind), (messages, recipients) in step.counts.items():
-        if kind not in keys:
-            keys[kind] = _key(db, kind)
-        _add(db, hour, keys[kind], messages, recipients)
-    _write_seen(db, step.seen)
+    for _hour, kind in step.counts:
+        if kind not in step.keys:
+            step.keys[kind] = _key(db, kind)
+    # One statement for all: the writer has the event loop.
+    db.execute(
+        "INSERT INTO tally (hour, c, messages, recipients) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)"
+        " WHERE true ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients",
+        (encode([(hour, step.keys[kind], *numbers) for (hour, kind), numbers in step.counts.items()]),),
+    )
+    _write_seen(db, step)
     return True
 
 
@@ -352,29 +384,27 @@ def _key(db: sqlite3.Connection, kind: Kind) -> int:
     return int(db.execute(sql, row).fetchone()[0])
 
 
-def _add(db: sqlite3.Connection, hour: int, key: int, messages: int, recipients: int) -> None:
+def _write_seen(db: sqlite3.Connection, step: Step) -> None:
+    rows = []
+    for (day, way, domain, host, chain), numbers in step.seen.items():
+        if chain not in step.chains:
+            step.chains[chain] = db.execute(
+                "INSERT INTO tally_chain (certificates) VALUES (?) ON CONFLICT DO UPDATE SET h = h RETURNING h",
+                (encode(chain),),
+            ).fetchone()[0]
+        if (day, chain) not in step.used:
+            step.used.add((day, chain))
+            db.execute(
+                "UPDATE certificate SET used = ? WHERE used < ? AND sha256 IN (SELECT value FROM json_each(?))",
+                (day, day, encode(chain)),
+            )
+        rows.append((day, WAYS.index(way), domain, host, step.chains[chain], *numbers))
     db.execute(
-        "INSERT INTO tally (hour, c, messages, recipients) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-        " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients",
-        (hour, key, messages, recipients),
+        "INSERT INTO tally_seen (day, way, domain, host, h, messages, latest) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,"
+        " value ->> 4, value ->> 5, value ->> 6 FROM json_each(?) WHERE true ON CONFLICT DO UPDATE"
+        " SET messages = messages + excluded.messages, latest = max(latest, excluded.latest)",
+        (encode(rows),),
     )
-
-
-def _write_seen(db: sqlite3.Connection, seen: Mapping[Seen, Numbers]) -> None:
-    for (day, way, domain, host, chain), (messages, latest) in seen.items():
-        listed = encode(chain)
-        (h,) = db.execute(
-            "INSERT INTO tally_chain (certificates) VALUES (?) ON CONFLICT DO UPDATE SET h = h RETURNING h", (listed,)
-        ).fetchone()
-        db.execute(
-            "INSERT INTO tally_seen (day, way, domain, host, h, messages, latest) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET messages = messages + excluded.messages, latest = max(latest, excluded.latest)",
-            (day, WAYS.index(way), domain, host, h, messages, latest),
-        )
-        db.execute(
-            "UPDATE certificate SET used = ? WHERE used < ? AND sha256 IN (SELECT value FROM json_each(?))",
-            (day, day, listed),
-        )
 
 
 def refuse(db: sqlite3.Connection, group: Mapping[tuple[int, Refusal], int]) -> None:

@@ -68,6 +68,7 @@ class Tallying:
                 if step.is_empty:
                     return False
                 if await self._store.work(partial(write, step=step)):
+                    self._tally.learn(step)
                     return step.more
             except BaseException:
                 self._tally.forget()

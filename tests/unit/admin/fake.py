@@ -6,16 +6,18 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from relay.admin import alerts, api, connectors, queue, reload, reports, status
+from relay.admin import alerts, api, connectors, queue, reload, reports, security, status
 from relay.admin import trace as trace_topic
 from relay.admin.endpoint import Caller, Change, Endpoint, Json, Unavailable
 from relay.admin.queue import Action, Selection
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
+from relay.admin.security import PartnersQuery, Span, SuggestQuery
 from relay.admin.trace import TraceQuery
 from relay.admin.unix import at_socket
 from relay.mail.address import Address
 from relay.mail.events import AdminActed, Emit
+from relay.mail.tally import Way
 
 
 def recipient(address: str = "bob@contoso.com", state: str = "waiting", **more: Any) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class FakeRelay:
         self.active: list[dict[str, Any]] = []
         self.tested: dict[str, Any] = {"mail": {"error": None, "message": "0" * 20}}
         self.error: Exception | None = None
+        self.security_answer: dict[str, Any] = {}
 
     def _ask(self, what: Any) -> None:
         self.asked.append(what)
@@ -149,13 +152,37 @@ class FakeRelay:
         self._ask((since, limit))
         return {"received": self.received}
 
+    async def overview(self, span: Span, step: str) -> Json:
+        self._ask((span, step))
+        return self.security_answer
+
+    async def shares(self, span: Span, way: Way) -> Json:
+        self._ask((span, way))
+        return self.security_answer
+
+    async def partners(self, query: PartnersQuery) -> Json:
+        self._ask(query)
+        return self.security_answer
+
+    async def troubled(self) -> Json:
+        self._ask("troubled")
+        return self.security_answer
+
+    async def security_report(self, span: Span, domain: str) -> Json:
+        self._ask((span, domain))
+        return self.security_answer
+
+    async def suggest(self, query: SuggestQuery) -> Json:
+        self._ask(query)
+        return self.security_answer
+
     async def reload(self, *, dry_run: bool) -> Reload:
         self._ask(dry_run)
         return self.reloaded
 
 
 def topics(relay: FakeRelay) -> list[Endpoint[Any]]:
-    named = (status, queue, trace_topic, reports, alerts, connectors, reload)
+    named = (status, queue, trace_topic, reports, alerts, connectors, reload, security)
     return [each for topic in named for each in topic.endpoints(relay)]
 
 
