@@ -28,7 +28,7 @@ HOUR = 3600 * 1000  # milliseconds
 DAY = 24 * HOUR
 WAYS = (Way.IN, Way.OUT)
 
-STEP = 256  # rows that are read in one step
+STEP = 128  # rows that are read in one step
 _KNOWN = 4096  # facts remembered
 _REMEMBERED = 16_384  # row keys
 _HOURS = 8  # whose domains are remembered

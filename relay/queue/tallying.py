@@ -16,7 +16,7 @@ from relay.queue.share import Share
 from relay.queue.sqlite import SqliteStore
 from relay.queue.tally import DAY, HOUR, Tally, refuse, say_complete, write
 
-_STEPS = 40  # that a question waits for: 10,000 rows
+_STEPS = 80  # that a question waits for: 10,000 rows
 _SHARE = 9  # a step is followed by a pause of so many times what it took: a long backlog takes a tenth of the time, and mail the rest
 
 
