@@ -429,8 +429,8 @@ async def test_any_order_of_work_and_crashes_counts_each_once(tmp_path: Path, se
             incoming.abort()
         await settle(made)
         made[0].clock.now += timedelta(seconds=1)  # numbers of all processes go with the clock
-        for each in says:
-            await each.say()
+        for one in says:
+            await one.say()
         await says[0].run()
         attempts = await store.ask(lambda db: db.execute("SELECT count(*) FROM attempt").fetchone()[0])
         found = await counted(says[0])
