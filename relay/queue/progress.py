@@ -28,15 +28,15 @@ class Progress:
     def __init__(self, ids: Ids, attempts: Numbers) -> None:
         self._ids = ids
         self._attempts = attempts
-        self._open: set[int] = set()
+        self._open: set[str] = set()
         self._recording: dict[int, None] = {}  # in the order of their numbers
 
     def began(self, message: str) -> None:
-        self._open.add(number(message))
+        self._open.add(message)
 
     def ended(self, message: str) -> None:
         """Committed, or given up. Harmless any number of times."""
-        self._open.discard(number(message))
+        self._open.discard(message)
 
     def recording(self, count: int) -> range:
         """Numbers for the attempts of a record that goes to the writer."""
@@ -53,6 +53,6 @@ class Progress:
         """As of now. Every number that is given out later is above both marks."""
         messages, attempts = self._ids.mark(), self._attempts.take(1)[0]
         oldest = first_number(max(since_epoch(messages) - _LONGEST, 0))
-        self._open = {each for each in self._open if each >= oldest}  # one that a bug left open does not stay for ever
+        self._open = {each for each in self._open if number(each) >= oldest}  # one that a bug left open does not stay for ever
         first = next(iter(self._recording), None)
-        return Complete(attempts if first is None else first - SLOTS, messages, tuple(sorted(self._open)))
+        return Complete(attempts if first is None else first - SLOTS, messages, tuple(sorted(map(number, self._open))))
