@@ -53,6 +53,8 @@ class Progress:
         """As of now. Every number that is given out later is above both marks."""
         messages, attempts = self._ids.mark(), self._attempts.take(1)[0]
         oldest = first_number(max(since_epoch(messages) - _LONGEST, 0))
-        self._open = {each for each in self._open if number(each) >= oldest}  # one that a bug left open does not stay for ever
+        self._open = {
+            each for each in self._open if number(each) >= oldest
+        }  # one that a bug left open does not stay for ever
         first = next(iter(self._recording), None)
         return Complete(attempts if first is None else first - SLOTS, messages, tuple(sorted(map(number, self._open))))
