@@ -72,8 +72,8 @@ def _examine(file: Path, wanted: Sequence[str], *, offline: bool) -> Iterator["F
 
 def _configuration(loaded: "Loaded") -> Iterator["Finding"]:
     """The file, and the certificates and trust that it names, as `relay check` sees them."""
-    from relay.cli.check import Weight, beyond_the_file
     from relay.policy.surroundings import Finding, State
+    from relay.tls.check import Weight, beyond_the_file
 
     found = tuple(beyond_the_file(loaded, datetime.now(UTC)))
     for weight, problem in found:

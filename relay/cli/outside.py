@@ -20,7 +20,9 @@ from relay.dns.sts import Clocks, StsPolicies
 from relay.dns.stsfetch import FetchSettings, PolicyFetcher
 from relay.outbound.handshake import TlsClient
 from relay.outbound.ourselves import Ourselves, interface_addresses
+from relay.outbound.probe import Means
 from relay.outbound.publications import LookedUp, Publications
+from relay.policy.book import RuleBook
 from relay.queue.policies import KeptPolicies
 from relay.queue.revocations import KeptRevocations
 from relay.tls.keyring import Keyring
@@ -40,6 +42,9 @@ class Outside:
     now: Callable[[], datetime]
     fetch: Fetch
     revocations: RevocationChecks
+
+    def means(self, book: RuleBook) -> Means:
+        return Means(book, self.resolver, self.tls, self.publications, self.now, self.ourselves)
 
 
 _PATIENT = RevocationSettings(wait=20.0)

@@ -8,9 +8,8 @@ import typer
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config
 
 if TYPE_CHECKING:
-    from relay.config.models import OutboundConnector
     from relay.config.values import HostPort
-    from relay.outbound.probe import Means, Probe
+    from relay.outbound.probe import Probe
     from relay.policy.book import RuleBook
 
 TargetArgument = Annotated[str, typer.Argument(metavar="DOMAIN|HOST:PORT", help="A recipient domain, or one host.")]
@@ -49,45 +48,18 @@ def command(
 
 
 def _target(target: str, about: str | None) -> "tuple[str, HostPort | None]":
-    """The domain whose mail it is about, "" where only a host was named, and the host where one was."""
-    from relay.config.values import HostPort, parse_domain
+    from relay.outbound.asking import WrongWordError, probe_target
 
     try:
-        hop = HostPort.parse(target) if ":" in target else None
-        domain = parse_domain(target) if hop is None else ""
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="DOMAIN|HOST:PORT") from None
-    if about is None:
-        return domain, hop
-    if hop is None:
-        raise typer.BadParameter("it goes with HOST:PORT only", param_hint="--for")
-    try:
-        return parse_domain(about), hop
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from None
+        return probe_target(target, about or "")
+    except WrongWordError as error:
+        hint = {"target": "DOMAIN|HOST:PORT", "for": "--for"}[error.name]
+        raise typer.BadParameter(str(error), param_hint=hint) from None
 
 
 async def _probe(book: "RuleBook", domain: str, hop: "HostPort | None") -> "Probe":
     from relay.cli.outside import outside
-    from relay.outbound.probe import Means
+    from relay.outbound.asking import probe
 
     async with outside(book.config) as world:
-        means = Means(book, world.resolver, world.tls, world.publications, world.now, world.ourselves)
-        return await probe(means, domain, hop)
-
-
-async def probe(means: "Means", domain: str, hop: "HostPort | None") -> "Probe":
-    from relay.outbound.probe import probe_domain, probe_hop
-
-    if hop is None:
-        return await probe_domain(means, domain)
-    connector = connector_for(means.book, domain, hop)
-    return await probe_hop(means, connector, domain or hop.host, hop)
-
-
-def connector_for(book: "RuleBook", domain: str, hop: "HostPort") -> "OutboundConnector":
-    """Against which a host is held: the one for the domain, else the one that has it as smart host, else the one for its own name."""
-    if domain:
-        return book.outbound_for(domain)
-    has_it = (each for each in book.config.outbound if hop in each.route.hosts)
-    return next(has_it, None) or book.outbound_for(hop.host)
+        return await probe(world.means(book), domain, hop)

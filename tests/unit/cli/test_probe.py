@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relay.cli import build
-from relay.cli.probe import connector_for
 from relay.config.values import HostPort
+from relay.outbound.asking import connector_for
 from tests.fakes import FakeResolver
 from tests.hostile import Behaviour, HostileServer, Pki
 from tests.unit.policy.builders import book
