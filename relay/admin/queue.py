@@ -190,6 +190,10 @@ class Acted(Shape):
     """Recipients whose attempt is under way and has to end first."""
     unknown: list[str]
     """Ids that are not in the queue."""
+    before: dict[str, int]
+    """Recipients that were looked at, by state."""
+    after: dict[str, int]
+    """Those that it concerned, by their state now."""
 
 
 def endpoints(relay: Queue) -> tuple[Endpoint[Any], ...]:
@@ -208,8 +212,8 @@ def endpoints(relay: Queue) -> tuple[Endpoint[Any], ...]:
             selection = asked.given.selection
             reason = asked.given.reason if isinstance(asked.given, BounceQuestion) else ""
             done = await relay.act(action, selection, reason)
-            after = {"reason": reason} if reason else None
-            return Answer(done, change=Change(str(selection), int(done["changed"]), after=after))
+            after = done["after"] | ({"reason": reason} if reason else {})
+            return Answer(done, change=Change(str(selection), int(done["changed"]), done["before"], after))
 
         return handler
 

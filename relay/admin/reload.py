@@ -1,10 +1,10 @@
-"""Has the relay read its configuration again: `POST /reload`."""
+"""The configuration on disk and the one in force: `GET /change`, `POST /reload`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from relay.admin.endpoint import Answer, Asked, Change, Endpoint, Question, Scope, Shape
+from relay.admin.endpoint import Answer, Asked, Change, Endpoint, Json, Nothing, Question, Scope, Shape
 from relay.admin.parameters import Flag
 
 
@@ -13,7 +13,7 @@ class Reload:
     """`changed`: the file differs from what is in force. `taken`: it is in force now, or would be but for the dry run.
 
     `weaker` is what it allows that was not allowed; `restart` what takes effect only when the relay is started again.
-    `errors` are those of the file, each with line, key and fix; then nothing was taken.
+    `errors` are those of the file, each with line, key and fix; then nothing was taken. `diff` is a unified diff, secrets masked.
     """
 
     taken: bool
@@ -21,6 +21,7 @@ class Reload:
     weaker: Sequence[str] = ()
     restart: Sequence[str] = ()
     errors: Sequence[str] = ()
+    diff: str = ""
 
 
 class Reloading(Protocol):
@@ -29,6 +30,20 @@ class Reloading(Protocol):
     async def reload(self, *, dry_run: bool) -> Reload:
         """Read the configuration file again and put it in force, whatever it weakens; `dry_run` only says what would happen."""
         ...
+
+    def waiting(self) -> Sequence[str]:
+        """Why the file on disk is not what is in force; empty where it is."""
+        ...
+
+    async def last_reload(self) -> Json | None:
+        """The newest entry of the audit log about one, in its shape."""
+        ...
+
+
+def told(result: Reload) -> Change:
+    """A reload that was asked for, as the audit log has it."""
+    after = {"diff": result.diff, "weaker": list(result.weaker), "errors": list(result.errors)}
+    return Change("; ".join(result.weaker), int(result.taken), after=after)
 
 
 class ReloadQuestion(Question):
@@ -50,6 +65,28 @@ class Reloaded(Shape):
     """Why nothing was taken: errors of the file with line, key and fix."""
 
 
+class Taken(Shape):
+    """The last change that was taken: by whom and when."""
+
+    at: str
+    who: str
+    via: str
+    what: str
+
+
+class WaitingChange(Shape):
+    waiting: list[str]
+    """Why the file on disk is not what is in force; empty where it is."""
+    differs: bool
+    """The file says something else than what is in force."""
+    diff: str
+    """What is in force and what is on disk, as a unified diff. A secret is shown as a mask; another mask is another secret."""
+    weaker: list[str]
+    restart: list[str]
+    errors: list[str]
+    last: Taken | None
+
+
 def endpoints(relay: Reloading) -> tuple[Endpoint[Any], ...]:
     async def reload(asked: Asked[ReloadQuestion]) -> Answer:
         dry_run = asked.given.dry_run
@@ -62,10 +99,25 @@ def endpoints(relay: Reloading) -> tuple[Endpoint[Any], ...]:
             "restart": list(result.restart),
             "errors": list(result.errors),
         }
-        change = None if dry_run else Change("; ".join(result.weaker), int(result.taken))
-        return Answer(body, 422 if result.errors else 200, change)
+        return Answer(body, 422 if result.errors else 200, None if dry_run else told(result))
 
+    async def change(_asked: Asked[Nothing]) -> Answer:
+        result = await relay.reload(dry_run=True)
+        last = await relay.last_reload()
+        body = {
+            "waiting": list(relay.waiting()),
+            "differs": result.changed,
+            "diff": result.diff,
+            "weaker": list(result.weaker),
+            "restart": list(result.restart),
+            "errors": list(result.errors),
+            "last": None if last is None else {key: last[key] for key in ("at", "who", "via", "what")},
+        }
+        return Answer(body)
+
+    summary = "The change that waits on disk: what it says, what becomes weaker, and who took the last one."
     return (
+        Endpoint("GET", "/change", Scope.READ, summary, Nothing, WaitingChange, change),
         Endpoint(
             "POST",
             "/reload",

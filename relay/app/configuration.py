@@ -15,7 +15,8 @@ from pathlib import Path
 
 from relay.admin.reload import Reload
 from relay.app.place import InForce
-from relay.config.load import ConfigError, Loaded, load_with_places
+from relay.config.load import ConfigError, Loaded, file_text, load_with_places
+from relay.config.masking import difference, masked
 from relay.config.models import Config
 from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Emit
 from relay.policy.book import RuleBook
@@ -34,6 +35,14 @@ async def nobody_else(_new: InForce, _old: InForce) -> None:
     """There is one process only."""
 
 
+Took = Callable[[str], Awaitable[None]]
+"""Hears of a change that was taken by itself: its masked diff."""
+
+
+async def nobody_asks(_diff: str) -> None:
+    """There is no audit log."""
+
+
 class NotAppliedError(Exception):
     """The configuration is sound and cannot be put in force; str() says why and what to do."""
 
@@ -49,10 +58,19 @@ class _Stamp:
 
 class Configuration:
     """`in_force` is what the relay started with. `apply` and `share` are called before a new one is in force; where one raises, the old one
-    stays."""
+    stays. `took` is told of what is taken by itself."""
 
-    def __init__(self, file: Path, in_force: InForce, emit: Emit, apply: Apply, share: Share = nobody_else) -> None:
-        self._file, self._emit, self._apply, self._share = file, emit, apply, share
+    def __init__(
+        self,
+        file: Path,
+        in_force: InForce,
+        emit: Emit,
+        apply: Apply,
+        share: Share = nobody_else,
+        took: Took = nobody_asks,
+    ) -> None:
+        self._file, self._emit, self._apply, self._share, self._took = file, emit, apply, share, took
+        self._text = in_force.text
         self._book = RuleBook.of(in_force.config)
         self._files = in_force.files
         self._stamps = _stamps(file, in_force.files)
@@ -82,18 +100,21 @@ class Configuration:
                 errors = tuple(str(problem) for problem in error.problems)
                 if not dry_run:
                     self._wait(errors)
-                return Reload(taken=False, changed=True, errors=errors)
+                return Reload(taken=False, changed=True, errors=errors, diff=await self._difference(None))
+            diff = await self._difference(loaded)
             weaker = weakened(self.config, loaded.config)
             restart = _at_restart(self.config, loaded.config)
             changed = loaded.config != self.config
             if dry_run:
-                return Reload(taken=True, changed=changed, weaker=weaker, restart=restart)
+                return Reload(taken=True, changed=changed, weaker=weaker, restart=restart, diff=diff)
             try:
                 await self._take(loaded, weaker, restart)
             except NotAppliedError as error:
                 self._wait((str(error),))  # after a SIGHUP nobody reads the answer
-                return Reload(taken=False, changed=changed, weaker=weaker, restart=restart, errors=(str(error),))
-            return Reload(taken=True, changed=changed, weaker=weaker, restart=restart)
+                return Reload(
+                    taken=False, changed=changed, weaker=weaker, restart=restart, errors=(str(error),), diff=diff
+                )
+            return Reload(taken=True, changed=changed, weaker=weaker, restart=restart, diff=diff)
 
     async def follow(self, config: Config) -> None:
         """Another process of the relay has decided. Raises NotAppliedError."""
@@ -104,7 +125,7 @@ class Configuration:
     async def share(self) -> None:
         """Has the other processes follow what is in force here: our predecessor may have died while they were taking another one."""
         async with self._turn:
-            ours = InForce(self.config, self._files)
+            ours = InForce(self.config, self._files, text=self._text)
             with suppress(NotAppliedError):  # whoever could not take it is being replaced
                 await self._share(ours, ours)
 
@@ -127,15 +148,31 @@ class Configuration:
             if weaker:
                 self._wait((*weaker, "say `relay reload` to put it in force all the same"))
                 return
+            diff = await self._difference(loaded)
             try:
                 await self._take(loaded, (), _at_restart(self.config, loaded.config))
             except NotAppliedError as error:
                 self._wait((str(error),))
+                return
+            await self._took(diff)
 
     async def _load(self) -> Loaded:
         loaded = await asyncio.to_thread(load_with_places, self._file)
         self._stamps = self._stamps | {path: _stamp(path) for path in loaded.files if path not in self._stamps}
         return loaded
+
+    async def _difference(self, loaded: Loaded | None) -> str:
+        """Between what is in force and what is on disk; None where that does not load."""
+        old, new = self.config, None if loaded is None else loaded.config
+
+        def compute() -> str:
+            try:
+                text = file_text(self._file) if loaded is None else loaded.text
+            except ConfigError:  # it cannot be read: the errors say so
+                return ""
+            return difference(masked(self._text, old), masked(text, new))
+
+        return await asyncio.to_thread(compute)
 
     async def _take(self, loaded: Loaded, weaker: Sequence[str], restart: tuple[str, ...]) -> None:
         old, new = self.config, loaded.config
@@ -144,11 +181,11 @@ class Configuration:
             new = new.model_copy(update={key: getattr(old, key) for key in AT_RESTART})
         await self._put_in_force(new)
         try:
-            await self._share(InForce(new, loaded.files), InForce(old, self._files))
+            await self._share(InForce(new, loaded.files, text=loaded.text), InForce(old, self._files, text=self._text))
         except BaseException:
             await self._put_in_force(old)
             raise
-        self._files = loaded.files
+        self._files, self._text = loaded.files, loaded.text
         self._stamps = _stamps(self._file, loaded.files)
         self._emit(ConfigurationTaken(str(self._file), tuple(weaker)))
         if restart:

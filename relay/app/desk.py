@@ -8,7 +8,21 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from relay.admin import alerts, audit, certificates, connectors, queue, reload, reports, security, status, trace
+from relay.admin import (
+    alerts,
+    asking,
+    audit,
+    certificates,
+    connectors,
+    connectors_in_force,
+    metrics,
+    queue,
+    reload,
+    reports,
+    security,
+    status,
+    trace,
+)
 from relay.admin import control as flow
 from relay.admin import transfer as transfers
 from relay.admin.accounts import Accounts
@@ -18,6 +32,7 @@ from relay.admin.endpoint import Endpoint
 from relay.admin.unix import admin_socket, at_socket
 from relay.app.audit import Audit
 from relay.app.control import Control
+from relay.app.inquiries import Inquiries
 from relay.app.operations import Operator
 from relay.app.transfer import Transfer
 from relay.config.models import Admin, Switch
@@ -30,7 +45,9 @@ from relay.tls.trust import TrustStores
 Look = Callable[[], Awaitable[None]]
 
 
-def endpoints(operator: Operator, log: Audit, control: Control, transfer: Transfer) -> tuple[Endpoint[Any], ...]:
+def endpoints(
+    operator: Operator, inquiries: Inquiries, log: Audit, control: Control, transfer: Transfer
+) -> tuple[Endpoint[Any], ...]:
     """A topic is one file in `relay.admin`, and one line here."""
     return (
         *status.endpoints(operator),
@@ -43,6 +60,9 @@ def endpoints(operator: Operator, log: Audit, control: Control, transfer: Transf
         *alerts.endpoints(operator),
         *connectors.endpoints(operator),
         *reload.endpoints(operator),
+        *connectors_in_force.endpoints(inquiries),
+        *asking.endpoints(inquiries),
+        *metrics.endpoints(inquiries),
         *audit.endpoints(log),
         *certificates.endpoints(operator),
         *security.endpoints(operator.evidence),
@@ -54,6 +74,7 @@ class Desk:
     """`keyring` is None without certificates."""
 
     operator: Operator
+    inquiries: Inquiries
     log: Audit
     control: Control
     transfer: Transfer
@@ -80,7 +101,8 @@ class Desk:
         return bound, () if accounts is None else (accounts.look,)
 
     def _application(self, identify: Identify) -> Starlette:
-        return application(endpoints(self.operator, self.log, self.control, self.transfer), identify, self.log.note)
+        topics = endpoints(self.operator, self.inquiries, self.log, self.control, self.transfer)
+        return application(topics, identify, self.log.note)
 
     def _context(self, admin: Admin) -> Any:
         if admin.tls is Switch.OFF:

@@ -53,6 +53,7 @@ class Surroundings:
     counts: Callable[[], Mapping[CountKey, float]]
     alerts: Callable[[], Alerts]
     trial: Callable[[str, Address], Awaitable[Json]]
+    last_reload: Callable[[], Awaitable[Mapping[str, Any] | None]]
 
 
 class Operator:
@@ -153,6 +154,12 @@ class Operator:
 
     async def reload(self, *, dry_run: bool) -> Reload:
         return await self._around.configuration.reload(dry_run=dry_run)
+
+    def waiting(self) -> Sequence[str]:
+        return self._around.configuration.waiting
+
+    async def last_reload(self) -> Mapping[str, Any] | None:
+        return await self._around.last_reload()
 
     # For /metrics and /readyz.
 

@@ -17,16 +17,17 @@ from relay.workers.table import Table
 class InForce:
     """A configuration, and the other files whose content became part of it.
 
-    `is_older`: the file on disk may be another one by now, which nobody has looked at yet.
+    `text` is the file's, and may hold secrets. `is_older`: the file on disk may be another one by now, which nobody has looked at yet.
     """
 
     config: Config
     files: frozenset[Path]
     is_older: bool = False
+    text: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, loaded: Loaded) -> "InForce":
-        return cls(loaded.config, loaded.files)
+        return cls(loaded.config, loaded.files, text=loaded.text)
 
 
 @dataclass(frozen=True, slots=True)

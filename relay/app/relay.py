@@ -19,9 +19,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from relay.admin.accounts import AccountsFileError
+from relay.admin.endpoint import Change
+from relay.admin.reload import told
 from relay.admin.unix import SocketUnusableError
 from relay.app.alerts import Alerts, Seen
-from relay.app.audit import Audit
+from relay.app.audit import ITSELF, Audit
 from relay.app.certificates import Certificates
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration, NotAppliedError
@@ -29,6 +31,7 @@ from relay.app.control import Around, Control
 from relay.app.desk import Desk, Look
 from relay.app.evidence import Around as Seeing
 from relay.app.evidence import Evidence, Refused, proving
+from relay.app.inquiries import Inquiries, Sources
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.operations import Operator, Surroundings
 from relay.app.place import InForce, Place
@@ -51,10 +54,11 @@ from relay.inbound.sockets import ListenError
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit, Event, Unexpected
-from relay.observe.http import observe_listener
+from relay.observe.http import observe_listener, rendered
 from relay.observe.metrics import Metrics
 from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.handshake import TlsClient
+from relay.outbound.probe import Means
 from relay.outbound.publications import LookedUp
 from relay.policy.reroute import lane_of_key
 from relay.policy.route import Lane
@@ -206,7 +210,7 @@ class Relay:
         """In the order of need. What is opened first is closed last, so that mail under way has all it needs until it is safe."""
         config, place = in_force.config, self._place
         configuration = self._configuration = Configuration(
-            self._file, in_force, self._emit, self._apply, self._colleagues.share
+            self._file, in_force, self._emit, self._apply, self._colleagues.share, self._took_by_itself
         )
         book = configuration.book
         keyring = _keyring(config)
@@ -234,6 +238,7 @@ class Relay:
         stack.push_async_callback(policies.close)
         self._portrait = SelfPortrait(lambda: self.config, lambda: (each.address for each in self._listeners.bound))
         outbound = self._make_outbound(resolver, tls, policies)
+        self._inquiries = self._make_inquiries(resolver, tls, policies, revocations)
         stack.push_async_callback(outbound.close)
         reports = TlsReports(
             Neighbours(store, resolver, lambda: intake, lambda: operations, self._colleagues.flush),
@@ -264,6 +269,7 @@ class Relay:
                 counts=self.metrics.counts,
                 alerts=lambda: self._alerts,
                 trial=partial(send_trial, configuration.book, lambda: intake, utc_now),
+                last_reload=lambda: self._audit.last("reload"),
             )
         )
         self._audit = Audit(
@@ -317,6 +323,19 @@ class Relay:
         revocations = Revocations(answers, clock=utc_now, emit=self._emit, settings=settings)
         stack.push_async_callback(revocations.close)
         return answers, revocations
+
+    def _make_inquiries(
+        self, resolver: Resolver, tls: TlsClient, policies: StsPolicies, revocations: Revocations
+    ) -> Inquiries:
+        book = self._configuration.book
+
+        def means() -> Means:
+            return Means(book(), resolver, tls, LookedUp(resolver, policies, utc_now), utc_now, self._portrait.look())
+
+        async def render() -> bytes:
+            return await rendered(self.metrics, self._operator)
+
+        return Inquiries(Sources(self._file, book, means, revocations, self._store, render, utc_now))
 
     def _make_outbound(self, resolver: Resolver, tls: TlsClient, policies: StsPolicies) -> Outbound:
         return Outbound(
@@ -392,7 +411,8 @@ class Relay:
         stack.push_async_callback(_ended, asyncio.create_task(work))
 
     def _desk(self, trust: TrustStores, keyring: Keyring | None) -> Desk:
-        return Desk(self._operator, self._audit, self._control, self._transfer, keyring, trust, self._emit, utc_now)
+        rooms = (self._operator, self._inquiries, self._audit, self._control, self._transfer)
+        return Desk(*rooms, keyring, trust, self._emit, utc_now)
 
     def _policy_limits(self) -> PolicyLimits:
         """Of one worker."""
@@ -497,6 +517,14 @@ class Relay:
 
     def _lane_of(self, destination: str) -> Lane:
         return lane_of_key(self._configuration.book(), destination)
+
+    async def _took_by_itself(self, diff: str) -> None:
+        await self._audit.note(ITSELF, "reload", Change("it weakens nothing", after={"diff": diff}))
+
+    async def reload_on_signal(self) -> None:
+        """What SIGHUP does."""
+        result = await self._operator.reload(dry_run=False)
+        await self._audit.note(replace(ITSELF, name="SIGHUP"), "reload", told(result))
 
     async def _apply(self, old: Config, new: Config) -> None:
         """Everything that does not ask for the rule book each time it decides."""

@@ -126,7 +126,7 @@ def reload_on_signal(relay: Relay) -> Callable[[], None]:
     running: set[asyncio.Task[None]] = set()
 
     async def reload() -> None:
-        await relay.operator.reload(dry_run=False)
+        await relay.reload_on_signal()
 
     def start() -> None:
         task = asyncio.ensure_future(reload())

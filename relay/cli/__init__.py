@@ -54,7 +54,9 @@ COMMANDS = (
     Command("health", "relay.cli.health", "Does the relay take mail? For a container's health check."),
     Command("doctor", "relay.cli.doctor", "Check the surroundings: ports, DNS, clock, disk, limits, names, networks."),
     Command("completion", "relay.cli.completion", "Print what lets a shell complete commands and options."),
-    Command("password", "relay.cli.password", "Set a submission user's password."),
+    Command("audit", "relay.cli.audit", "Who changed what, and who signed in."),
+    Command("password", "relay.cli.password", "Set a submission user's password, or a person's for the web console."),
+    Command("token", "relay.cli.token", "Make a token for the admin API."),
     Command("sink", "relay.cli.sink", "Take all mail and print or store it, for trying a set-up."),
 )
 

@@ -158,10 +158,10 @@ def _of_file(book: "RuleBook", file: Path, name: str | None, world: "Outside") -
 
 async def _of_host(book: "RuleBook", hop: "HostPort", name: str | None, world: "Outside") -> Shown:
     """As `relay probe` looks at it."""
-    from relay.cli.probe import connector_for
     from relay.config.connectors import OutboundConnector
     from relay.mail.plan import Level
     from relay.mail.revocation import Revocation
+    from relay.outbound.asking import connector_for
     from relay.outbound.probe import Means, probe_hop
 
     connector = connector_for(book, "", hop) if name is None else _named(book, name)

@@ -1,4 +1,4 @@
-"""A running relay, as the commands speak with it: HTTP over its admin socket. Turns every failure into words and an exit code.
+"""A running relay, as the commands speak with it: HTTP over its admin socket, or by network. Turns every failure into words and an exit code.
 
 The socket's path is read from the text of the configuration file, not from the loaded configuration: the queue must be seen, and a
 reload be asked for, while the file has errors.
@@ -28,6 +28,29 @@ SocketOption = Annotated[
     typer.Option("--socket", metavar="PATH", help="The relay's admin socket, where the configuration cannot be read."),
 ]
 
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar="RELAY_URL", metavar="URL", help="A relay's admin API by network: https://HOST:8443."),
+]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="RELAY_TOKEN_FILE",
+        metavar="FILE",
+        help="With --url: a file with a token of `relay token`.",
+    ),
+]
+TrustOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        envvar="RELAY_CA",
+        metavar="FILE",
+        help="With --url: who issued its certificate, where the system does not know.",
+    ),
+]
+
 _PATIENCE = 600.0  # seconds: an order about a million messages takes its time
 _WIDTH = 100
 
@@ -35,21 +58,34 @@ _WIDTH = 100
 class Relay:
     """A context manager. What the relay refuses, and a relay that cannot be reached, end the program with the right exit code."""
 
-    def __init__(self, socket: Path) -> None:
-        import httpx
-
-        self._socket = socket
-        transport = httpx.HTTPTransport(uds=str(socket))
-        self._client = httpx.Client(transport=transport, base_url="http://relay", timeout=_PATIENCE)
+    def __init__(self, client: "httpx.Client", place: str, socket: Path | None = None) -> None:
+        self._client, self._place, self._socket = client, place, socket
 
     @classmethod
-    def of(cls, config: Path, socket: Path | None) -> Self:
-        """By `--socket`, else by the configuration file."""
-        return cls(socket or socket_path(config))
+    def of(
+        cls,
+        config: Path,
+        socket: Path | None,
+        url: str | None = None,
+        token_file: Path | None = None,
+        ca: Path | None = None,
+    ) -> Self:
+        """By `--socket`, else by `--url` (or $RELAY_URL), else by the configuration file."""
+        if socket is None and url:
+            return cls(_by_network(url, token_file, ca), url)
+        return cls.at(socket or socket_path(config))
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The one on this socket."""
+        import httpx
+
+        transport = httpx.HTTPTransport(uds=str(path))
+        return cls(httpx.Client(transport=transport, base_url="http://relay", timeout=_PATIENCE), str(path), path)
 
     def __enter__(self) -> Self:
-        why = _connects(self._socket)
-        if why:
+        why = _connects(self._socket) if self._socket is not None else 0
+        if why and self._socket is not None:
             stop(unreachable(self._socket, why), ExitCode.UNREACHABLE)
         return self
 
@@ -109,13 +145,46 @@ class Relay:
 
         try:
             answer = self._client.request(method, path, **options)
+        except httpx.ConnectError as error:
+            stop(f"the relay cannot be reached at {self._place}: {error}", ExitCode.UNREACHABLE)
         except httpx.TransportError as error:
-            stop(f"the relay at {self._socket} broke off: {error}", ExitCode.UNREACHABLE)
+            stop(f"the relay at {self._place} broke off: {error}", ExitCode.UNREACHABLE)
         found = _json(answer)
         if answer.status_code not in expected:
             code = ExitCode.USAGE if answer.status_code == 400 else ExitCode.NO
             stop(str(found.get("error", f"the relay answered {answer.status_code}")), code)
         return found
+
+
+def _by_network(url: str, token_file: Path | None, ca: Path | None) -> "httpx.Client":
+    """Ends the program where the URL, the token or the CA cannot be used."""
+    import ssl
+
+    import httpx
+
+    parts = httpx.URL(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.host)):
+        stop(f"{url}: write https://HOST:PORT; a token does not travel in clear", ExitCode.USAGE)
+    if token_file is None:
+        stop("--url needs --token-file FILE (or $RELAY_TOKEN_FILE): `relay token NAME` makes one", ExitCode.USAGE)
+    try:
+        token = token_file.read_text(encoding="ascii").strip()
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except (OSError, UnicodeError) as error:
+        stop(f"{token_file if ca is None else ca}: {getattr(error, 'strerror', None) or error}", ExitCode.USAGE)
+    if not token or not token.isprintable() or " " in token:
+        stop(f"{token_file} holds no token: `relay token NAME > FILE` writes one", ExitCode.USAGE)
+    headers = {"authorization": f"Bearer {token}"}
+    return httpx.Client(verify=context, base_url=parts, headers=headers, timeout=_PATIENCE, trust_env=False)
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _json(answer: "httpx.Response") -> dict[str, Any]:
@@ -124,7 +193,7 @@ def _json(answer: "httpx.Response") -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        stop("what listens on the socket is not a relay: its answer is not JSON", ExitCode.UNREACHABLE)
+        stop("what listens there is not a relay: its answer is not JSON", ExitCode.UNREACHABLE)
     return found
 
 

@@ -36,7 +36,7 @@ def last_seen(config: "Config", connector: "InboundConnector") -> Step:
         return Step("last-seen", "", Result.SKIPPED, "no running relay can be asked what it has seen of the partner")
     exact = [each for each in connector.match.sender_domains or () if not each.startswith("*")]
     found: list[dict[str, Any]] = []
-    with Relay(config.admin.socket) as relay:
+    with Relay.at(config.admin.socket) as relay:
         for domain in exact[:10]:
             found.extend(relay.get("/trace", {"from": f"@{domain}", "limit": _LOOKED_AT})["traces"])
     ours = [each["accepted"] for each in found if each["accepted"]["connector"] == connector.name]
@@ -99,7 +99,7 @@ def _listener(config: "Config", named: str) -> "HostPort":
         raise typer.BadParameter("no listener of kind mx is configured", param_hint="--as")
     address = chosen.address
     if config.admin is not None and listens(config.admin.socket):
-        with Relay(config.admin.socket) as relay:
+        with Relay.at(config.admin.socket) as relay:
             address = HostPort.parse(relay.get("/status")["listeners"].get(chosen.name, str(address)))
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - where it listens, not where we do
     return HostPort(host, address.port)

@@ -24,7 +24,7 @@ def send_trial(config: "Config", connector: str, to: str, wait: int) -> tuple[li
             "--send-test needs the running relay: write `admin: {socket: relay.sock}` and restart it",
             ExitCode.UNREACHABLE,
         )
-    with Relay(Path(config.admin.socket)) as relay:
+    with Relay.at(Path(config.admin.socket)) as relay:
         begun = time.monotonic()
         message = str(relay.post("/connectors/test", {"connector": connector, "to": to})["message"])
         trace = _settled(relay, message, begun + wait)

@@ -1,4 +1,4 @@
-"""`relay password USER`: give a submission user a password, and the addresses that the user may send as."""
+"""`relay password USER`: give a submission user a password and the addresses to send as, or a person a way into the web console."""
 
 import sys
 from pathlib import Path
@@ -28,16 +28,29 @@ SendersOption = Annotated[
 ]
 
 
+ScopeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scope", metavar="SCOPE", help="For the web console: read, operate or admin. Goes to `admin.accounts`."
+    ),
+]
+
+
 def command(
     user: Annotated[str, typer.Argument(metavar="USER", help="The user name.")],
     senders: SendersOption = None,
+    scope: ScopeOption = None,
     file: FileOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Ask for a password, twice, or read it from standard input, and write the user's line into the password file.
 
-    A running relay sees the change by itself.
+    With --scope it is a person's account for the web console instead, in the accounts file of the admin API. A running relay sees the
+    change by itself.
     """
+    if scope is not None:
+        _for_console(user, scope, senders, file, config)
+        return
     from relay.clients.passwords import checked_user
     from relay.inbound.passwords import PasswordFileError, make_line, write_line
 
@@ -56,6 +69,24 @@ def command(
         stop(f"cannot write {path}: {error.strerror or error}")
     done = "changed" if known else "written"
     typer.echo(f"{path}: password of {name} {done}, who may send as {line.rpartition(':')[2]}")
+
+
+def _for_console(user: str, scope: str, senders: str | None, file: Path | None, config: Path) -> None:
+    from relay.admin.accounts import AccountsFileError, set_password
+    from relay.cli.token import accounts_file, checked_scope
+
+    if senders is not None:
+        stop("--senders is for submission, --scope for the web console: give one of them", ExitCode.USAGE)
+    path = file or accounts_file(config)
+    try:
+        set_password(path, user, _password(), checked_scope(scope))
+    except AccountsFileError as error:
+        stop(str(error))
+    except ValueError as error:
+        stop(str(error), ExitCode.USAGE)
+    except OSError as error:
+        stop(f"cannot write {path}: {error.strerror or error}")
+    typer.echo(f"{path}: password of {user} written, scope {scope}")
 
 
 def _configured(config: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, show
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption, show
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
 from relay.cli.queue_common import (
     AllOption,
@@ -60,11 +60,14 @@ def list_(
     state: StateOption = None,
     limit: LimitOption = 0,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """List what is queued, oldest first."""
     query: dict[str, Any] = {"limit": min(limit, _PAGE) if limit else _PAGE}
     query |= {key: value for key, value in (("to", to), ("connector", connector), ("state", state)) if value}
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         messages = _up_to(relay.pages(query), limit)
         if json:
             _print_array(messages)
@@ -129,11 +132,14 @@ def show_(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Show one message: where each recipient stands, what the last hop said, and what to do where TLS withholds it."""
     from relay.report.trace import render_message, with_remedies
 
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         found = relay.get(f"/queue/{id_of(message_id)}")
     if json:
         print_json(with_remedies(found))
@@ -154,10 +160,13 @@ def _register(action: str, summary: str) -> None:
         connector: ConnectorOption = "",
         yes: YesOption = False,
         socket: SocketOption = None,
+        url: UrlOption = None,
+        token_file: TokenOption = None,
+        ca: TrustOption = None,
     ) -> None:
         selection = selection_of(ids, everything, to, connector)
         _confirm(action, selection, yes=yes)
-        _act(action, Relay.of(config, socket), selection, json=json)
+        _act(action, Relay.of(config, socket, url, token_file, ca), selection, json=json)
 
 
 _register("retry", "Try at once, whatever the back-off says.")

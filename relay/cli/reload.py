@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json
 
 
@@ -13,9 +13,12 @@ def command(
     json: JsonOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Have the running relay read its configuration again. What is taken holds at once, for queued mail too."""
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         answer = relay.post("/reload", {"dry_run": dry_run}, expected=(200, 422))
     if json:
         print_json(answer)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text
 from relay.report.text import one_line
 
@@ -30,9 +30,12 @@ def list_(
     day: DayOption = "",
     limit: LimitOption = 100,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Sessions counted by day and domain, newest day first, and where the report about each stands."""
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         found = relay.get("/reports", _given(domain=domain, day=day) | {"limit": limit})
     if json:
         print_json(found)
@@ -54,9 +57,12 @@ def show_(
     json: JsonOption = False,
     day: DayOption = "",
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Print the report that would go to a domain, as JSON (RFC 8460 section 4.4). Without --day: today's, so far."""
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         print_json(relay.get("/reports/show", _given(domain=domain, day=day)))
 
 
@@ -67,12 +73,15 @@ def send_(
     json: JsonOption = False,
     day: DayOption = "",
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Send now what waits for its time; or, with DOMAIN or --day, one day's reports (yesterday's), even a second time.
 
     Today's can be sent for one domain, to try it out; it goes again, whole, when the day is over.
     """
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         done = relay.post("/reports/send", _given(domain=domain, day=day))
     if json:
         print_json(done)
@@ -94,10 +103,13 @@ def received_(
     ] = "",
     limit: LimitOption = 100,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """What others report about their sessions to us, newest first."""
     query = _given(since=since_text(since, datetime.now(UTC)) if since else "") | {"limit": limit}
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         found = relay.get("/reports/received", query)["received"]
     if json:
         print_json(found)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from relay.cli.client import Relay, SocketOption, show
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption, show
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text, stop
 
 _LIMIT = 20
@@ -48,6 +48,9 @@ def command(
     ] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=200, help="At most so many.")] = _LIMIT,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Show how messages were accepted, each attempt with its plan and TLS evidence, and what became of whom; newest first."""
     given = {"id": message_id.upper(), "to": to, "from": sender, "message_id": header}
@@ -56,7 +59,7 @@ def command(
         query["since"] = since_text(since, datetime.now(UTC))
     if not query:
         stop("say which messages: ID, --to, --from, --since or --message-id", ExitCode.USAGE)
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         traces = relay.get("/trace", {**query, "limit": limit})["traces"]
     if json:
         print_json(traces)

@@ -55,12 +55,13 @@ _ENTRIES: Mapping[str, Callable[[str], dict[str, Any]]] = {
 class Loaded:
     """A configuration and the file it came from, to say in which line a thing stands.
 
-    `files` are other files whose content became part of it: secrets, recipient lists.
+    `files` are other files whose content became part of it: secrets, recipient lists. `text` may hold secrets (`relay.config.masking`).
     """
 
     config: Config
     _placer: "_Placer" = field(repr=False)
     files: frozenset[Path] = frozenset()
+    text: str = field(default="", repr=False)
 
     def at(self, place: Place, message: str) -> Problem:
         """`message` about what stands at `place`."""
@@ -77,7 +78,7 @@ def load(path: Path, *, environment: Mapping[str, str] | None = None) -> Config:
 
 def load_with_places(path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
     """`load`, for a caller that has more to say about places in the file."""
-    return load_text(_file_text(path), path, environment=environment)
+    return load_text(file_text(path), path, environment=environment)
 
 
 def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = None) -> Loaded:
@@ -95,7 +96,7 @@ def load_text(text: str, path: Path, *, environment: Mapping[str, str] | None = 
         raise placer.error([*faults, Fault(root.line, root.column, message)])
     files: set[Path] = set()
     config = _checked(root, faults, placer, {"base": path.parent, "files": files})
-    return Loaded(config, placer, frozenset(files))
+    return Loaded(config, placer, frozenset(files), text)
 
 
 def _checked(root: Node, faults: Sequence[Fault], placer: "_Placer", context: Mapping[str, Any]) -> Config:
@@ -194,7 +195,7 @@ def _connector_names(root: Node) -> dict[int, str]:
     return names
 
 
-def _file_text(path: Path) -> str:
+def file_text(path: Path) -> str:
     """The text of the file. Raises ConfigError where it cannot be read, or changes while it is."""
 
     def problem(message: str, line: int = 0, column: int = 0) -> ConfigError:

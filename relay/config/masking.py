@@ -32,7 +32,7 @@ def masked(text: str, config: Config | None) -> str:
     """`config` is what the text says, None where it does not load."""
     for value in sorted(_written(config) if config is not None else (), key=len, reverse=True):
         for line in (each.strip() for each in value.splitlines()):
-            if line:
+            if len(line) >= 4:  # a shorter one stands everywhere; behind its key it is masked below
                 text = text.replace(line, _mask(line))
     text = _PEM.sub(lambda found: f"{found[1]} {_mask(found[2])} {found[3]}", text)
     return _NAMED.sub(_named, text)
@@ -60,7 +60,7 @@ def _written(value: object) -> Iterator[str]:
     """Every secret that stands in the file itself."""
     if isinstance(value, Secret):
         if value.origin is SecretOrigin.WRITTEN:
-            yield value.reveal
+            yield value.reveal()
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _written(getattr(value, name))

@@ -44,11 +44,7 @@ def application(metrics: Metrics, observed: Observed) -> Starlette:
     """The ASGI application, without a listener."""
 
     async def show_metrics(_request: Request) -> Response:
-        try:
-            readings = await _soon(observed.readings)
-        except Exception:  # noqa: BLE001 - the counters are most wanted when the store is in trouble; readings_ok 0 says it
-            readings = None
-        return Response(metrics.render(readings, await observed.totals()), media_type=CONTENT_TYPE_LATEST)
+        return Response(await rendered(metrics, observed), media_type=CONTENT_TYPE_LATEST)
 
     async def healthy(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -69,6 +65,15 @@ def application(metrics: Metrics, observed: Observed) -> Starlette:
             Route("/readyz", ready, methods=["GET"]),
         ]
     )
+
+
+async def rendered(metrics: Metrics, observed: Observed) -> bytes:
+    """In Prometheus' text format."""
+    try:
+        readings = await _soon(observed.readings)
+    except Exception:  # noqa: BLE001 - the counters are most wanted when the store is in trouble; readings_ok 0 says it
+        readings = None
+    return metrics.render(readings, await observed.totals())
 
 
 async def _soon(ask: Callable[[], Awaitable[T]]) -> T:

@@ -5,6 +5,7 @@ is being delivered is asked of each, and an order goes to the one that has the m
 """
 
 import builtins
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -20,6 +21,14 @@ from relay.queue.scheduler import Scheduler
 from relay.queue.store import LIVE, Command, Json, Order, Query, Row, State, Store, TraceQuery
 
 _PAGE = 200  # messages in one step of an order
+_LEADS_TO = {
+    Order.RETRY: State.WAITING.value,
+    Order.HOLD: State.HELD.value,
+    Order.RELEASE: State.WAITING.value,
+    Order.BOUNCE: State.BOUNCED.value,
+    Order.DELETE: State.DELETED.value,
+    Order.REROUTE: "rerouted",  # its state is what it was
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,21 +210,31 @@ class Operations:
         return self._scheduler.suspensions
 
     async def _order(self, selection: Selection, command: Command) -> Json:
-        """`{"changed": recipients, "running": recipients whose attempt has to end first, "unknown": ids that are not in the queue}`."""
+        """`{"changed": recipients, "running": recipients whose attempt has to end first, "unknown": ids that are not in the queue,
+        "before": recipients that were looked at, by state, "after": those that it concerned, by their state now}`."""
         changed = running = 0
+        before: Counter[str] = Counter()
         seen: set[str] = set()
         query = await self._query(replace(selection, states=LIVE))
         while query is not None:
             rows = await self._store.rows(query)
             if not rows:
                 break
+            before.update(row.state.value for row in rows)
             for slot, its in self._by_slot(rows).items():
                 ours, theirs = self._orders.carry_out, self._others.carry_out
                 done, later = await (ours(its, command) if slot is None else theirs(slot, its, command))
                 changed, running = changed + done, running + later
             seen.update(row.message for row in rows if selection.ids)
             query = replace(query, after=rows[-1].message)
-        return {"changed": changed, "running": running, "unknown": [each for each in selection.ids if each not in seen]}
+        after = {_LEADS_TO[command.order]: changed, State.DELIVERING.value: running}
+        return {
+            "changed": changed,
+            "running": running,
+            "unknown": [each for each in selection.ids if each not in seen],
+            "before": dict(before),
+            "after": {state: count for state, count in after.items() if count},
+        }
 
     def _by_slot(self, rows: Sequence[Row]) -> Mapping[int | None, Sequence[Row]]:
         """None: ours."""

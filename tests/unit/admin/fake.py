@@ -86,7 +86,13 @@ class FakeRelay:
         self.asked: list[Any] = []
         self.queue: list[dict[str, Any]] = []
         self.traces: list[dict[str, Any]] = []
-        self.result: dict[str, Any] = {"changed": 1, "running": 0, "unknown": []}
+        self.result: dict[str, Any] = {
+            "changed": 1,
+            "running": 0,
+            "unknown": [],
+            "before": {"waiting": 1},
+            "after": {"held": 1},
+        }
         self.reloaded = Reload(taken=True, changed=True)
         self.reports_answer: dict[str, Any] = {"sending": True, "reports": [], "uncounted": 0}
         self.report_answer: dict[str, Any] | None = None
@@ -130,7 +136,7 @@ class FakeRelay:
 
     async def act(self, action: Action, selection: Selection, reason: str = "") -> Json:
         self._ask((action, selection, reason) if reason else (action, selection))
-        return self.result
+        return {"before": {}, "after": {}, **self.result}
 
     async def trace(self, query: TraceQuery) -> Sequence[Json]:
         self._ask(query)
@@ -179,6 +185,12 @@ class FakeRelay:
     async def reload(self, *, dry_run: bool) -> Reload:
         self._ask(dry_run)
         return self.reloaded
+
+    def waiting(self) -> Sequence[str]:
+        return ()
+
+    async def last_reload(self) -> Json | None:
+        return None
 
 
 def topics(relay: FakeRelay) -> list[Endpoint[Any]]:

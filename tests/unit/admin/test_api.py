@@ -96,7 +96,7 @@ async def test_one_message(client: httpx.AsyncClient, relay: FakeRelay) -> None:
 async def test_actions_are_done_and_noted_with_who_asked(
     client: httpx.AsyncClient, relay: FakeRelay, events: list[Event], action: Action
 ) -> None:
-    relay.result = {"changed": 2, "running": 1, "unknown": []}
+    relay.result = {"changed": 2, "running": 1, "unknown": [], "before": {}, "after": {}}
     answer = await client.post(f"/queue/{action}", json={"ids": [ID]})
     assert answer.json() == relay.result
     assert relay.asked == [(action, Selection(ids=(ID,)))]
