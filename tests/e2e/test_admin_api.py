@@ -1,7 +1,10 @@
 """The admin API by network: who gets in with what, over which TLS, and what becomes of those who do not."""
 
 import asyncio
+import json
+import shutil
 import ssl
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from relay.admin.endpoint import Scope
 from relay.app import Relay
 from relay.app.relay import StartError, Times
 from relay.mail.audit import AuditQuery
-from relay.mail.events import AdminActed, CertificatesLoaded
+from relay.mail.events import AdminActed, CertificatesLoaded, ConfigurationWaiting
 from relay.testing import Pki, write_config
 from tests.e2e.heard import Heard
 
@@ -188,3 +191,73 @@ async def test_large_headers_and_bodies(tmp_path: Path) -> None:
         assert with_much.status_code == 400
         answer = await client.post("/queue/delete", content=b" " * 300_000)
         assert (answer.status_code, answer.json()["error"]) == (400, "the body is too large")
+
+
+async def command(*words: str) -> tuple[int, str, str]:
+    """`relay WORDS` in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", *words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_command_line_by_network(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        token = tmp_path / "token"
+        token.write_text(here.tokens[Scope.ADMIN] + "\n")
+        ways = ("--url", f"https://{here.relay.admin}", "--token-file", str(token))
+        code, out, err = await command("queue", "list", "--json", *ways, "--ca", str(here.pki.ca))
+        assert (code, out, err) == (0, "[]\n", "")
+        assert (await command("queue", "hold", "--all", *ways, "--ca", str(here.pki.ca)))[0] == 1  # there is nothing
+        code, out, _err = await command("audit", "--action", "hold", *ways, "--ca", str(here.pki.ca))
+        assert (code, "hold: all [0]  admin (token from 127.0.0.1)" in out) == (0, True)
+        code, _out, err = await command("queue", "list", *ways)
+        assert (code, "certificate verify failed" in err) == (3, True)
+        token.write_text("ironpost_wrong\n")
+        code, _out, err = await command("queue", "list", *ways, "--ca", str(here.pki.ca))
+        assert (code, "there is no such token" in err) == (1, True)
+        code, _out, err = await command("queue", "list", "--url", "http://192.0.2.1", "--token-file", str(token))
+        assert (code, "does not travel in clear" in err) == (2, True)
+
+
+async def test_curl(tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not here")
+    async with site(tmp_path) as here:
+        process = await asyncio.create_subprocess_exec(
+            *(curl, "-sS", "--cacert", str(here.pki.ca), "-H", f"Authorization: Bearer {here.tokens[Scope.READ]}"),
+            *(f"https://{here.relay.admin}/status",),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _err = await process.communicate()
+    assert json.loads(out)["hostname"] == "relay.test"
+
+
+async def test_a_change_on_disk_is_told_masked_and_who_took_it_is_kept(tmp_path: Path) -> None:
+    async with site(tmp_path) as here, here.client(token=here.tokens[Scope.ADMIN]) as client:
+        file = tmp_path / "connectors.yaml"
+        text = file.read_text()
+        connector = (
+            "connectors:\n- {name: out, direction: outbound, match: {recipient_domains: [x.test]}, tls: encryption,\n"
+            '   route: {smart_hosts: ["127.0.0.1:26"], auth: {user: us, password: hunter2-secret}}}\n'
+        )
+        file.write_text(text + connector)
+        assert (await client.post("/reload", json={})).status_code == 200
+        file.write_text(text + connector.replace("hunter2", "hunter3"))  # it weakens nothing: taken by itself
+        await here.heard.until(AdminActed, lambda each: each.who == "relay" and each.action == "reload")
+        file.write_text(text)
+        await here.heard.until(ConfigurationWaiting, lambda each: "say `relay reload`" in each.reasons[-1])
+        waits = (await client.get("/change")).json()
+        assert waits["differs"]
+        assert waits["weaker"]
+        assert waits["last"]["who"] == "relay"
+        assert (await client.post("/reload", json={})).status_code == 200
+        after = (await client.get("/change")).json()
+        assert (after["differs"], after["diff"], after["last"]["who"]) == (False, "", "admin")
+        entries = (await client.get("/audit?action=reload")).json()["entries"]
+    assert [each["who"] for each in entries] == ["admin", "relay", "admin"]
+    assert all("password: ********" in each["after"]["diff"] for each in entries)
+    assert "hunter" not in str(entries) + str(waits)
