@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from relay.config.connectors import Model
 from relay.config.files import FilePath, SocketPath, Trust
-from relay.config.values import Bind, CertificateName, Duration, NonEmpty, Pattern, Switch, refuse_twins
+from relay.config.values import Bind, CertificateName, LongDuration, NonEmpty, Pattern, Switch, refuse_twins
 
 CertificateNamePattern = Annotated[Pattern, Field(description="A name in the certificate: a host, or *.domain")]
 
@@ -55,7 +55,7 @@ class Admin(Model):
     """Callers who show a certificate instead of a token."""
     tls: Switch = Switch.ON
     """`off`, on a loopback address only: in clear, for a reverse proxy or a tunnel on this machine."""
-    audit: Duration = Field(default=timedelta(days=400), ge=timedelta(days=1))
+    audit: LongDuration = Field(default=timedelta(days=400), ge=timedelta(days=1))
     """How long the audit log is kept."""
 
     @model_validator(mode="after")

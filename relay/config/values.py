@@ -29,6 +29,7 @@ _LARGEST = 2**60
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)", re.ASCII)
 _LONGEST = timedelta(days=365)
+_AN_AGE = timedelta(days=3650)
 _LAST_DAY = date(2099, 12, 31)
 _RATE = re.compile(r"(\d{1,9})\s*/\s*(s|m|h)\Z", re.ASCII)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -130,7 +131,7 @@ def parse_date(value: Any) -> date:
     return day
 
 
-def parse_duration(value: Any) -> timedelta:
+def parse_duration(value: Any, longest: timedelta = _LONGEST) -> timedelta:
     """A time span from `5d`, `4h`, `1h30m`, `500ms`. A bare number is refused: nobody agrees on its unit."""
     what = "write a duration with its unit, such as 30s, 5m, 4h or 5d"
     if isinstance(value, timedelta):
@@ -140,8 +141,8 @@ def parse_duration(value: Any) -> timedelta:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(what)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if seconds > _LONGEST.total_seconds():
-        raise ValueError(f"{text} is longer than a year: {what}")
+    if seconds > longest.total_seconds():
+        raise ValueError(f"{text} is longer than {'a year' if longest == _LONGEST else duration_text(longest)}: {what}")
     return timedelta(seconds=seconds)
 
 
@@ -310,6 +311,12 @@ Size = Annotated[
 Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), WithJsonSchema(_TEXT | {"examples": ["30s", "4h", "5d"]})
 ]
+LongDuration = Annotated[
+    timedelta,
+    BeforeValidator(lambda value: parse_duration(value, _AN_AGE)),
+    WithJsonSchema(_TEXT | {"examples": ["400d", "52w"]}),
+]
+"""How long something is kept: up to ten years."""
 Rate = Annotated[float, BeforeValidator(parse_rate), WithJsonSchema(_TEXT | {"examples": ["100/s", "600/m"]})]
 Count = Annotated[int, BeforeValidator(parse_count)]
 Flag = Annotated[bool, BeforeValidator(parse_flag), WithJsonSchema({"type": "boolean"})]

@@ -228,7 +228,7 @@ async def test_the_first_leader_says_what_successors_begin_with(tmp_path: Path) 
                         await made.told.wait()
         finally:
             table.close()
-        assert _said(made)[0] == (KEEP, InForce(ours.config, ours.files, is_older=True))
+        assert _said(made)[0] == (KEEP, InForce(ours.config, ours.files, is_older=True, text=ours.text))
 
 
 async def test_what_a_relay_of_one_process_may_do_is_shared_out(tmp_path: Path) -> None:

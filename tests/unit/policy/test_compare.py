@@ -169,7 +169,7 @@ OTHER: dict[str, Any] = {
     "certificate": "other.example.com",
     "accounts": "others",
     "ops.example.com": "admin",
-    "audit": "60d",
+    "audit": "500d",
     "observe": "127.0.0.1:9926",
     "message_size": 2000,
     "recipients": 300,
