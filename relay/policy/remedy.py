@@ -5,6 +5,7 @@ the entry under `exceptions` that ends by itself.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from relay.config.models import DEFAULT
 from relay.mail.tls import TlsFailure as F
@@ -98,3 +99,14 @@ def remedy(failure: F, *, hop: str, connector: str, domain: str) -> str:
     for allow in ("plaintext", "encryption"):
         names[f"exception_{allow}"] = _EXCEPTION.format(partner=domain, allow=allow)
     return _REMEDIES[failure].format(**names)
+
+
+def remedy_for(recipient: Mapping[str, Any]) -> str:
+    """What the admin can do for a recipient, as `relay queue` lists it, that TLS keeps waiting; "" where TLS is not the reason."""
+    last = recipient.get("last") or {}
+    failure = last.get("failure")
+    if failure not in set(F):
+        return ""
+    domain = recipient["address"].rpartition("@")[2]
+    connector = recipient.get("connector") or "default"
+    return remedy(F(failure), hop=last.get("hop") or "", connector=connector, domain=domain)

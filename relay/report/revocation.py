@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from relay.mail.codec import status_json
-from relay.report.trace import Row, heading, revocation_words, rows_of
+from relay.policy.words import revocation_words
+from relay.report.trace import Row, heading, rows_of
 from relay.tls.revocation.reach import Examined, Reached
 
 Json = dict[str, Any]

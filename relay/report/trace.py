@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from relay.mail.tls import TlsFailure
-from relay.policy.remedy import remedy
+from relay.policy.remedy import remedy_for
+from relay.policy.words import clear_words, demand_words, path_words, revocation_words
 from relay.report.text import one_line
 
 Json = Mapping[str, Any]
@@ -31,17 +31,6 @@ STYLES = {
     "deleted": "red",
 }
 _LABEL = 13
-
-
-def remedy_for(recipient: Json) -> str:
-    """What the admin can do for a recipient that TLS keeps waiting; "" where TLS is not the reason."""
-    last = recipient.get("last") or {}
-    failure = last.get("failure")
-    if failure not in set(TlsFailure):
-        return ""
-    domain = recipient["address"].rpartition("@")[2]
-    connector = recipient.get("connector") or "default"
-    return remedy(TlsFailure(failure), hop=last.get("hop") or "", connector=connector, domain=domain)
 
 
 def with_remedies(message: Json) -> dict[str, Any]:
@@ -193,41 +182,13 @@ def plan_rows(plan: Json | None) -> Iterator[Row]:
     if plan is None:
         yield "plan", "none could be made"
         return
-    clear = {
-        "never": "never in clear",
-        "if-not-offered": "in clear if TLS is not offered",
-        "if-tls-fails": "in clear if TLS fails",
-    }
-    yield "plan", f"level {plan['level']}, {clear.get(plan['plaintext'], plan['plaintext'])}"
+    yield "plan", f"level {plan['level']}, {clear_words(plan)}"
     for demand in plan["demands"]:
-        yield "  requires", f"{_demand(demand)} ({demand['source']})"
+        yield "  requires", f"{demand_words(demand)} ({demand['source']})"
     if plan.get("until"):
         yield "  exception", f"ends {plan['until']}", "yellow"
     if plan.get("client_certificate"):
         yield "  we show", f"the certificate of {plan['client_certificate']}"
-
-
-def _demand(demand: Json) -> str:
-    match demand["demand"]:
-        case "encryption":
-            return "TLS"
-        case "tls-version":
-            return f"{demand['minimum']} or newer, where there is TLS"
-        case "pkix":
-            names = " or ".join(demand.get("names") or ()) or "any name"
-            return f"a certificate issued under {demand['trust']}, for {names}"
-        case "pins":
-            return f"the key {' or '.join(demand['pins'])}"
-        case "revocation":
-            unknown = "passes" if demand["mode"] == "prefer" else "fails"
-            return f"no certificate of the chain to {demand['trust']} revoked; what cannot be found out {unknown}"
-        case "requiretls":
-            vouched = demand.get("vouched")
-            return (
-                f"REQUIRETLS, {f'the host vouched for by {vouched}' if vouched else 'and nobody vouches for the host'}"
-            )
-    rest = ", ".join(f"{key} {value}" for key, value in demand.items() if key not in ("demand", "source"))
-    return f"{demand['demand']} {rest}"
 
 
 def evidence_rows(evidence: Json | None, without: str, bare: str) -> Iterator[Row]:
@@ -238,7 +199,7 @@ def evidence_rows(evidence: Json | None, without: str, bare: str) -> Iterator[Ro
     yield "TLS", f"{evidence['version']}, {evidence['cipher']}, {evidence.get('group') or 'group unknown'}{asked}"
     yield from _chain(evidence.get("chain") or (), bare)
     for trust, result in (evidence.get("verified_by") or {}).items():
-        yield "  checked", f"against {trust}: {_path(result)}"
+        yield "  checked", f"against {trust}: {path_words(result)}"
     for statuses in (evidence.get("revocation") or {}).values():
         for each in statuses:
             style = {"revoked": "red", "unknown": "yellow"}.get(each["status"], "")
@@ -263,24 +224,3 @@ def _chain(chain: Sequence[Json], bare: str) -> Iterator[Row]:
 
 def _from(certificate: Json) -> str:
     return f"from {certificate['not_before']} " if certificate.get("not_before") else ""
-
-
-def revocation_words(status: Json) -> str:
-    """A certificate's status in one line. `relay certs check` says it so too."""
-    by = f", by {status['by']}" if status.get("by") else ""
-    until = f", counts until {status['next_update']}" if status.get("next_update") else ""
-    if status["status"] == "revoked":
-        when = f" on {status['revoked_at']}" if status.get("revoked_at") else ""
-        reason = f" ({status['reason']})" if status.get("reason") else ""
-        return f"revoked{when}{reason}{by}{until}"
-    if status["status"] == "unknown":
-        return f"not checked: {status.get('why') or 'it is not known why'}"
-    return f"good{by}{until}" if by else f"good: {status.get('why') or ''}"
-
-
-def _path(result: Json) -> str:
-    if "anchor" in result:
-        return f"trusted, anchor {result['anchor']}"
-    if "failure" in result:
-        return f"{result['failure']}, {result['text']}"
-    return f"could not be checked, {result.get('undecided', '')}"
