@@ -40,7 +40,7 @@ def demand_words(demand: Json) -> str:
             return (
                 f"REQUIRETLS, {f'the host vouched for by {vouched}' if vouched else 'and nobody vouches for the host'}"
             )
-    rest = ", ".join(f"{key} {value}" for key, value in demand.items() if key not in ("demand", "source"))
+    rest = ", ".join(f"{key} {_listed(value)}" for key, value in demand.items() if key not in ("demand", "source"))
     return f"{demand['demand']} {rest}"
 
 
@@ -64,3 +64,7 @@ def revocation_words(status: Json) -> str:
     if status["status"] == "unknown":
         return f"not checked: {status.get('why') or 'it is not known why'}"
     return f"good{by}{until}" if by else f"good: {status.get('why') or ''}"
+
+
+def _listed(value: Any) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
