@@ -66,6 +66,10 @@ class Queue(Protocol):
         """One Message, None where there is none."""
         ...
 
+    async def destinations(self, after: str, limit: int) -> Json:
+        """In the shape of Destinations, in the order of domains, from behind `after`."""
+        ...
+
     async def act(self, action: Action, selection: Selection, reason: str = "") -> Json:
         """In the shape of Acted. `reason` is one line for the senders of what is bounced."""
         ...
@@ -94,6 +98,13 @@ class PageQuestion(Question):
     @property
     def selection(self) -> Selection:
         return Selection((), True, self.to, self.connector, tuple(self.state))
+
+
+class DestinationsQuestion(Question):
+    after: Domain = ""
+    """The last domain of the page before."""
+    limit: PageLimit = 100
+    """Domains at most."""
 
 
 class MessageQuestion(Question):
@@ -183,6 +194,25 @@ class Page(Shape):
     """Give it as `after` for the page that follows; null at the end."""
 
 
+class Destination(Shape):
+    """What waits for one recipient domain. Counts are recipients."""
+
+    domain: str
+    connector: str
+    """That governs it now."""
+    waiting: int
+    held: int
+    oldest: str | None
+    """When the oldest of its messages began to arrive."""
+    next_attempt: str | None
+    last: Last | None
+    """The newest answer, of those of its recipients that are due first."""
+
+
+class Destinations(Shape):
+    destinations: list[Destination]
+
+
 class Acted(Shape):
     changed: int
     """Recipients touched."""
@@ -200,6 +230,9 @@ def endpoints(relay: Queue) -> tuple[Endpoint[Any], ...]:
     async def page(asked: Asked[PageQuestion]) -> Answer:
         given = asked.given
         return Answer(await relay.messages(given.selection, after=given.after, limit=given.limit))
+
+    async def destinations(asked: Asked[DestinationsQuestion]) -> Answer:
+        return Answer(await relay.destinations(asked.given.after, asked.given.limit))
 
     async def message(asked: Asked[MessageQuestion]) -> Answer:
         found = await relay.message(asked.given.id)
@@ -219,6 +252,15 @@ def endpoints(relay: Queue) -> tuple[Endpoint[Any], ...]:
 
     return (
         Endpoint("GET", "/queue", Scope.READ, "What is queued, oldest first, in pages.", PageQuestion, Page, page),
+        Endpoint(
+            "GET",
+            "/queue/destinations",
+            Scope.READ,
+            "What waits, by recipient domain, in pages.",
+            DestinationsQuestion,
+            Destinations,
+            destinations,
+        ),
         *(
             Endpoint(
                 "POST",

@@ -16,7 +16,8 @@ MAX_TRACES = 200
 
 @dataclass(frozen=True, slots=True)
 class TraceQuery:
-    """All that is given must hold; "" and None are not given. `recipient` and `sender` are an address, or "@domain"."""
+    """All that is given must hold; "" and None are not given. `recipient` and `sender` are an address, or "@domain"; `before` is the
+    id of a message that all are older than."""
 
     id: str = ""
     recipient: str = ""
@@ -24,6 +25,7 @@ class TraceQuery:
     message_id: str = ""
     since: datetime | None = None
     limit: int = 100
+    before: str = ""
 
 
 class Traces(Protocol):
@@ -47,6 +49,8 @@ class TraceQuestion(Question):
     since: Moment = None
     limit: Annotated[int, Between(1, MAX_TRACES)] = 100
     """Traces at most."""
+    before: MessageId = ""
+    """Only older ones than this: the last id of the page before."""
 
     @model_validator(mode="after")
     def _says_which(self) -> Self:
@@ -56,7 +60,7 @@ class TraceQuestion(Question):
 
     @property
     def wanted(self) -> TraceQuery:
-        return TraceQuery(self.id, self.to, self.sender, self.message_id, self.since, self.limit)
+        return TraceQuery(self.id, self.to, self.sender, self.message_id, self.since, self.limit, self.before)
 
 
 class Certificate(Shape):

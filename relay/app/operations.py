@@ -98,6 +98,9 @@ class Operator:
     async def message(self, message_id: str) -> Json | None:
         return await _asked(self._around.operations.show(message_id))
 
+    async def destinations(self, after: str, limit: int) -> Json:
+        return await _asked(self._around.operations.destinations(after, limit))
+
     async def act(self, action: Action, selection: Selected, reason: str = "") -> Json:
         operations = self._around.operations
         acts: dict[Action, Callable[[Selection], Awaitable[Json]]] = {
@@ -117,6 +120,7 @@ class Operator:
             message_id=query.message_id,
             since=query.since,
             limit=query.limit,
+            before=query.before,
         )
         return await _asked(self._around.operations.trace(wanted))
 

@@ -17,7 +17,8 @@ _CLEAR = {
 
 def clear_words(plan: Json) -> str:
     """When a plan lets mail go in clear."""
-    return _CLEAR.get(plan["plaintext"], plan["plaintext"])
+    said = str(plan["plaintext"])
+    return _CLEAR.get(said, said)
 
 
 def demand_words(demand: Json) -> str:

@@ -140,6 +140,11 @@ class Operations:
             query = replace(query, after=rows[-1].message)
         return found
 
+    async def destinations(self, after: str, limit: int) -> Json:
+        """`{"destinations": [...]}`: what waits by recipient domain, each with the connector that governs it now."""
+        found = await self._store.destinations(after, limit)
+        return {"destinations": [{**each, "connector": self._lane_of(each["domain"]).connector} for each in found]}
+
     async def trace(self, query: TraceQuery) -> Sequence[Json]:
         """Newest first."""
         found = await self._store.traces(query)

@@ -169,6 +169,9 @@ def traces(db: sqlite3.Connection, query: TraceQuery) -> list[Json]:
     if query.since is not None:
         conditions.append("m.n >= ?")
         values.append(first_number(milliseconds(query.since)))
+    if query.before:
+        conditions.append("m.n < ?")
+        values.append(next(iter(_numbers([query.before])), -1))
     if query.message_id:
         bare = query.message_id.strip("<>")
         conditions.append("m.message_id IN (?, ?)")

@@ -24,6 +24,7 @@ from relay.mail.revocation import RevocationKept
 from relay.queue import chores, loading, policies, questions, revocations
 from relay.queue.check import Problem, glance
 from relay.queue.database import Database
+from relay.queue.destinations import destinations
 from relay.queue.disk import Disk, Lock, beside, room
 from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
@@ -375,6 +376,9 @@ class SqliteStore:
 
     async def domains(self) -> tuple[str, ...]:
         return await self._asking.run(questions.domains)
+
+    async def destinations(self, after: str, limit: int) -> list[Json]:
+        return await self._asking.run(destinations, after, limit)
 
     async def traces(self, query: TraceQuery) -> list[Json]:
         return await self._asking.run(questions.traces, query)

@@ -253,7 +253,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class TraceQuery:
-    """Which traces to read, newest first. All that is given must hold. `recipient`, `sender`: an address, or "@domain"."""
+    """Which traces to read, newest first. All that is given must hold. `recipient`, `sender`: an address, or "@domain".
+
+    `before`: of messages that are older than this one (an id).
+    """
 
     id: str = ""
     recipient: str = ""
@@ -261,6 +264,7 @@ class TraceQuery:
     message_id: str = ""
     since: datetime | None = None
     limit: int = 100
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +432,10 @@ class Store(Protocol):
 
     async def domains(self) -> tuple[str, ...]:
         """Every domain with recipients that wait or are held."""
+        ...
+
+    async def destinations(self, after: str, limit: int) -> list[Json]:
+        """What waits by domain, from behind `after` in their order: {domain, waiting, held, oldest, next_attempt, last}."""
         ...
 
     async def traces(self, query: TraceQuery) -> list[Json]:

@@ -1,0 +1,77 @@
+"""The admin API, asked within the process: what a page shows and does goes through the same endpoints, scopes and audit log as what the command
+line asks.
+
+Threat: a page that forgets to look at the scope. The desk looks at it, whatever the page did.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from relay.admin.api import parse
+from relay.admin.endpoint import Asked, Caller, Change, Content, Endpoint
+
+Json = Mapping[str, Any]
+Note = Callable[[Caller, str, Change], Awaitable[None]]
+
+
+class NotAllowedError(Exception):
+    """403: the caller's scope does not reach; str() says what it needs."""
+
+
+class RefusedError(Exception):
+    """409 and the like: the relay does not do it; str() says why."""
+
+
+class Missing(Exception):  # noqa: N818 - a state of this relay, not an error of whoever asks
+    """This relay does not offer that."""
+
+
+class Accounts(Protocol):
+    """Who may sign in: `relay.admin.accounts`. It brakes guessing, and writes sign-ins to the audit log."""
+
+    async def sign_in(self, name: str, password: str, address: str) -> Caller | None:
+        """Who that is; None for a wrong name and a wrong password alike. TooManyFailuresError where nothing is tried now."""
+        ...
+
+    def holder(self, name: str) -> Caller | None:
+        """Who somebody that signed in earlier is now: None once the account is gone."""
+        ...
+
+
+class Desk:
+    """`endpoints` are those of the API, `note` writes to the audit log."""
+
+    def __init__(self, endpoints: Sequence[Endpoint[Any]], note: Note) -> None:
+        self._endpoints = {each.name: each for each in endpoints}
+        self._note = note
+
+    def has(self, name: str) -> bool:
+        """`name` is a method and a path, as in "GET /queue/{id}"."""
+        return name in self._endpoints
+
+    def lets(self, caller: Caller, name: str) -> bool:
+        """Whether it is there and the caller's scope reaches."""
+        endpoint = self._endpoints.get(name)
+        return endpoint is not None and caller.scope.covers(endpoint.scope)
+
+    async def ask(self, caller: Caller, name: str, given: Json | None = None) -> Json:
+        """The JSON answer. NotAllowedError, RefusedError, Missing, and what endpoints raise: BadQuestionError, NotFoundError, Unavailable."""
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            raise Missing(f"this relay does not offer {name}")
+        if not caller.scope.covers(endpoint.scope):
+            raise NotAllowedError(f"this needs the scope {endpoint.scope}; {caller.name} has {caller.scope}")
+        answer = await endpoint.handler(Asked(parse(endpoint.asks, given or {}), caller, _nothing()))
+        if answer.change is not None:
+            await self._note(caller, endpoint.action, answer.change)
+        if isinstance(answer.body, Content):
+            raise TypeError(f"{name} answers {answer.body.media_type}, which no page shows")
+        if answer.status >= 400 and "error" in answer.body:
+            raise RefusedError(str(answer.body["error"]))
+        return answer.body
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    no: tuple[bytes, ...] = ()
+    for chunk in no:
+        yield chunk

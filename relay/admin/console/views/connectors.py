@@ -1,0 +1,99 @@
+"""Connectors with their live state, `explain` and `probe` as pages, and the configuration that waits to be taken."""
+
+from starlette.responses import Response
+
+from relay.admin.console.story import demands_of, plan_of, tls_of
+from relay.admin.console.visit import Visit
+from relay.admin.endpoint import BadQuestionError, NotFoundError
+
+_IN_FORCE = "in force"
+
+
+async def connectors(visit: Visit) -> Response:
+    found = await visit.facts.connectors()
+    return visit.show(
+        "connectors.html",
+        "/connectors",
+        outbound=[each for each in found if each.direction == "outbound"],
+        inbound=[each for each in found if each.direction == "inbound"],
+        change=await visit.facts.change(),
+    )
+
+
+async def connector(visit: Visit) -> Response:
+    name = str(visit.request.path_params["name"])[:80]
+    found = await visit.facts.connector(name)
+    if found is None:
+        return visit.refuse(
+            404, "There is no such connector", "The configuration in force has none by that name.", kind="warn"
+        )
+    last = found.last
+    return visit.show(
+        "connector.html",
+        "/connectors",
+        connector=found,
+        tls=tls_of(last.evidence) if last is not None else None,
+        explains=visit.facts.has("POST /explain"),
+        probes=visit.facts.has("POST /probe"),
+    )
+
+
+async def explain(visit: Visit) -> Response:
+    """What would become of a message: nothing is sent, only DNS is asked."""
+    asked = {name: visit.form.text(name, 320) for name in ("to", "from", "client_ip")}
+    trouble, found = "", None
+    try:
+        found = await visit.facts.explain(asked)
+    except (BadQuestionError, NotFoundError) as error:
+        trouble = str(error)
+    outbound = found["outbound"] if found else ()
+    plans = [[(plan_of(hop["plan"]), demands_of(hop["plan"])) for hop in each["hops"]] for each in outbound]
+    return visit.show(
+        "explain.html",
+        "/connectors",
+        status=400 if trouble else 200,
+        asked=asked,
+        trouble=trouble,
+        found=found,
+        plans=plans,
+    )
+
+
+async def probe(visit: Visit) -> Response:
+    """What a partner's hosts do: EHLO and STARTTLS, no mail."""
+    domain = visit.form.text("domain", 320)
+    trouble, found = "", None
+    try:
+        found = await visit.facts.probe(domain)
+    except (BadQuestionError, NotFoundError) as error:
+        trouble = str(error)
+    hops = found["hops"] if found else ()
+    return visit.show(
+        "probe.html",
+        "/connectors",
+        status=400 if trouble else 200,
+        domain=domain,
+        trouble=trouble,
+        found=found,
+        plans=[(plan_of(hop["plan"]), demands_of(hop["plan"])) if hop["plan"] else None for hop in hops],
+        shown=[[tls_of(each["evidence"]) for each in hop["addresses"]] for hop in hops],
+        in_force=_IN_FORCE,
+    )
+
+
+async def change(visit: Visit) -> Response:
+    return visit.show("change.html", "/connectors", change=await visit.facts.change(), result=None)
+
+
+async def take(visit: Visit) -> Response:
+    """As `relay reload`: the file as it is now. What its sender saw is named, so that a file that changed meanwhile is not taken unseen."""
+    now = await visit.facts.change()
+    if visit.form.text("seen") != now.mark:
+        text = "The file has changed since that page was made. Here is what it would change now."
+        return visit.show("change.html", "/connectors", status=409, change=now, result={"errors": [text]})
+    result = await visit.facts.take()
+    if result["errors"]:
+        return visit.show("change.html", "/connectors", status=422, change=await visit.facts.change(), result=result)
+    weaker = f" It allows more than before: {'; '.join(result['weaker'])}." if result["weaker"] else ""
+    restart = f" Takes effect at a restart: {'; '.join(result['restart'])}." if result["restart"] else ""
+    return visit.go("/change", f"The configuration is in force.{weaker}{restart}")
