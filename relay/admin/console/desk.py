@@ -54,6 +54,11 @@ class Desk:
         endpoint = self._endpoints.get(name)
         return endpoint is not None and caller.scope.covers(endpoint.scope)
 
+    def takes(self, name: str, parameter: str) -> bool:
+        """Whether an endpoint, which is there, knows that parameter."""
+        fields = self._endpoints[name].asks.model_fields
+        return parameter in {field.alias or key for key, field in fields.items()}
+
     async def ask(self, caller: Caller, name: str, given: Json | None = None) -> Json:
         """The JSON answer. NotAllowedError, RefusedError, Missing, and what endpoints raise: BadQuestionError, NotFoundError, Unavailable."""
         endpoint = self._endpoints.get(name)

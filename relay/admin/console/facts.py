@@ -52,8 +52,13 @@ class Facts:
 
     async def act(self, action: str, selection: Json, reason: str) -> Json:
         """{changed, running, unknown}."""
-        more = {"reason": reason} if reason else {}
-        return await self.ask(f"POST /queue/{action}", {**selection, **more})
+        name = f"POST /queue/{action}"
+        more = {"reason": reason} if reason and self._desk.takes(name, "reason") else {}
+        return await self.ask(name, {**selection, **more})
+
+    def tells_why(self, action: str) -> bool:
+        """Whether an action hands on a reason."""
+        return self._desk.takes(f"POST /queue/{action}", "reason")
 
     async def traces(self, given: Json) -> Sequence[Json]:
         found: Sequence[Json] = (await self.ask("GET /trace", {name: value for name, value in given.items() if value}))[

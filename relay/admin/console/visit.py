@@ -85,7 +85,9 @@ class Visit:
         return RedirectResponse(url(path, **query), 303)
 
     def refuse(self, status: int, heading: str, text: str, *, place: str = "", kind: str = "bad") -> Response:
-        return self.show("message_page.html", place, status=status, heading=heading, text=text, kind=kind, details=())
+        return self.show(
+            "message_page.html", place, status=status, heading=heading, text=text, kind=kind, back=url(place or "/")
+        )
 
 
 Handler = Callable[[Visit], Awaitable[Response]]

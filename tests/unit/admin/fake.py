@@ -85,6 +85,7 @@ class FakeRelay:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.queue: list[dict[str, Any]] = []
+        self.queued_for: list[dict[str, Any]] = []
         self.traces: list[dict[str, Any]] = []
         self.result: dict[str, Any] = {
             "changed": 1,
@@ -122,7 +123,21 @@ class FakeRelay:
 
     async def status(self) -> Json:
         self._ask("status")
-        return {"version": "0.1.0", "hostname": "relay.example.com"}
+        return {
+            "version": "0.1.0",
+            "hostname": "relay.example.com",
+            "troubles": [],
+            "connections": {"mx 0.0.0.0:25": 3},
+            "queue": {
+                "messages": 2,
+                "waiting": 2,
+                "delivering": 0,
+                "held": 1,
+                "oldest": 90.0,
+                "bytes": 4096,
+                "free": 2**30,
+            },
+        }
 
     async def messages(self, selection: Selection, *, after: str, limit: int) -> Json:
         self._ask((selection, after, limit))
@@ -133,6 +148,10 @@ class FakeRelay:
     async def message(self, message_id: str) -> Json | None:
         self._ask(message_id)
         return next((each for each in self.queue if each["id"] == message_id), None)
+
+    async def destinations(self, after: str, limit: int) -> Json:
+        self._ask((after, limit))
+        return {"destinations": [each for each in self.queued_for if each["domain"] > after][:limit]}
 
     async def act(self, action: Action, selection: Selection, reason: str = "") -> Json:
         self._ask((action, selection, reason) if reason else (action, selection))

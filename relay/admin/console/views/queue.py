@@ -48,7 +48,7 @@ DEEDS: Mapping[str, Deed] = {
         Deed("retry", "Retry now", "Each is tried at once; its retry time is not waited for."),
         Deed("hold", "Hold", "Nothing is tried until it is released. It stays held over a restart."),
         Deed("release", "Release", "What is held is tried again, at once."),
-        Deed("bounce", "Bounce", "Given up: its sender gets a report with your reason.", grave=True, reason=True),
+        Deed("bounce", "Bounce", "Given up: its sender gets a report.", grave=True, reason=True),
         Deed("delete", "Delete", "Given up, and nobody is told. There is no way back.", grave=True),
     )
 }
@@ -94,7 +94,7 @@ async def message(visit: Visit) -> Response:
     message_id = str(visit.request.path_params["id"])[:64]
     try:
         found = await visit.facts.message(message_id)
-    except NotFoundError:
+    except (BadQuestionError, NotFoundError):
         text = "It is not in the queue. Its life may still be in the trace."
         return visit.refuse(404, "There is no such message", text, place="/queue", kind="warn")
     live = any(each["state"] in LIVE for each in found["recipients"])
@@ -119,6 +119,7 @@ async def confirm(visit: Visit) -> Response:
         "confirm.html",
         "/queue",
         deed=deed,
+        why=deed.reason and visit.facts.tells_why(deed.name),
         ids=selection.get("ids", []),
         selection=selection,
         counted=counted,
@@ -130,7 +131,7 @@ async def confirm(visit: Visit) -> Response:
 async def act(visit: Visit) -> Response:
     deed, selection = _asked(visit)
     reason = visit.form.text("reason", 400)
-    if deed.reason and not reason:
+    if deed.reason and visit.facts.tells_why(deed.name) and not reason:
         raise BadQuestionError("reason: say why, in words for the sender")
     done = await visit.facts.act(deed.name, selection, reason)
     notice = f"{deed.title}: {plural(int(done['changed']), 'recipient')}."
