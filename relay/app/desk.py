@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from relay.admin import (
     alerts,
@@ -31,6 +32,7 @@ from relay.admin.door import Door, Doorman, network_door
 from relay.admin.endpoint import Endpoint
 from relay.admin.unix import admin_socket, at_socket
 from relay.app.audit import Audit
+from relay.app.console import beside, console_of, names_of
 from relay.app.control import Control
 from relay.app.inquiries import Inquiries
 from relay.app.operations import Operator
@@ -73,6 +75,7 @@ def endpoints(
 class Desk:
     """`keyring` is None without certificates."""
 
+    hostname: str
     operator: Operator
     inquiries: Inquiries
     log: Audit
@@ -96,13 +99,23 @@ class Desk:
             stack.callback(accounts.close)
         doorman = Doorman(accounts, admin.clients, self.trust, self.clock, self.log.seen)
         door = Door(self._context(admin))
-        bound = await stack.enter_async_context(network_door(admin.listen, self._application(doorman.identify), door))
+        app = self._with_console(self._application(doorman.identify), admin, accounts)
+        bound = await stack.enter_async_context(network_door(admin.listen, app, door))
         self.emit(ListenerReady(f"admin {admin.listen}", str(bound)))
         return bound, () if accounts is None else (accounts.look,)
 
     def _application(self, identify: Identify) -> Starlette:
-        topics = endpoints(self.operator, self.inquiries, self.log, self.control, self.transfer)
-        return application(topics, identify, self.log.note)
+        return application(self._topics(), identify, self.log.note)
+
+    def _topics(self) -> tuple[Endpoint[Any], ...]:
+        return endpoints(self.operator, self.inquiries, self.log, self.control, self.transfer)
+
+    def _with_console(self, api: ASGIApp, admin: Admin, accounts: Accounts | None) -> ASGIApp:
+        """People need an account: where there are none, there is no console."""
+        if accounts is None:
+            return api
+        names = names_of(admin, self.hostname, self.keyring)
+        return beside(api, console_of(self._topics(), self.log.note, accounts, names, self.hostname, self.clock))
 
     def _context(self, admin: Admin) -> Any:
         if admin.tls is Switch.OFF:

@@ -412,7 +412,7 @@ class Relay:
 
     def _desk(self, trust: TrustStores, keyring: Keyring | None) -> Desk:
         rooms = (self._operator, self._inquiries, self._audit, self._control, self._transfer)
-        return Desk(*rooms, keyring, trust, self._emit, utc_now)
+        return Desk(self.config.hostname, *rooms, keyring, trust, self._emit, utc_now)
 
     def _policy_limits(self) -> PolicyLimits:
         """Of one worker."""

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from relay.config.connectors import Model
 from relay.config.files import FilePath, SocketPath, Trust
-from relay.config.values import Bind, CertificateName, LongDuration, NonEmpty, Pattern, Switch, refuse_twins
+from relay.config.values import Bind, CertificateName, Domain, LongDuration, NonEmpty, Pattern, Switch, refuse_twins
 
 CertificateNamePattern = Annotated[Pattern, Field(description="A name in the certificate: a host, or *.domain")]
 
@@ -53,6 +53,9 @@ class Admin(Model):
     0600."""
     clients: AdminClients | None = None
     """Callers who show a certificate instead of a token."""
+    names: tuple[Domain, ...] = ()
+    """Further names by which people reach the web console, such as that of a reverse proxy before it. Ours anyway: `hostname`, the names in
+    our certificates, `localhost`, and any IP address. Under another name the console answers 421."""
     tls: Switch = Switch.ON
     """`off`, on a loopback address only: in clear, for a reverse proxy or a tunnel on this machine."""
     audit: LongDuration = Field(default=timedelta(days=400), ge=timedelta(days=1))
@@ -61,8 +64,8 @@ class Admin(Model):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         if self.listen is None:
-            for key in ("certificate", "accounts", "clients"):
-                if getattr(self, key) is not None:
+            for key in ("certificate", "accounts", "clients", "names"):
+                if getattr(self, key):
                     raise ValueError(
                         f'`{key}` acts on `listen` only: write `listen: "127.0.0.1:8443"`, or leave it out'
                     )

@@ -3,12 +3,14 @@
 An endpoint that this relay does not offer gives an empty answer where a page only shows it.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from relay.admin.console.desk import Desk, Json
 from relay.admin.console.values import (
-    Connector,
     Destination,
     Suspension,
     WaitingChange,
@@ -123,11 +125,12 @@ class Facts:
 
     # Connectors and the configuration.
 
-    async def connectors(self) -> Sequence[Connector]:
-        return ()
+    async def connectors(self) -> Sequence[Json]:
+        return await self._shown("GET /connectors", {}, "connectors")
 
-    async def connector(self, name: str) -> Connector | None:
-        return next((each for each in await self.connectors() if each.name == name), None)
+    async def connector(self, name: str) -> Json:
+        """With its settings. NotFoundError."""
+        return await self.ask("GET /connectors/{name}", {"name": name})
 
     async def explain(self, asked: Json) -> Json:
         """The JSON of `relay explain`. BadQuestionError for what is no address."""
@@ -135,10 +138,16 @@ class Facts:
 
     async def probe(self, domain: str) -> Json:
         """The JSON of `relay probe`. BadQuestionError for what is no domain."""
-        return await self.ask("POST /probe", {"domain": domain})
+        return await self.ask("POST /probe", {"target": domain})
 
     async def change(self) -> WaitingChange:
-        return WaitingChange("", (), (), (), (), (), None, "")
+        found = await self._given("GET /change", {})
+        if found is None:
+            reasons = (await self.status())["configuration"]["waiting"]
+            return WaitingChange(reasons, (), (), (), (), None, _mark(reasons))
+        parts = [found[key] for key in ("weaker", "restart", "errors")]
+        diff = found["diff"].splitlines()
+        return WaitingChange(found["waiting"], diff, *parts, found["last"], _mark([found["diff"], *parts]))
 
     async def take(self) -> Json:
         """What `relay reload --json` says: {taken, changed, weaker, restart, errors}."""
@@ -157,3 +166,7 @@ def _suspension(found: Json) -> Suspension:
 
 def _span(since: datetime, until: datetime) -> dict[str, str]:
     return {"since": rfc3339(since), "until": rfc3339(until)}
+
+
+def _mark(state: Any) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]

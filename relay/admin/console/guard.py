@@ -4,11 +4,14 @@ Threats: DNS rebinding (a stranger's name that points at us: the Host is not our
 token in each form is checked on top), framing, sniffing, script and style from anywhere but our own two files, caches that keep addresses.
 """
 
+import ipaddress
 from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.config.certificates import covers
 
 POLICY = "; ".join(
     [
@@ -36,7 +39,10 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Guard:
-    """ASGI middleware. `hosts` are the names and addresses that this console is reached by, without port."""
+    """ASGI middleware. `hosts` are the names that this console is reached by, without port; `*.x` stands for one label under x.
+
+    A reverse proxy on this machine (`admin.tls: off`) says by X-Forwarded-Proto that people reach it by HTTPS.
+    """
 
     def __init__(self, app: ASGIApp, hosts: Callable[[], Collection[str]]) -> None:
         self._app, self._hosts = app, hosts
@@ -55,6 +61,8 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
+        if scope["scheme"] == "http" and headers.get("x-forwarded-proto") == "https":
+            scope = {**scope, "scheme": "https"}
         if not is_ours(headers.get("host", ""), self._hosts()):
             answer = PlainTextResponse("This console is not known by that name.\n", 421)
             await answer(scope, receive, dressed)
@@ -66,8 +74,13 @@ class Guard:
 
 
 def is_ours(host: str, ours: Collection[str]) -> bool:
-    """Whether a Host header names us, whatever the port."""
-    return bool(host) and bare_host(host) in {each.lower() for each in ours}
+    """Whether a Host header names us, whatever the port. An IP address is always ours: only a name can be pointed elsewhere by its owner."""
+    name = bare_host(host)
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return bool(name) and covers((each.lower() for each in ours), name)
+    return True
 
 
 def bare_host(host: str) -> str:

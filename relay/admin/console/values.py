@@ -35,42 +35,14 @@ class Suspension:
 
 
 @dataclass(frozen=True, slots=True)
-class Connector:
-    """One connector as it stands in the configuration. `asks` are its demands in words, `last` the newest evidence of it (see `Last`)."""
-
-    name: str
-    direction: str
-    level: str
-    partners: Sequence[str]
-    asks: Sequence[str]
-    route: str
-    waiting: int
-    held: int
-    last: "Last | None"
-    suspended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Last:
-    """The newest message of a connector: when, how it went, and its TLS (as `evidence` in a trace; None in clear). `id` finds its trace."""
-
-    at: datetime
-    state: str
-    hop: str
-    text: str
-    evidence: Json | None
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
 class WaitingChange:
     """The configuration on disk beside the one in force.
 
-    `waiting` says why it is not in force, empty where it is. `diff` are lines of a unified diff without secrets. `last` is the newest audit
-    entry about one that was taken. `mark` stands for the state of the file, so that what is taken is what was looked at.
+    `waiting` says why it is not in force, empty where it is. `diff` are lines of a unified diff, secrets masked. `last` is who took the last
+    one ({at, who, via, what}), None where nobody did or this relay does not tell. `mark` stands for all of it, so that what is taken is what
+    was looked at.
     """
 
-    file: str
     waiting: Sequence[str]
     diff: Sequence[str]
     weaker: Sequence[str]

@@ -127,6 +127,7 @@ class FakeRelay:
             "version": "0.1.0",
             "hostname": "relay.example.com",
             "troubles": [],
+            "configuration": {"waiting": ["tls goes from domain to encryption"]},
             "connections": {"mx 0.0.0.0:25": 3},
             "queue": {
                 "messages": 2,

@@ -35,7 +35,7 @@ def test_parameters_and_bodies() -> None:
     paths = described()["paths"]
     assert [(each["name"], each["in"]) for each in paths["/queue/{id}"]["get"]["parameters"]] == [("id", "path")]
     names = [each["name"] for each in paths["/trace"]["get"]["parameters"]]
-    assert names == ["id", "to", "from", "message_id", "since", "limit"]
+    assert names == ["id", "to", "from", "message_id", "since", "limit", "before"]
     body = paths["/queue/retry"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert (set(body["properties"]), body["additionalProperties"]) == ({"ids", "all", "to", "connector"}, False)
     assert set(paths["/reload"]["post"]["responses"]) >= {"200", "400", "401", "403", "422", "503"}

@@ -1,7 +1,10 @@
 """Connectors with their live state, `explain` and `probe` as pages, and the configuration that waits to be taken."""
 
+from collections.abc import Iterator, Mapping
+
 from starlette.responses import Response
 
+from relay.admin.console.desk import Json, Missing
 from relay.admin.console.story import demands_of, plan_of, tls_of
 from relay.admin.console.visit import Visit
 from relay.admin.endpoint import BadQuestionError, NotFoundError
@@ -14,28 +17,50 @@ async def connectors(visit: Visit) -> Response:
     return visit.show(
         "connectors.html",
         "/connectors",
-        outbound=[each for each in found if each.direction == "outbound"],
-        inbound=[each for each in found if each.direction == "inbound"],
-        change=await visit.facts.change(),
+        outbound=[each for each in found if each["direction"] == "outbound"],
+        inbound=[each for each in found if each["direction"] == "inbound"],
+        waiting=(await visit.facts.status())["configuration"]["waiting"],
+        explains=visit.facts.has("POST /explain"),
+        suspended={each.value for each in await visit.facts.suspensions() if each.kind == "connector"},
     )
 
 
 async def connector(visit: Visit) -> Response:
     name = str(visit.request.path_params["name"])[:80]
-    found = await visit.facts.connector(name)
-    if found is None:
-        return visit.refuse(
-            404, "There is no such connector", "The configuration in force has none by that name.", kind="warn"
-        )
-    last = found.last
+    try:
+        found = await visit.facts.connector(name)
+    except (BadQuestionError, NotFoundError, Missing):
+        text = "The configuration in force has none by that name."
+        return visit.refuse(404, "There is no such connector", text, place="/connectors", kind="warn")
+    last = found["last"]
     return visit.show(
         "connector.html",
         "/connectors",
         connector=found,
-        tls=tls_of(last.evidence) if last is not None else None,
+        tls=tls_of(last["evidence"]) if last is not None else None,
+        settings=list(_rows(found["settings"])),
         explains=visit.facts.has("POST /explain"),
         probes=visit.facts.has("POST /probe"),
     )
+
+
+def _rows(settings: Json, place: str = "") -> Iterator[tuple[str, str]]:
+    """Keys as in connectors.yaml, with dots, and their values as text; what is not set is left out."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{place}{key}.")
+        elif isinstance(value, list | tuple):
+            shown = [
+                ", ".join(f"{k}: {v}" for k, v in each.items()) if isinstance(each, Mapping) else str(each)
+                for each in value
+            ]
+            if shown:
+                yield f"{place}{key}", "; ".join(shown)
+        elif value not in (None, ""):
+            yield (
+                f"{place}{key}",
+                {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value),
+            )
 
 
 async def explain(visit: Visit) -> Response:

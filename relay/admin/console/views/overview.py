@@ -16,7 +16,7 @@ async def overview(visit: Visit) -> Response:
     """`range` is one of the ranges; `live` "off" shows it without refreshing itself."""
     facts = visit.facts
     span = tallies.RANGES.get(visit.query("range"), tallies.RANGES["24h"])
-    live = visit.query("live") != "off"
+    live, status = visit.query("live") != "off", await facts.status()
     return visit.show(
         "overview.html",
         "/",
@@ -24,11 +24,11 @@ async def overview(visit: Visit) -> Response:
         ranges=tallies.RANGES.values(),
         live=live,
         again=url("/", range=span.name, **{REFRESH: "1"}),
-        status_now=await facts.status(),
+        status_now=status,
         ending=ending_soon(await facts.certificates()),
         troubles=await facts.troubles(),
         suspensions=await facts.suspensions(),
-        change=await facts.change(),
+        waiting=status["configuration"]["waiting"],
         **await _counted(visit, span),
     )
 

@@ -262,7 +262,123 @@ SHEET = {
 }
 POINT = {"accepted": 5, "delivered": 4, "deferred": 1, "bounced": 0, "refused": 2}
 
+CONNECTOR = {
+    "name": "contoso-out",
+    "direction": "outbound",
+    "level": "domain",
+    "plaintext": "never",
+    "domains": ["contoso.com", HOSTILE],
+    "waiting": 3,
+    "held": 1,
+    "last": {"at": AT, "hop": HOSTILE, "evidence": EVIDENCE},
+}
+PARTNER_IN = {
+    **dict.fromkeys(("level", "plaintext", "waiting", "held", "last")),
+    "name": "contoso-in",
+    "direction": "inbound",
+    "domains": ["contoso.com"],
+}
+CHANGE = {
+    "waiting": ["connector contoso-out: tls goes from domain to encryption"],
+    "differs": True,
+    "diff": f"--- in force\n+++ on disk\n@@ -1 +1 @@\n-tls: domain\n+tls: encryption\n+reason: {HOSTILE}\n",
+    "weaker": ["connector contoso-out: tls goes from domain to encryption"],
+    "restart": [],
+    "errors": [],
+    "last": {"at": AT, "who": "carol", "via": "console", "what": HOSTILE},
+}
+SAYS = {"reason": None, "details": [HOSTILE], "withheld": None}
+EXPLAINED = {
+    "inbound": {
+        "sender": HOSTILE,
+        "connector": "contoso-in",
+        "accepted": False,
+        "stage": "mail",
+        "reply": "550 5.7.1 no",
+        "may_relay": None,
+        "needs_header_from": True,
+        "requirements": [{"name": "tls", "required": "TLS", "found": HOSTILE, "met": False}],
+        "considered": [{"connector": "other-in", "satisfied": False, "requirements": []}],
+    },
+    "outbound": [
+        {
+            "recipient": "bob@contoso.com",
+            "connector": "contoso-out",
+            "pattern": "contoso.com",
+            "exception": {"allow": "plaintext", "until": "2027-03-31", "reason": HOSTILE},
+            "auth": None,
+            "unroutable": None,
+            "hops": [
+                {
+                    "host": "mx.contoso.com",
+                    "port": 25,
+                    "addresses": ["203.0.113.9"],
+                    "unused": [{"address": "127.0.0.1", "reason": HOSTILE}],
+                    "trouble": None,
+                    "mx_secure": True,
+                    "dane": SAYS,
+                    "mta_sts": SAYS,
+                    "plan": PLAN,
+                    "without_starttls": "refuse",
+                    "with_broken_tls": "refuse",
+                }
+            ],
+        }
+    ],
+}
+PROBED = {
+    "domain": "contoso.com",
+    "connector": "contoso-out",
+    "passes": False,
+    "unroutable": None,
+    "hops": [
+        {
+            "host": "mx.contoso.com",
+            "port": 25,
+            "trouble": None,
+            "mx_secure": True,
+            "dane": SAYS,
+            "mta_sts": SAYS,
+            "plan": PLAN,
+            "withheld": None,
+            "left_out": ["203.0.113.10"],
+            "addresses": [
+                {
+                    "address": "203.0.113.9",
+                    "seconds": 0.21,
+                    "trouble": HOSTILE,
+                    "offers": ["STARTTLS", HOSTILE],
+                    "evidence": EVIDENCE,
+                    "verdicts": [
+                        {
+                            "level": "in force",
+                            "standing": "fails",
+                            "text": HOSTILE,
+                            "failure": "certificate-not-trusted",
+                        },
+                        {"level": "encryption", "standing": "passes", "text": None, "failure": None},
+                        {"level": "dane", "standing": "absent", "text": None, "failure": None},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
 ANSWERS: dict[str, Any] = {
+    "GET /connectors": {"connectors": [CONNECTOR, PARTNER_IN]},
+    "GET /connectors/{name}": {
+        **CONNECTOR,
+        "settings": {
+            "tls": "domain",
+            "match": {"recipient_domains": [HOSTILE]},
+            "ca": None,
+            "route": {"smart_hosts": []},
+        },
+    },
+    "GET /change": CHANGE,
+    "POST /explain": EXPLAINED,
+    "POST /probe": PROBED,
     "GET /suspensions": {
         "suspensions": [
             {"id": 7, "to": "legacy.example", "reason": HOSTILE, "who": "carol", "since": AT, "until": None}

@@ -37,7 +37,10 @@ def canned(name: str, scope: Scope, relay: "Relay") -> Endpoint[Any]:
         relay.asked.append((name, asked.given.model_dump()))
         answer = relay.answers[name]
         status, body = answer if isinstance(answer, tuple) else (200, answer)
-        return Answer(body, status, Change(path) if scope is not Scope.READ and status < 400 else None)
+        asks_only = name in ("POST /explain", "POST /probe")
+        return Answer(
+            body, status, Change(path) if not asks_only and scope is not Scope.READ and status < 400 else None
+        )
 
     asks = Reasoned if path.endswith("bounce") else Anything
     return Endpoint(method, path, scope, "", asks, Answer, handler, action=path)  # type: ignore[arg-type]
@@ -55,6 +58,11 @@ SCOPES = {
     "GET /certificates": Scope.READ,
     "GET /certificates/sheet": Scope.READ,
     "GET /audit": Scope.ADMIN,
+    "GET /connectors": Scope.READ,
+    "GET /connectors/{name}": Scope.READ,
+    "GET /change": Scope.READ,
+    "POST /explain": Scope.READ,
+    "POST /probe": Scope.OPERATE,
 }
 
 
@@ -103,7 +111,7 @@ class World:
                 desk=Desk(endpoints, self.noted.note),
                 accounts=self.accounts,
                 note=self.noted.note,
-                hosts=lambda: {"relay.example.com", "192.0.2.7"},
+                hosts=lambda: {"relay.example.com", "*.names.example"},
                 about=lambda: {"hostname": "relay.example.com", "version": "0.1.0"},
                 clock=lambda: NOW,
                 monotonic=lambda: self.seconds,

@@ -10,7 +10,7 @@ from relay.admin.console.guard import HEADERS
 from relay.admin.endpoint import Scope, Unavailable
 from relay.admin.queue import Action, Selection
 from relay.admin.reload import Reload
-from tests.unit.admin.console.answers import ANSWERS, OURS, hostile_message, partner, report, told_trace
+from tests.unit.admin.console.answers import ANSWERS, CHANGE, OURS, hostile_message, partner, report, told_trace
 from tests.unit.admin.console.fake import HOSTILE, Browser, World
 from tests.unit.admin.fake import LAST, message, recipient
 
@@ -25,6 +25,7 @@ PAGES = (
     "/trace?to=contoso.com",
     f"/trace/{ID}",
     "/connectors",
+    "/connectors/contoso-out",
     "/change",
     "/certificates",
     "/certificates/sheet?name=relay.example.com",
@@ -214,14 +215,16 @@ async def test_an_account_that_is_gone_or_weaker_is_so_at_once(world: World, bro
 # Requests that no page of ours sent.
 
 
-@pytest.mark.parametrize("host", ["evil.example", "relay.example.com.evil.example", "127.0.0.1", "", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "relay.example.com.evil.example", "", "x.relay.example.com", "1.2.3", "a.b.names.example"]
+)
 async def test_other_hosts_are_refused(world: World, host: str) -> None:
     for path in ("/", "/sign-in", "/static/console.css"):
         assert (await world.browser().get(path, host=host)).status_code == 421
 
 
 async def test_our_names_are_taken_with_any_port(world: World) -> None:
-    for host in ("relay.example.com:8443", "RELAY.example.com", "192.0.2.7"):
+    for host in ("relay.example.com:8443", "RELAY.example.com", "192.0.2.7:8443", "[::1]:8443", "any.names.example"):
         assert (await world.browser().get("/sign-in", host=host)).status_code == 200
 
 
@@ -572,10 +575,42 @@ async def test_traces_in_pages(world: World, browser: Browser) -> None:
 
 async def test_taking_what_waits(world: World, browser: Browser) -> None:
     world.relay.reloaded = Reload(taken=True, changed=True, weaker=("tls goes from domain to encryption",))
-    answer = await browser.submit("/change/take", seen="")
+    text = (await browser.get("/change")).text
+    assert "although it is weaker" in text
+    assert "+tls: encryption" in text
+    assert "carol, by console" in text
+    seen = re.search(r'name="seen" value="(\w+)"', text)
+    assert seen is not None
+    answer = await browser.submit("/change/take", seen=seen[1])
     assert answer.status_code == 303
     assert "tls goes from domain to encryption" in (await browser.get("/change")).text
     assert ("admin", "console", "reload") in world.noted.entries
+
+
+async def test_a_file_with_errors_cannot_be_taken(world: World, browser: Browser) -> None:
+    world.relay.answers["GET /change"] = {**CHANGE, "errors": ["connectors.yaml:3: tls: no such level"]}
+    text = (await browser.get("/change")).text
+    assert "no such level" in text
+    assert "/console/change/take" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("/explain", "would it be let in"), ("/probe", "our policy is satisfied nowhere")]
+)
+async def test_answers_about_a_partner_are_pages(world: World, browser: Browser, path: str, words: str) -> None:
+    answer = await browser.submit(path, to="bob@contoso.com", domain="contoso.com")
+    assert answer.status_code == 200
+    assert words in answer.text.lower()
+    assert "&lt;script&gt;" in answer.text
+    found = read(answer.text)
+    assert (found.dangerous, len(found.scripts)) == ([], 1)
+    assert found.captions == found.tables
+    asked = [
+        given
+        for name, given in (each for each in world.relay.asked if isinstance(each, tuple))
+        if name == f"POST {path}"
+    ]
+    assert asked == [{"to": "bob@contoso.com"} if path == "/explain" else {"target": "contoso.com"}]
 
 
 async def test_what_was_not_looked_at_is_not_taken(world: World, browser: Browser) -> None:
