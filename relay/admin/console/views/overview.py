@@ -29,6 +29,8 @@ async def overview(visit: Visit) -> Response:
         troubles=await facts.troubles(),
         suspensions=await facts.suspensions(),
         waiting=status["configuration"]["waiting"],
+        tells_trouble=facts.has("GET /security/troubled"),
+        tells_ends=facts.has("GET /certificates"),
         **await _counted(visit, span),
     )
 

@@ -425,6 +425,7 @@ async def test_a_relay_without_these_topics_has_its_pages_all_the_same() -> None
     await browser.sign_in()
     for path in ("/", "/queue", "/connectors", "/change", "/certificates"):
         assert (await browser.get(path)).status_code == 200
+    assert (await browser.get("/")).text.count("This relay does not tell.") == 2
     for path in ("/report", "/audit", "/certificates/sheet?name=x"):
         assert (await browser.get(path)).status_code == 404
     assert "/console/suspend" not in (await browser.get("/queue")).text
