@@ -145,9 +145,9 @@ class Facts:
         if found is None:
             reasons = (await self.status())["configuration"]["waiting"]
             return WaitingChange(reasons, (), (), (), (), None, _mark(reasons))
-        parts = [found[key] for key in ("weaker", "restart", "errors")]
-        diff = found["diff"].splitlines()
-        return WaitingChange(found["waiting"], diff, *parts, found["last"], _mark([found["diff"], *parts]))
+        weaker, restart, errors = (found[key] for key in ("weaker", "restart", "errors"))
+        mark = _mark([found["diff"], weaker, restart, errors])
+        return WaitingChange(found["waiting"], found["diff"].splitlines(), weaker, restart, errors, found["last"], mark)
 
     async def take(self) -> Json:
         """What `relay reload --json` says: {taken, changed, weaker, restart, errors}."""
