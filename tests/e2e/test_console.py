@@ -207,6 +207,20 @@ async def test_bulk_delete_without_scripts(console: Console) -> None:
         assert set((await console.messages()).values()) == {"deleted"}
 
 
+async def test_suspend_and_resume(console: Console) -> None:
+    async with console.page() as page:
+        await console.sign_in(page, "operate")
+        await page.goto(f"{console.root}/queue")
+        await page.click("text=Suspend closed.test")
+        await page.fill("#reason", "their request")
+        await page.click("main button")
+        await page.wait_for_selector("#suspensions")
+        assert set((await console.messages()).values()) == {"suspended"}
+        await page.click("button:has-text('Resume')")
+        await page.wait_for_selector("text=1 suspension ended.")
+        assert "suspended" not in (await console.messages()).values()
+
+
 async def test_who_may_only_read_has_no_buttons(console: Console) -> None:
     async with console.page() as page:
         await console.sign_in(page, "read")
