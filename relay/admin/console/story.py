@@ -9,7 +9,7 @@ from typing import Any
 
 from relay.admin.console.charts import LifeLine, life_line
 from relay.admin.console.words import moment
-from relay.policy.words import clear_words, demand_words, path_words
+from relay.policy.words import clear_words, demand_words, path_words, revocation_words
 
 Json = Mapping[str, Any]
 
@@ -38,7 +38,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What a connection really had. `checks` are (trust, result in words, it is trusted)."""
+    """What a connection really had. `checks` are (trust, result in words, it is trusted), `revocation` (status, subject,
+    in words)."""
 
     version: str
     cipher: str
@@ -48,6 +49,7 @@ class Tls:
     chain: Sequence[Link]
     checks: Sequence[tuple[str, str, bool]]
     errors: Sequence[str]
+    revocation: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,11 @@ def tls_of(evidence: Json | None) -> Tls | None:
         list(_links(evidence.get("chain") or ())),
         checks,
         evidence.get("errors") or (),
+        [
+            (each["status"], each["subject"], revocation_words(each))
+            for statuses in (evidence.get("revocation") or {}).values()
+            for each in statuses
+        ],
     )
 
 

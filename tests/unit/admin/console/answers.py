@@ -24,6 +24,7 @@ EVIDENCE = {
         }
     ],
     "errors": [HOSTILE],
+    "revocation": {"ca.pem": [{"subject": "CN=mx", "status": "revoked", "reason": HOSTILE, "by": "CRL"}]},
     "verified_by": {
         "system": {"failure": "certificate-not-trusted", "text": HOSTILE},
         "ca.pem": {"anchor": "CN=Contoso CA"},
