@@ -34,7 +34,8 @@ async def test_waiting_mail_goes_there_at_once(queue: World) -> None:
     queue.hops.says.clear()
     done = await queue.operations.reroute(Selection(domain="example.com"), HOST)
     await queue.settle()
-    assert done == {"changed": 30, "running": 0, "unknown": []}
+    assert (done["changed"], done["running"], done["unknown"]) == (30, 0, [])
+    assert (done["before"], done["after"]) == ({"waiting": 30}, {"rerouted": 30})
     assert len(queue.hops.seen) - seen == 30
     assert all(each == {0: VIA} for each in queue.hops.vias[seen:])
     assert {name for name, _to in queue.hops.delivered} == {each.id for each in messages}
@@ -93,7 +94,8 @@ async def test_one_under_way_goes_there_next(queue: World) -> None:
     await queue.put()
     await queue.operations.list(ALL)
     done = await queue.operations.reroute(ALL, HOST)
-    assert done == {"changed": 0, "running": 1, "unknown": []}
+    assert (done["changed"], done["running"], done["unknown"]) == (0, 1, [])
+    assert (done["before"], done["after"]) == ({"waiting": 1}, {"delivering": 1})
     queue.hops.gate.set()
     await queue.settle()
     assert queue.hops.vias == [{}, {0: VIA}]
