@@ -137,9 +137,6 @@ async def _tour(console: Console, page: Page, width: int) -> None:
     for path in (*PAGES, *(f"/queue/{each}" for each in console.ids), f"/trace/{console.ids[0]}", "/connectors/closed"):
         answer = await page.goto(console.root + path)
         assert answer is not None
-        if answer.status == 404:
-            console.noise.clear()  # a topic that this relay does not have
-            continue
         assert answer.status == 200, path
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert await page.locator("h1").count() == 1
