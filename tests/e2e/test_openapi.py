@@ -46,6 +46,21 @@ CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "GET /check": [({}, 200)],
     "GET /metrics": [({}, 200)],
     "GET /audit": [({}, 200), ({"since": "yesterday"}, 400)],
+    "GET /alerts": [({}, 200)],
+    "POST /alerts/test": [({}, 503), ({"ways": ["pigeon"]}, 400)],
+    "POST /connectors/test": [
+        ({"connector": "to-b", "to": "bob@b.test"}, 200),
+        ({"connector": "to-b", "to": "<>"}, 400),
+    ],
+    "GET /suspensions": [({}, 200)],
+    "POST /suspensions": [({"to": "later.test"}, 200), ({}, 400)],
+    "POST /suspensions/resume": [({"to": "later.test"}, 200), ({"id": 1, "all": True}, 400)],
+    "POST /queue/reroute": [({"all": True, "via": "127.0.0.1:26"}, 200), ({"all": True}, 400)],
+    "POST /queue/flush": [({"all": True}, 200), ({}, 400)],
+    "POST /trace/purge": [({"to": "@gone.test"}, 200), ({}, 400)],
+    "GET /queue/{id}/envelope": [({"id": "{id}"}, 404), ({"id": "lower"}, 400)],
+    "POST /queue/{id}/export": [({"id": "0000"}, 404), ({"id": "lower"}, 400)],
+    "POST /queue/import": [({}, 409)],
     "GET /certificates": [({}, 200)],
     "GET /certificates/sheet": [({}, 200), ({"name": "a.test"}, 200), ({"name": "none"}, 404)],
     "GET /certificates/page": [({"name": "a.test"}, 200), ({"name": "none"}, 404), ({}, 400)],
@@ -80,6 +95,8 @@ async def call(client: httpx.AsyncClient, name: str, given: dict[str, Any]) -> h
             path = path.replace(f"{{{key}}}", rest.pop(key))
     if method == "GET":
         return await client.get(path, params=rest)
+    if path == "/queue/import":  # its body is no JSON
+        return await client.post(path, params=rest, content=b"no message")
     return await client.request(method, path, json=rest)
 
 
