@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json
 from relay.report.text import one_line
 
@@ -17,9 +17,16 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, socket: SocketOption = None) -> None:
+def list_(
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
+) -> None:
     """What is active now, the worst first. Exit code 0 whether there is any or none."""
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         found = relay.get("/alerts")
     if json:
         print_json(found)
@@ -46,13 +53,16 @@ def try_(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Send a test alert by every way that is configured, or by the one named. Exit code 1 where one of them failed.
 
     By mail it is in the queue then: relay trace says whether it arrives.
     """
     ways = [way for way, wanted in (("mail", mail), ("webhook", webhook)) if wanted]
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         done = relay.post("/alerts/test", {"ways": ways})
     if json:
         print_json(done)

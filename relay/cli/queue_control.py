@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
 from relay.cli.queue_common import (
     AllOption,
@@ -48,6 +48,9 @@ def suspend(
         str, typer.Option("--until", metavar="TIME", help="It ends by itself: 2h, 3d, or a time.", show_default=False)
     ] = "",
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Stop attempts at mail that matches, now and after a restart. It keeps waiting and its time runs on: what must not expire, hold."""
     from relay.report.trace import suspension_words
@@ -56,7 +59,7 @@ def suspend(
     if len(named) != 1:
         stop("say what to suspend: one of --to, --connector and --from", ExitCode.USAGE)
     body = {**named, "reason": reason, **({"until": _ends(until)} if until else {})}
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         made = relay.post("/suspensions", body)
     if json:
         print_json(made)
@@ -75,6 +78,9 @@ def resume(
     sender: SenderOption = "",
     everything: Annotated[bool, typer.Option("--all", help="Every suspension.")] = False,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """End suspensions; what waited for that is tried at once."""
     from relay.report.trace import suspension_words
@@ -83,7 +89,7 @@ def resume(
     if len(named) + (number is not None) + everything != 1:
         stop("say what to resume: ID, one of --to, --connector and --from, or --all", ExitCode.USAGE)
     body: dict[str, Any] = named or ({"all": True} if everything else {"id": number})
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         ended = relay.post("/suspensions/resume", body)["ended"]
     if json:
         print_json(ended)
@@ -96,11 +102,18 @@ def resume(
         raise typer.Exit(ExitCode.NO)
 
 
-def suspensions(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, socket: SocketOption = None) -> None:
+def suspensions(
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
+) -> None:
     """Show what is suspended, by whom, since when and until when."""
     from relay.report.trace import suspension_words
 
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         found = relay.get("/suspensions")["suspensions"]
     if json:
         print_json(found)
@@ -124,11 +137,14 @@ def reroute(
     connector: ConnectorOption = "",
     weaker: Annotated[bool, typer.Option("--weaker", help="Even by a connector that asks for less TLS.")] = False,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Send what waits another way. What it must satisfy does not become less, and new mail goes its own way."""
     selection = selection_of(ids, everything, to, connector)
     changed, running, unknown, lost = 0, 0, list[str](), dict[str, None]()
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         for body in chunks(selection):
             done = relay.post("/queue/reroute", {**body, "via": via, "weaker": weaker})
             changed, running = changed + done["changed"], running + done["running"]
@@ -152,12 +168,15 @@ def flush(
     to: ToOption = "",
     connector: ConnectorOption = "",
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Try all that waits now, also at destinations that were down. What is suspended or held stays so."""
     body: dict[str, Any] = {key: value for key, value in (("to", to), ("connector", connector)) if value} or {
         "all": True
     }
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         done = relay.post("/queue/flush", body)
         stopped = relay.get("/suspensions")["suspensions"]
     if json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
+from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
 from relay.cli.queue_common import AllOption, ConnectorOption, ToOption, id_of, plural
 from relay.report.text import one_line
@@ -35,6 +35,9 @@ def export(
     to: ToOption = "",
     connector: ConnectorOption = "",
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Copy messages out of the queue: the bytes as they were received, and the envelope. They stay in the queue; hold what is to move."""
     *ids, target = what
@@ -44,7 +47,7 @@ def export(
         stop("one message goes to the output: name it, or name a folder for more", ExitCode.USAGE)
     wanted = [id_of(each) for each in ids]
     done, missing = list[str](), list[str]()
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         if target == "-":
             if not relay.download(f"/queue/{wanted[0]}/export", _output):
                 stop(f"there is no message {wanted[0]} in the queue")
@@ -156,6 +159,9 @@ def import_(
     again: Annotated[bool, typer.Option("--again", help="Even what was imported before, or is here already.")] = False,
     crlf: Annotated[bool, typer.Option("--crlf", help="Make bare LF line ends CRLF first.")] = False,
     socket: SocketOption = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca: TrustOption = None,
 ) -> None:
     """Put messages into the queue; each is on disk when it is reported. Those that are refused are named, and the others are taken."""
     if (sender is None) != (not to) or (envelope is not None and sender is not None):
@@ -164,7 +170,7 @@ def import_(
         stop("--envelope is for one message", ExitCode.USAGE)
     given = {"sender": sender, "recipients": [{"address": each} for each in to]} if to else None
     taken = refused = 0
-    with Relay.of(config, socket) as relay:
+    with Relay.of(config, socket, url, token_file, ca) as relay:
         for file in _messages(files):
             outcome = _import(relay, file, given or envelope or file.with_suffix(".json"), again=again, crlf=crlf)
             taken, refused = taken + ("id" in outcome), refused + ("id" not in outcome)
