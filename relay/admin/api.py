@@ -49,10 +49,12 @@ class NotRecognisedError(Exception):
 
 def application(endpoints: Sequence[Endpoint[Any]], identify: Identify, note: Note) -> Starlette:
     """The ASGI application: the endpoints, and the document about them."""
+    # The first route that fits is taken: a name in a path must not hide the word that stands in its place elsewhere.
+    plain_first = sorted((*endpoints, openapi.endpoint(endpoints)), key=lambda each: "{" in each.path)
     return Starlette(
         routes=[
             Route(each.path, _Call(each, identify, note).answer, methods=[each.method], name=each.name)
-            for each in (*endpoints, openapi.endpoint(endpoints))
+            for each in plain_first
         ],
         exception_handlers={
             BadQuestionError: _refusal(400),

@@ -39,3 +39,11 @@ def test_parameters_and_bodies() -> None:
     body = paths["/queue/retry"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert (set(body["properties"]), body["additionalProperties"]) == ({"ids", "all", "to", "connector"}, False)
     assert set(paths["/reload"]["post"]["responses"]) >= {"200", "400", "401", "403", "422", "503"}
+
+
+def test_a_name_in_a_path_hides_no_word() -> None:
+    """Whatever the order of the topics: /connectors/{name} comes after /connectors/suggest."""
+    app = application(FakeRelay())
+    assert isinstance(app, Starlette)
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    assert paths == sorted(paths, key=lambda each: "{" in each)
