@@ -40,6 +40,7 @@ async def serving(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whoever is nearest could write any address there, and so be another client for each try
         limit_concurrency=200,
         timeout_keep_alive=15,
     )

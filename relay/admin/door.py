@@ -11,12 +11,12 @@ import asyncio
 import ipaddress
 import ssl
 from asyncio import Transport
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import h11
 from starlette.requests import Request
@@ -108,13 +108,18 @@ class DoorProtocol(H11Protocol):
             self._begin(transport, None)
         else:
             door.securing.add(transport)
-            self._securing = self.loop.create_task(self._secure(transport, door.context))
-
-    async def _secure(self, transport: Transport, context: Context) -> None:
-        try:
-            secured = await self.loop.start_tls(
-                transport, self, context, server_side=True, ssl_handshake_timeout=self._door.limits.handshake
+            # Begun here and now, not when a task gets its turn. Threat: what somebody on the way sends in clear before the handshake would
+            # be read by us meanwhile, and taken for what the client said inside TLS; and an early ClientHello would be lost.
+            handshake = _Begun(
+                self.loop.start_tls(
+                    transport, self, door.context, server_side=True, ssl_handshake_timeout=door.limits.handshake
+                )
             )
+            self._securing = self.loop.create_task(self._secure(transport, handshake))
+
+    async def _secure(self, transport: Transport, handshake: "_Begun") -> None:
+        try:
+            secured = await handshake
         except (OSError, ssl.SSLError, asyncio.CancelledError):
             transport.abort()
             self._leave()
@@ -200,6 +205,28 @@ class DoorProtocol(H11Protocol):
         transport = self.transport or self._raw
         if transport is not None:
             transport.abort()
+
+
+class _Begun:
+    """A coroutine that has run up to where it first waits; awaiting this goes on from there."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Transport | None]) -> None:
+        self._coroutine = coroutine
+        self._waits: Any = coroutine.send(None)
+
+    def __await__(self) -> Generator[Any, Any, Transport | None]:
+        waits = self._waits
+        while True:
+            try:
+                given = yield waits
+            except BaseException as error:  # noqa: BLE001 - handed on to where it belongs
+                step = partial(self._coroutine.throw, error)
+            else:
+                step = partial(self._coroutine.send, given)
+            try:
+                waits = step()
+            except StopIteration as end:
+                return cast("Transport | None", end.value)
 
 
 # Who calls.

@@ -73,7 +73,7 @@ def _selected(relay: Relay, to: str, connector: str) -> Iterator[str]:
         **({"connector": connector} if connector else {}),
     }
     for page in relay.pages(query):
-        yield from (each["id"] for each in page)
+        yield from (id_of(each["id"]) for each in page)  # it becomes a file's name here, and another machine said it
 
 
 def _folder(folder: Path) -> None:

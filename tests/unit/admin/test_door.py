@@ -1,12 +1,16 @@
 """Connections of callers who are slow, many, or never begin."""
 
 import asyncio
+import socket
+import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -162,3 +166,32 @@ def test_an_exact_name_counts_before_a_wildcard() -> None:
     assert named(names, certificate("dev.example.com")) == ("dev.example.com", AdminScope.READ)
     assert named(names, certificate("example.com")) is None
     assert named(names, certificate("a.b.example.com")) is None
+
+
+def _ask(address: HostPort, ca: Path, before: bytes) -> bytes:
+    """The status line that an HTTPS client gets who, or somebody on the way, has sent `before` in clear."""
+    context = ssl.create_default_context(cafile=str(ca))
+    with socket.create_connection((address.host, address.port), timeout=10) as plain:
+        plain.sendall(before)
+        with context.wrap_socket(plain, server_hostname="relay.test") as secured:
+            secured.sendall(b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n")
+            return secured.recv(1000).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("before", [b"", b"POST / HTTP/1.1\r\nX-A: "])
+def test_what_was_sent_before_the_handshake_is_not_taken_for_the_clients(tmp_path: Path, before: bytes) -> None:
+    """On the loop that serves, and busy, so that all that was sent is there when the connection is looked at first."""
+    pki = Pki(tmp_path)
+
+    async def tried() -> bytes:
+        async with door(pki, tmp_path / "certs") as (address, _door):
+            asked = asyncio.create_task(asyncio.to_thread(_ask, address, pki.ca, before))
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is busy
+            return await asked
+
+    if before:
+        with pytest.raises(OSError):
+            uvloop.run(tried())
+    else:
+        assert uvloop.run(tried()) == b"HTTP/1.1 200 OK"
