@@ -67,6 +67,7 @@ CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "GET /security/report": [({}, 200)],
     "GET /security/shares": [({}, 200)],
     "GET /security/troubled": [({}, 200)],
+    "GET /queue/destinations": [({}, 200)],
     "GET /certificates": [({}, 200)],
     "GET /certificates/sheet": [({}, 200), ({"name": "a.test"}, 200), ({"name": "none"}, 404)],
     "GET /certificates/page": [({"name": "a.test"}, 200), ({"name": "none"}, 404), ({}, 400)],
