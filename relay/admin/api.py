@@ -80,6 +80,8 @@ class _Call:
     async def answer(self, request: Request) -> Response:
         endpoint = self._endpoint
         caller = await self._identify(request)
+        if endpoint.method != "GET" and _is_from_elsewhere(request):
+            return _error(403, "a page of another site may not give orders here")
         if not caller.scope.covers(endpoint.scope):
             return _error(403, f"this needs the scope {endpoint.scope}; {caller.name} has {caller.scope}")
         given = parse(endpoint.asks, await self._given(request))
@@ -109,6 +111,16 @@ class _Call:
             else:
                 found[name] = values[0]
         return found
+
+
+def _is_from_elsewhere(request: Request) -> bool:
+    """Threat: a browser that holds a client certificate shows it for any page's sake. Every browser of today says whose sake it is; programs
+    say nothing."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != request.headers.get("host")
 
 
 def parse(asks: type[Q], given: Mapping[str, Any]) -> Q:

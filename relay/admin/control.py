@@ -85,8 +85,9 @@ class Control(Protocol):
         """In the shape of Resumed."""
         ...
 
-    async def reroute(self, selection: Selection, via: str, *, weaker: bool) -> Json:
-        """In the shape of Rerouted. `via`: a connector, a host with or without port, or "default"."""
+    async def reroute(self, selection: Selection, via: str, *, weaker: bool, anywhere: bool) -> Json:
+        """In the shape of Rerouted. `via`: a connector, a host with or without port, or "default". `anywhere`: to hosts that the
+        configuration does not know, too. Raises Refused."""
         ...
 
     async def forget(self, purge: Purge) -> int:
@@ -260,7 +261,8 @@ def endpoints(relay: Control, queue: Queue) -> tuple[Endpoint[Any], ...]:
                 f"weaker: this needs the scope {Scope.ADMIN}; {asked.caller.name} has {asked.caller.scope}"
             )
         try:
-            done = await relay.reroute(given.selection, given.via, weaker=given.weaker)
+            anywhere = asked.caller.scope.covers(Scope.ADMIN)
+            done = await relay.reroute(given.selection, given.via, weaker=given.weaker, anywhere=anywhere)
         except Refused as error:
             return _no(error)
         after = {"via": done["via"], "weaker": done["weaker"]}

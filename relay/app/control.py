@@ -96,13 +96,22 @@ class Control:
         self.heed(kept)
         await self._around.colleagues.suspend(kept)
 
-    async def reroute(self, selection: Selected, via: str, *, weaker: bool) -> Json:
-        """In the shape of Rerouted. Raises Refused."""
+    async def reroute(self, selection: Selected, via: str, *, weaker: bool, anywhere: bool) -> Json:
+        """In the shape of Rerouted. Raises Refused.
+
+        Threat: whoever names a host of his own reads the mail, where no name or key is asked of it. So a host that the configuration does
+        not know takes the right to read mail, `anywhere`.
+        """
         wanted = Selection(selection.ids, selection.everything, selection.domain, selection.connector, LIVE)
         operations, book = self._around.operations, self._around.book()
         if via == _DEFAULT:
             return {**await _asked(operations.reroute(wanted, "")), "via": None, "weaker": []}
         detour = self._detour(via, weaker=weaker)
+        if detour.hop is not None and not anywhere:
+            if not any(detour.hop in each.route.hosts for each in book.config.outbound):
+                raise Refused(
+                    f"{detour.hop} is no smart host of any connector: sending mail there takes the scope admin"
+                )
         domains = tuple(await _asked(operations.waiting_domains(wanted)))
         why = refusal(book, domains, detour)
         if why:

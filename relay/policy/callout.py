@@ -40,9 +40,17 @@ Heard = Reply | str
 """A reply, or in words why there is none."""
 
 
+_RECIPIENT = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+"""RFC 3463 section 3.2, RFC 7505 section 4: about the recipient. Of the others 5.1.7 and 5.1.8 are about the sender."""
+_MAILBOX = "5.2."
+"""RFC 3463 section 3.3: something is wrong with the mailbox, so there is one."""
+
+
 def needs_postmaster(recipient: Heard) -> bool:
     """True where a refusal may be about us: then it is asked about postmaster, who exists at every domain (RFC 5321 section 4.5.1)."""
-    return isinstance(recipient, Reply) and recipient.code >= 500 and not recipient.status.startswith("5.1.")
+    if not isinstance(recipient, Reply) or recipient.code < 500:
+        return False
+    return recipient.status not in _RECIPIENT and not recipient.status.startswith(_MAILBOX)
 
 
 def read(mail: Heard, recipient: Heard, postmaster: Heard = "it was not asked") -> Answer:
@@ -51,7 +59,7 @@ def read(mail: Heard, recipient: Heard, postmaster: Heard = "it was not asked") 
         return Answer(Known.UNKNOWN, f"to MAIL FROM:<>: {mail}", reached=False)
     if not isinstance(recipient, Reply):
         return Answer(Known.UNKNOWN, f"to RCPT: {recipient}", reached=False)
-    if recipient.is_positive:
+    if recipient.is_positive or recipient.status.startswith(_MAILBOX):
         return Answer(Known.EXISTS, str(recipient))
     if recipient.is_transient:
         return Answer(Known.UNKNOWN, f"to RCPT: {recipient}", reached=recipient.code != 421)

@@ -83,13 +83,15 @@ def lane_of_key(book: RuleBook, destination: str) -> Lane:
     own = lane_of(book, domain)
     if detour is None or detour.hop is not None:
         where = "" if detour is None else str(detour.hop)
-        return Lane(f"{where} for {own.connector}", own.connector, own.concurrency, own.rate, own.retry)
+        return Lane(f"{where} for {own.connector}", own.connector, own.concurrency, own.rate, own.retry, own.on_5xx)
     other = find_connector(book, detour.connector)
     if other is None:
-        return Lane(f"missing connector {detour.connector}", detour.connector, own.concurrency, own.rate, own.retry)
+        return Lane(
+            f"missing connector {detour.connector}", detour.connector, own.concurrency, own.rate, own.retry, own.on_5xx
+        )
     name = f"{domain} by {other.name}" if other.route.by_mx else lane(other, domain)
     limits = other.limits
-    return Lane(name, other.name, limits.concurrency, limits.rate or 0.0, other.retry)
+    return Lane(name, other.name, limits.concurrency, limits.rate or 0.0, other.retry, other.on_5xx)
 
 
 def weaker_than_own(book: RuleBook, domain: str, other: OutboundConnector) -> tuple[str, ...]:

@@ -343,10 +343,19 @@ class Feeder:
             if page.after is not None:
                 self._looks.appendleft(replace(look, after=page.after))
             trouble = WHY if look.aside or domain in self._parked else lane.trouble
-            aged = [found for each in page.found if (found := self._aged(lane, each, now, trouble))]
+            aged = [
+                found
+                for each in page.found
+                for its in (self._lanes_of(each) if look.aside else (lane,))
+                if (found := self._aged(its, each, now, trouble))
+            ]
         for candidate, settled in aged:
             done = partial(self._recorded, candidate, settled)
             await self._recorder.record(Result(candidate.message, candidate.body, settled, (), done))
+
+    def _lanes_of(self, waiting: Waiting) -> Iterable[LaneState]:
+        """What was put aside may have been sent another way: then another lane's terms hold."""
+        return dict.fromkeys(self._lane_of(waiting.destination(index)) for index in waiting.standing)
 
     def _aged(
         self, lane: LaneState, waiting: Waiting, now: datetime, trouble: Outcome | None

@@ -171,6 +171,7 @@ class Scheduler:
             destinations |= dict.fromkeys(self._feeder.forget(lane)) | dict.fromkeys(self._clear(lane))
         for each in destinations:
             self._feeder.found(each)
+        self._feeder.sweep_again()  # there may have been more suspended destinations than are remembered
 
     def submit(self, message: Message, body: MessageBytes | None) -> None:
         """A message that has just become durable: tried at once where its destination has room.
@@ -201,6 +202,7 @@ class Scheduler:
                     self._feeder.found(domain)
         finally:
             self._feeder.sweep_again()
+            self._feeder.resume_aside()  # what its process had put aside has no due time for a sweep to find
 
     def look_again(self, destinations: Iterable[str]) -> None:
         """An operator made mail for them due. Where a destination was down, it is tried."""
@@ -248,17 +250,20 @@ class Scheduler:
                 self._feeder.found(destination)
                 del going[index]
         if going and self.suspensions.of_sender(str(message.envelope.sender)) is not None:
-            self._put_aside([(message.id, index) for index in going])
+            self._put_aside(lane, [(message.id, index) for index in going])
             return {}
         return going
 
-    def _put_aside(self, keys: Sequence[Key]) -> None:
+    def _put_aside(self, lane: LaneState, keys: Sequence[Key]) -> None:
         self._feeder.put_aside()
         self.claims.reserve(keys)
-        self._store.put_aside(keys).add_done_callback(partial(self._was_put_aside, keys))
+        self._store.put_aside(keys).add_done_callback(partial(self._was_put_aside, lane, keys))
 
-    def _was_put_aside(self, keys: Sequence[Key], done: asyncio.Future[None]) -> None:
+    def _was_put_aside(self, lane: LaneState, keys: Sequence[Key], done: asyncio.Future[None]) -> None:
         self.claims.free(keys)
+        self._feeder.feed(
+            lane
+        )  # a refill that found nothing else has left its window empty, and no delivery ends to ask for more
         if not done.cancelled() and done.exception() is not None:  # still due, and found again
             self._timers.call_at(self._clock() + _RETRY, self._feeder.sweep_again)
         self._feeder.resume()

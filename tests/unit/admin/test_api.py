@@ -261,3 +261,24 @@ def test_it_works_under_uvloop(tmp_path: Path, relay: FakeRelay, events: list[Ev
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(ask()) == 200
     assert events == [AdminActed(f"uid {os.getuid()}", "socket", "retry", "all", 1)]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"sec-fetch-site": "same-origin", "origin": "http://relay"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://relay"}, 200),
+    ],
+)
+async def test_pages_of_other_sites_give_no_orders(
+    client: httpx.AsyncClient, relay: FakeRelay, headers: dict[str, str], status: int
+) -> None:
+    answer = await client.post("/queue/hold", json={"all": True}, headers=headers)
+    assert answer.status_code == status
+    assert bool(relay.asked) is (status == 200)

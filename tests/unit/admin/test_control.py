@@ -42,7 +42,7 @@ class Fake:
         self._ask(undo)
         return {"ended": [MADE] if undo.id != 9 else []}
 
-    async def reroute(self, selection: Selection, via: str, *, weaker: bool) -> Json:
+    async def reroute(self, selection: Selection, via: str, *, weaker: bool, anywhere: bool) -> Json:
         self._ask(selection, via, weaker)
         return {"changed": 2, "running": 1, "unknown": [], "via": f"connector {via}", "weaker": self.weaker}
 

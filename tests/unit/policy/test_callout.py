@@ -16,6 +16,10 @@ TABLE: list[tuple[Heard, Heard, Heard, Known, bool]] = [
     (OK, Reply(251, "2.1.5", "forwarded"), NOT_ASKED, Known.EXISTS, True),
     (OK, Reply(550, "5.1.1", "no such user"), NOT_ASKED, Known.MISSING, True),
     (OK, Reply(550, "5.1.10", "recipient not found"), NOT_ASKED, Known.MISSING, True),
+    (OK, Reply(550, "5.1.7", "bad sender address syntax"), Reply(550, "5.1.7", "bad sender"), Known.UNKNOWN, False),
+    (OK, Reply(550, "5.1.8", "bad sender's system"), Reply(550, "5.1.8", "bad sender"), Known.UNKNOWN, False),
+    (OK, Reply(550, "5.1.8", "not this one"), OK, Known.MISSING, True),
+    (OK, Reply(552, "5.2.2", "mailbox full"), NOT_ASKED, Known.EXISTS, True),
     (OK, Reply(450, "4.2.0", "greylisted"), NOT_ASKED, Known.UNKNOWN, True),
     (OK, Reply(421, "4.3.2", "going down"), NOT_ASKED, Known.UNKNOWN, False),
     # Not clearly about the recipient: postmaster tells.
@@ -36,8 +40,8 @@ TABLE: list[tuple[Heard, Heard, Heard, Known, bool]] = [
 def test_what_was_heard(mail: Heard, recipient: Heard, postmaster: Heard, known: Known, reached: bool) -> None:
     found = read(mail, recipient, postmaster)
     assert (found.known, found.reached) == (known, reached)
-    asks = isinstance(recipient, Reply) and recipient.code >= 500 and not recipient.status.startswith("5.1.")
-    assert needs_postmaster(recipient) is asks
+    heard = isinstance(recipient, Reply) and recipient.code >= 500
+    assert needs_postmaster(recipient) is (heard and postmaster != NOT_ASKED)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from relay.config.models import On5xx
 from relay.config.values import HostPort
 from relay.mail.outcome import Deferred
 from relay.mail.plan import Encryption, Level, Pins, Pkix
@@ -174,5 +175,8 @@ def test_lanes() -> None:
     assert other == lane_of_key(made, "b.example"), "with the connector's own mail"
     host = lane_of_key(made, key("a.example", Detour(hop=HOP)))
     assert (host.key, host.connector, host.concurrency) == ("detour.example:2525 for own", "own", 3)
+    holding = rules({"on_5xx": "hold"}, {"smart_hosts": ELSEWHERE})
+    for detour, held in ((Detour(hop=HOP), True), (Detour("gone"), True), (Detour("other"), False)):
+        assert (lane_of_key(holding, key("a.example", detour)).on_5xx is On5xx.HOLD) is held
     assert lane_of_key(made, key("a.example", Detour("gone"))).key == "missing connector gone"
     assert lane_of_key(rules({}, {}), key("a.example", Detour("other"))).key == "a.example by other"

@@ -215,3 +215,30 @@ async def test_there_is_an_end_to_them(queue: World, monkeypatch: pytest.MonkeyP
     assert await kept.add(Suspension(Stops.TO, "a.example", "", "", START)) is not None
     assert await kept.add(Suspension(Stops.TO, "b.example", "", "", START)) is None
     assert await kept.add(Suspension(Stops.TO, "a.example", "", "", START)) is not None
+
+
+async def test_mail_behind_a_suspended_sender_is_not_stopped(queue: World) -> None:
+    """All that a refill reads is put aside, at a destination that was down, where one message at a time is tried."""
+    queue.hops.says[""] = [DOWN]
+    bad = [await queue.put(sender="bad@example.org") for _ in range(60)]
+    good = [await queue.put(sender="good@example.org") for _ in range(5)]
+    await queue.settle()
+    stop(queue, Stops.FROM, "bad@example.org")
+    queue.hops.says.clear()
+    for _ in range(10):
+        await queue.pass_(HOUR)
+    delivered = {name for name, _to in queue.hops.delivered}
+    assert {each.id for each in good} <= delivered
+    assert delivered.isdisjoint(each.id for each in bad)
+
+
+async def test_more_suspended_destinations_than_are_remembered(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.queue.feeder._DOMAINS", 5)
+    stop(queue, Stops.TO, "*")
+    put = [await queue.put(f"bob@d{number}.example") for number in range(20)]
+    await queue.pass_(HOUR)
+    assert queue.hops.seen == []
+    queue.scheduler.suspend(NONE)
+    for _ in range(3):
+        await queue.pass_(HOUR)
+    assert {name for name, _to in queue.hops.delivered} == {each.id for each in put}
