@@ -13,7 +13,8 @@ class Reload:
     """`changed`: the file differs from what is in force. `taken`: it is in force now, or would be but for the dry run.
 
     `weaker` is what it allows that was not allowed; `restart` what takes effect only when the relay is started again.
-    `errors` are those of the file, each with line, key and fix; then nothing was taken. `diff` is a unified diff, secrets masked.
+    `errors` are those of the file, each with line, key and fix; then nothing was taken. `diff` is a unified diff, secrets masked;
+    empty where there are errors of the file.
     """
 
     taken: bool
@@ -80,7 +81,8 @@ class WaitingChange(Shape):
     differs: bool
     """The file says something else than what is in force."""
     diff: str
-    """What is in force and what is on disk, as a unified diff. A secret is shown as a mask; another mask is another secret."""
+    """What is in force and what is on disk, as a unified diff. A secret is shown as a mask; another mask is another secret. Empty where
+    the file has errors."""
     weaker: list[str]
     restart: list[str]
     errors: list[str]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from relay.admin.reload import Reload
 from relay.app.place import InForce
-from relay.config.load import ConfigError, Loaded, file_text, load_with_places
-from relay.config.masking import difference, masked
+from relay.config.load import ConfigError, Loaded, load_with_places
+from relay.config.masking import difference
 from relay.config.models import Config
 from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Emit
 from relay.policy.book import RuleBook
@@ -100,7 +100,7 @@ class Configuration:
                 errors = tuple(str(problem) for problem in error.problems)
                 if not dry_run:
                     self._wait(errors)
-                return Reload(taken=False, changed=True, errors=errors, diff=await self._difference(None))
+                return Reload(taken=False, changed=True, errors=errors)
             diff = await self._difference(loaded)
             weaker = weakened(self.config, loaded.config)
             restart = _at_restart(self.config, loaded.config)
@@ -161,18 +161,10 @@ class Configuration:
         self._stamps = self._stamps | {path: _stamp(path) for path in loaded.files if path not in self._stamps}
         return loaded
 
-    async def _difference(self, loaded: Loaded | None) -> str:
-        """Between what is in force and what is on disk; None where that does not load."""
-        old, new = self.config, None if loaded is None else loaded.config
-
-        def compute() -> str:
-            try:
-                text = file_text(self._file) if loaded is None else loaded.text
-            except ConfigError:  # it cannot be read: the errors say so
-                return ""
-            return difference(masked(self._text, old), masked(text, new))
-
-        return await asyncio.to_thread(compute)
+    async def _difference(self, loaded: Loaded) -> str:
+        """Between what is in force and what is on disk. Both load: what does not load has no diff, only errors, since nobody can tell
+        where the secrets are in it."""
+        return await asyncio.to_thread(difference, self._text, loaded.text)
 
     async def _take(self, loaded: Loaded, weaker: Sequence[str], restart: tuple[str, ...]) -> None:
         old, new = self.config, loaded.config

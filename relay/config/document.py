@@ -8,7 +8,7 @@ every alias were written out, and no message here repeats a line of the file.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,8 @@ class Fault:
 class Node:
     """`content` is a scalar, a list of nodes, or a mapping of nodes; `keys` are the places of a mapping's keys.
 
-    `reference` is the scalar as written, where it holds `${NAME}`: what it stands for may be a secret.
+    `reference` is the scalar as written, where it holds `${NAME}`: what it stands for may be a secret. `span` is where a scalar begins
+    and ends in the text, with its quotes, its anchor, or all its lines; None for what is no scalar.
     """
 
     line: int
@@ -69,6 +70,7 @@ class Node:
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
     reference: str = ""
     weight: int = 1
+    span: tuple[int, int] | None = None
 
     def child(self, part: str | int) -> "Node | None":
         """The value of a key, or the entry of a list; None where there is none."""
@@ -98,13 +100,21 @@ class UnreadableError(Exception):
 def read(text: str, environment: Mapping[str, str]) -> tuple[Node, list[Fault]]:
     """The document, and what is wrong in it that does not stop the reading. Raises UnreadableError where it does."""
     reader = _Reader(environment)
-    try:
-        root = reader.document(text)
-    except MarkedYAMLError as error:
-        raise UnreadableError(_syntax(error, text)) from None
-    except YAMLError as error:
-        raise UnreadableError(_character(error, text)) from None
-    return root, reader.faults
+    return reader.read(text), reader.faults
+
+
+def read_spans(text: str) -> tuple[Node, list[Fault], list[tuple[int, int]]]:
+    """The same without an environment: each `${NAME}` is taken for set. With where each part of the text that is no blank, no sign between
+    values and no comment begins and ends, in order. Raises UnreadableError."""
+    reader = _Reader(_EverySet())
+    return reader.read(text), reader.faults, reader.spans
+
+
+class _EverySet(dict[str, str]):
+    """An environment in which every variable is set, to nothing."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
 
 
 class _Reader:
@@ -112,11 +122,20 @@ class _Reader:
         self._environment = environment
         self._anchors: dict[str, Node] = {}
         self.faults: list[Fault] = []
+        self.spans: list[tuple[int, int]] = []
 
-    def document(self, text: str) -> Node:
+    def read(self, text: str) -> Node:
+        try:
+            return self._document(text)
+        except MarkedYAMLError as error:
+            raise UnreadableError(_syntax(error, text)) from None
+        except YAMLError as error:
+            raise UnreadableError(_character(error, text)) from None
+
+    def _document(self, text: str) -> Node:
         root = Node(1, 1)
         documents = 0
-        events = iter(YAML(typ="safe", pure=True).parse(text))
+        events = self._noted(YAML(typ="safe", pure=True).parse(text))
         for event in events:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
@@ -126,6 +145,11 @@ class _Reader:
                     raise UnreadableError(Fault(line, column, message))
                 root = self._node(next(events), events, (), 0)
         return root
+
+    def _noted(self, events: Iterable[Any]) -> Iterator[Any]:
+        for event in events:
+            self.spans.append(_span(event))
+            yield event
 
     def _node(self, event: Any, events: Iterator[Any], place: Place, depth: int) -> Node:
         line, column = _mark(event)
@@ -141,6 +165,7 @@ class _Reader:
         elif isinstance(event, SequenceStartEvent):
             self._sequence(node, events, place, depth)
         else:
+            node.span = _span(event)
             self._scalar(node, event, place)
         if node.weight > _MAX_NODES:
             raise UnreadableError(Fault(line, column, f"this holds more than {_MAX_NODES} values", place))
@@ -250,6 +275,10 @@ def _resolve(text: str) -> Scalar:
 
 def _mark(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _span(event: Any) -> tuple[int, int]:
+    return event.start_mark.index, event.end_mark.index
 
 
 _PLAIN = (

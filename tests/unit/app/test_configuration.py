@@ -106,6 +106,19 @@ async def test_a_reload_takes_it_whatever_it_weakens(world: World) -> None:
     assert world.events == [ConfigurationTaken(str(world.file), tuple(real.weaker))]
 
 
+async def test_a_file_with_errors_has_no_diff_as_nobody_knows_where_its_secrets_are(world: World) -> None:
+    route = "encryption, route: {smart_hosts: [mail.contoso.com], auth: {user: us, password: hunter2-and-more}}"
+    good = LEVELS.format(level=route)
+    for text in (good.replace("password", "pasword"), good + "nonsense: [\n", good + "pasword: hunter2\n"):
+        world.save(text)
+        for dry_run in (True, False):
+            answer = await world.configuration.reload(dry_run=dry_run)
+            assert answer.errors
+            assert answer.diff == ""
+    world.save(good)
+    assert "password: ********(" in (await world.configuration.reload(dry_run=True)).diff
+
+
 async def test_a_reload_of_a_file_with_errors_tells_them(world: World) -> None:
     world.save("nonsense")
     answer = await world.configuration.reload(dry_run=False)
