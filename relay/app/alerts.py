@@ -28,7 +28,7 @@ from relay.mail.alerts import AlertKey, AlertKind, Concern, Notice, NoticeState,
 from relay.mail.envelope import ALERTS
 from relay.policy import concerns as judge
 from relay.policy.alert_terms import terms_of
-from relay.policy.alerts import Standing, gone, notice_id, step
+from relay.policy.alerts import STRANGE, Standing, gone, notice_id, step
 from relay.policy.book import RuleBook
 from relay.queue.alerts import SqliteAlerts
 from relay.queue.intake import Intake
@@ -43,7 +43,7 @@ from relay.tls.keyring import Keyring
 Json = dict[str, Any]
 
 PATIENCE = Patience(whole=20.0, connect=10.0)
-_PENDING = 1000  # concerns that wait for the next step
+_PENDING = 1000  # concerns that strangers can make, and wait for the next step; others always have a place
 _LONGEST = 60.0  # seconds between two looks at what is to be sent
 
 WATCHED: frozenset[type[e.Event]] = frozenset(
@@ -138,7 +138,9 @@ class Alerts:
 
     def _concern(self, found: Concern | None) -> None:
         """What came last counts."""
-        if found is not None and (found.key in self._concerns or len(self._concerns) < _PENDING):
+        if found is None:
+            return
+        if found.kind not in STRANGE or found.key in self._concerns or len(self._concerns) < _PENDING:
             self._concerns[found.key] = found
 
     def _relieve(self, relief: Relief) -> None:
@@ -381,8 +383,8 @@ class Alerts:
 def _told(kept: Kept) -> object:
     """What must be kept at once. When a concern was seen last can wait for the next look."""
     board = kept.board
-    standing = frozenset((key, each.told, each.shown) for key, each in board.standing.items())
-    return standing, board.sent, board.unshown_count, tuple((each.key, each.due) for each in kept.postings)
+    standing = frozenset((key, each.told, each.shown, each.summed) for key, each in board.standing.items())
+    return standing, board.strange, board.own, tuple((each.key, each.due) for each in kept.postings)
 
 
 def _event(notice: Notice) -> e.Event:

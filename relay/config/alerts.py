@@ -75,7 +75,7 @@ class Alerts(Model):
     queue_age: Duration = timedelta(hours=4)
     """Age of the oldest message that waits at which the queue is told to be too old. `0s`: never."""
     hourly: Count = Field(default=20, ge=2)
-    """Alerts in one hour, by each way; what is beyond is told in one that sums it up."""
+    """Alerts in one hour, by each way: so many about others (partners, MTA-STS), and so many of other kinds. One sums up what is beyond."""
 
     @model_validator(mode="after")
     def _sense(self) -> "Alerts":

@@ -3,11 +3,13 @@
 A state machine in values: the board before, what was seen, the time; the board after, what is to be told. `relay.app.alerts` keeps the
 board over restarts, so that a restart tells nothing twice. What is a concern at all is `relay.policy.concerns`' business.
 
-Threat: a stranger who makes concerns without end (many domains, each failing). Boards, texts and notices are bounded, and what is not
-shown one by one is counted and summed up.
+Threat: a stranger who makes concerns without end (many domains, each failing), perhaps so that nobody hears of something else. Boards,
+texts and notices are bounded, and what is not shown one by one is counted and summed up. What strangers can make as many of as they like
+(`STRANGE`) takes no room from what they cannot, neither on the board nor in the hour; and what there was no room for is told once there is.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,8 +17,10 @@ from hashlib import blake2b
 
 from relay.mail.alerts import AlertKey, AlertKind, Concern, Notice, NoticeState, Relief, Severity
 
+STRANGE = frozenset((AlertKind.PARTNER, AlertKind.MTA_STS))
+"""Kinds with as many subjects as strangers have domains. Of the others, the configuration and the relay itself say how many there are."""
 MOST = 500
-"""Concerns that are remembered."""
+"""Concerns that are remembered: so many that strangers can make, and so many others."""
 HOUR = timedelta(hours=1)
 FLAPS = timedelta(minutes=15)
 """What was over and comes back within this time after it was told is told again only then: it may go to and fro every minute."""
@@ -37,7 +41,7 @@ _RANK = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """By the configuration. `repeat` zero: once only. `hourly`: notices in any hour."""
+    """By the configuration. `repeat` zero: once only. `hourly`: notices in any hour, of `STRANGE` kinds and of others."""
 
     repeat: timedelta = timedelta(days=1)
     withheld_after: timedelta = timedelta(0)
@@ -52,7 +56,7 @@ class Terms:
 class Standing:
     """A concern that lasts. `seen`: the last sign of it. `told`: when last, None where not yet. `shown`: by itself, not summed up.
 
-    `quiet`: not to be told before, None for no such time.
+    `quiet`: not to be told before, None for no such time. `summed`: it waits for room, and has been counted in a sum.
     """
 
     concern: Concern
@@ -61,20 +65,26 @@ class Standing:
     told: datetime | None = None
     shown: bool = False
     quiet: datetime | None = None
+    summed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`sent`: when notices went out in the last hour. `unshown`: titles of some that are never shown, `unshown_count` of how many."""
+
+    sent: tuple[datetime, ...] = ()
+    unshown: tuple[str, ...] = ()
+    unshown_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`sent`: when notices went out in the last hour. `unshown`: titles of some that were not shown, `unshown_count` of how many.
-
-    `ended`: what is over, and until when it is not told again.
-    """
+    """`ended`: what is over, and until when it is not told again. `strange`: the room of `STRANGE` kinds, `own` that of the others."""
 
     standing: Mapping[AlertKey, Standing] = field(default_factory=dict)
     ended: Mapping[AlertKey, datetime] = field(default_factory=dict)
-    sent: tuple[datetime, ...] = ()
-    unshown: tuple[str, ...] = ()
-    unshown_count: int = 0
+    strange: Room = Room()
+    own: Room = Room()
 
     def of(self, *kinds: AlertKind) -> tuple[Standing, ...]:
         """Those of some kinds."""
@@ -111,20 +121,28 @@ def step(
             notices.append(_cleared(ended, relief, now))
         if ended is not None and ended.told is not None and len(ended_before) < MOST:
             ended_before[ended.concern.key] = ended.told + FLAPS
-    left_out = 0
+    places = Counter(kind in STRANGE for kind, _subject in standing)
+    left_out = Counter[bool]()
     for concern in seen:
-        was = standing.get(concern.key)
-        if was is None and len(standing) >= MOST:
-            left_out += 1
+        was, strange = standing.get(concern.key), concern.kind in STRANGE
+        if was is None and places[strange] >= MOST:
+            left_out[strange] += 1
             continue
+        places[strange] += was is None
         standing[concern.key] = _seen(was, concern, now, ended_before.get(concern.key))
-    for key, each in standing.items():
+    for each in standing.values():
         state = _due(each, terms, now)
         if state is not None:
             notices.append(_notice(each, state, now))
-            standing[key] = replace(each, told=now, shown=True)
-    counted = replace(board, standing=standing, ended=ended_before, unshown_count=board.unshown_count + left_out)
-    return _limited(counted, notices, terms, now)
+    ours = [each for each in notices if each.kind not in STRANGE]
+    theirs = [each for each in notices if each.kind in STRANGE]
+    own, own_told = _limited("own", _more(board.own, left_out[False]), ours, standing, terms, now)
+    others, others_told = _limited("", _more(board.strange, left_out[True]), theirs, standing, terms, now)
+    return Board(standing, ended_before, others, own), (*own_told, *others_told)
+
+
+def _more(room: Room, left_out: int) -> Room:
+    return replace(room, unshown_count=room.unshown_count + left_out)
 
 
 def _bounded(concern: Concern) -> Concern:
@@ -153,8 +171,9 @@ def _seen(was: Standing | None, concern: Concern, now: datetime, quiet: datetime
     if was is None:
         return Standing(concern, now, now, quiet=quiet)
     # What got worse is told anew; what got better is not.
-    told = None if concern.stage > was.concern.stage else was.told
-    return replace(was, concern=concern, seen=now, told=told)
+    worse = concern.stage > was.concern.stage
+    told, summed = (None, False) if worse else (was.told, was.summed)
+    return replace(was, concern=concern, seen=now, told=told, summed=summed)
 
 
 def _forgotten(standing: Mapping[AlertKey, Standing], now: datetime) -> list[Relief]:
@@ -207,36 +226,49 @@ def notice_id(key: AlertKey, state: NoticeState, at: datetime) -> str:
     return blake2b(told.encode("utf-8", "replace"), digest_size=10).hexdigest()
 
 
-def _limited(board: Board, notices: Sequence[Notice], terms: Terms, now: datetime) -> tuple[Board, tuple[Notice, ...]]:
-    """As many as the hour has room for, the worst first; the last of them sums up those that there is no room for."""
-    sent = tuple(each for each in board.sent if timedelta(0) <= now - each < HOUR)
+def _limited(
+    name: str, room: Room, notices: Sequence[Notice], standing: dict[AlertKey, Standing], terms: Terms, now: datetime
+) -> tuple[Room, tuple[Notice, ...]]:
+    """As many as the hour has room for, the worst first; the last of them sums up those that there is no room for.
+
+    What is to be raised waits for room, and is in one sum only. `standing` is brought up to date. `name` tells sums of one moment apart.
+    """
+    sent = tuple(each for each in room.sent if timedelta(0) <= now - each < HOUR)
     free = max(terms.hourly - len(sent), 0)
-    ordered = sorted(notices, key=lambda each: _RANK[each.severity])
-    waiting = board.unshown_count
-    if len(ordered) + (1 if waiting else 0) <= free:
-        shown, rest = ordered, []
-    else:
-        shown, rest = ordered[: max(free - 1, 0)], ordered[max(free - 1, 0) :]
-    standing = dict(board.standing)
-    for each in rest:
-        key = (each.kind, each.subject)
-        if each.state is NoticeState.RAISED and key in standing:
-            standing[key] = replace(standing[key], shown=False)  # its end is not told either
-    count = waiting + len(rest)
-    titles = (*board.unshown, *(each.title for each in rest))[:_NAMED]
+    # What is told again has been told: it does not keep out what has not.
+    ordered = sorted(notices, key=lambda each: (_RANK[each.severity], each.state is NoticeState.REPEATED))
+    shown, rest = ordered[:free], ordered[free:]
+    if free and (room.unshown_count or not all(_is_summed(each, standing) for each in rest)) and len(shown) == free:
+        shown, rest = ordered[: free - 1], ordered[free - 1 :]
+    waiting = [each for each in rest if each.state is NoticeState.RAISED]
+    lost = [each for each in rest if each.state is not NoticeState.RAISED]
+    fresh = [each for each in waiting if not _is_summed(each, standing)]
+    titles = (*room.unshown, *(each.title for each in lost))[:_NAMED]
+    count = room.unshown_count + len(lost)
+    for each, is_shown in (*((each, True) for each in shown), *((each, False) for each in lost)):
+        if each.state is not NoticeState.CLEARED:
+            was = standing[each.kind, each.subject]
+            standing[each.kind, each.subject] = replace(was, told=now, shown=was.shown or is_shown, summed=False)
     told = list(shown)
-    if count and free > len(shown):
-        told.append(_sum(titles, count, now))
+    if free > len(shown) and count + len(fresh):
+        named = (*titles, *(each.title for each in fresh))[:_NAMED]
+        told.append(_sum(named, count + len(fresh), now, name))
         titles, count = (), 0
-    after = Board(standing, board.ended, (*sent, *(now for _ in told)), titles, count)
-    return after, tuple(told)
+        for each in fresh:
+            key = (each.kind, each.subject)
+            standing[key] = replace(standing[key], summed=True)
+    return Room((*sent, *(now for _ in told)), titles, count), tuple(told)
 
 
-def _sum(titles: Sequence[str], count: int, now: datetime) -> Notice:
+def _is_summed(notice: Notice, standing: Mapping[AlertKey, Standing]) -> bool:
+    return notice.state is NoticeState.RAISED and standing[notice.kind, notice.subject].summed
+
+
+def _sum(titles: Sequence[str], count: int, now: datetime, name: str) -> Notice:
     named = "; ".join(titles)
     more = f", among them: {named}" if named else ""
     text = plain(f"There were too many alerts to show each: {count} are left out{more}", _TEXT)
     state, kind = NoticeState.RAISED, AlertKind.MORE
     title = f"{count} more not shown"
     remedy = "relay alerts list shows all that are active; `alerts.hourly` is how many are shown in an hour"
-    return Notice(notice_id((kind, ""), state, now), state, kind, "", Severity.WARNING, title, text, remedy, now, now)
+    return Notice(notice_id((kind, name), state, now), state, kind, "", Severity.WARNING, title, text, remedy, now, now)

@@ -12,7 +12,7 @@ from typing import Any
 
 from relay.mail.alerts import AlertKind, Concern, Notice, NoticeState, Severity
 from relay.mail.codec import Json, time_from, time_text
-from relay.policy.alerts import Board, Standing
+from relay.policy.alerts import Board, Room, Standing
 from relay.policy.concerns import Deaths
 
 GIVE_UP = timedelta(hours=24)
@@ -71,8 +71,8 @@ def encoded(kept: Kept) -> str:
         {
             "standing": [_standing(each) for each in board.standing.values()],
             "ended": [[kind.value, subject, time_text(until)] for (kind, subject), until in board.ended.items()],
-            "sent": [time_text(each) for each in board.sent],
-            "unshown": [list(board.unshown), board.unshown_count],
+            **_room(board.strange),  # where the only room was before there were two
+            "own": _room(board.own),
             "deaths": [kept.deaths.ended, [time_text(each) for each in kept.deaths.at]],
             "postings": [_posting(each) for each in kept.postings],
         },
@@ -87,9 +87,8 @@ def decoded(text: str) -> Kept:
     board = Board(
         {each.concern.key: each for each in standing},
         {(AlertKind(kind), subject): time_from(until) for kind, subject, until in found["ended"]},
-        tuple(map(time_from, found["sent"])),
-        tuple(found["unshown"][0]),
-        found["unshown"][1],
+        _room_from(found),
+        _room_from(found["own"]) if "own" in found else Room(),
     )
     ended, at = found["deaths"]
     postings = tuple(map(_posting_from, found["postings"]))
@@ -104,6 +103,15 @@ def _maybe_from(text: str | None) -> datetime | None:
     return None if text is None else time_from(text)
 
 
+def _room(room: Room) -> Json:
+    return {"sent": [time_text(each) for each in room.sent], "unshown": [list(room.unshown), room.unshown_count]}
+
+
+def _room_from(found: Json) -> Room:
+    titles, count = found["unshown"]
+    return Room(tuple(map(time_from, found["sent"])), tuple(titles), count)
+
+
 def _standing(each: Standing) -> Json:
     return {
         "concern": asdict(each.concern),
@@ -112,6 +120,7 @@ def _standing(each: Standing) -> Json:
         "told": _maybe(each.told),
         "shown": each.shown,
         "quiet": _maybe(each.quiet),
+        "summed": each.summed,
     }
 
 
@@ -123,6 +132,7 @@ def _standing_from(found: Json) -> Standing:
         _maybe_from(found["told"]),
         found["shown"],
         _maybe_from(found["quiet"]),
+        found.get("summed", False),
     )
 
 

@@ -237,3 +237,13 @@ async def test_a_flood_of_events_is_bounded() -> None:
         assert len(world.heard.of(e.AlertRaised)) == 5
         assert sum(alerts.counts.values()) <= 500
         assert len(world.store.text) < 2**20
+
+
+async def test_a_flood_of_events_keeps_nothing_of_ours_out() -> None:
+    world = World(book(alerts={"hourly": 2}, dns={"resolver": "127.0.0.1:53", "validating": True}))
+    world.store.unsafe = True
+    async with world.running() as alerts:
+        for number in range(2_000):
+            alerts.hear(cast(Any, e.TlsWithheld)("01J", f"bob@d{number}.example", "", TlsFailure.HANDSHAKE_FAILED, "x"))
+        alerts.hear(e.DaneUnusable("it does not validate"))
+        assert "dane-off" in await world.raised(3)

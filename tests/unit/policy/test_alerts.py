@@ -150,19 +150,25 @@ def test_more_than_the_hour_has_room_for_is_summed_up() -> None:
     # In the same hour: nothing more, but counted.
     board, notices = step(board, terms, NOW + span("30m"), [concern("late.example"), concern("later.example")])
     assert notices == ()
-    assert board.unshown_count == 2
-    # Then one line sums up what was left out meanwhile.
+    # Then come those that waited, and one line sums up what else came meanwhile; nothing is in two of them.
     board, notices = step(board, terms, NOW + span("61m"))
-    assert [(each.kind, each.title) for each in notices] == [(AlertKind.MORE, "2 more not shown")]
+    assert [each.subject for each in notices] == ["d4.example", "d5.example", "d6.example", "d7.example", ""]
+    assert notices[-1].title == "2 more not shown"
+    board, notices = step(board, terms, NOW + span("122m"), (), [relief("d11.example")])
     # The end of what nobody was shown is told to nobody.
-    board, notices = step(board, terms, NOW + span("62m"), (), [relief("d0.example"), relief("d11.example")])
+    assert [each.subject for each in notices] == [
+        "d8.example",
+        "d9.example",
+        "d10.example",
+        "late.example",
+        "later.example",
+    ]
+    _board, notices = step(board, terms, NOW + span("183m"), (), [relief("d0.example")])
     assert [(each.state.value, each.subject) for each in notices] == [("cleared", "d0.example")]
 
 
 def test_the_worst_come_first_where_there_is_no_room_for_all() -> None:
-    mild = [
-        Concern(AlertKind.EXCEPTION, f"m{number}", "mild", "text", severity=Severity.WARNING) for number in range(5)
-    ]
+    mild = [Concern(AlertKind.MTA_STS, f"m{number}", "mild", "text", severity=Severity.WARNING) for number in range(5)]
     _board, notices = step(Board(), Terms(hourly=2), NOW, [*mild, concern("bad.example")])
     assert [each.subject for each in notices] == ["bad.example", ""]
 
@@ -185,9 +191,91 @@ def test_the_board_is_bounded() -> None:
     for start in range(0, 3 * MOST, 100):
         board, _notices = step(board, TERMS, NOW, [concern(f"{start + number}.example") for number in range(100)])
     assert len(board.standing) == MOST
-    assert board.unshown_count >= 2 * MOST
-    assert len(board.unshown) <= 10
-    assert len(board.sent) <= TERMS.hourly
+    assert board.strange.unshown_count >= 2 * MOST
+    assert len(board.strange.unshown) <= 10
+    assert len(board.strange.sent) <= TERMS.hourly
+    for start in range(0, 3 * MOST, 100):
+        own = [concern(f"{start + number}", AlertKind.EXCEPTION) for number in range(100)]
+        board, _notices = step(board, TERMS, NOW, own)
+    assert len(board.standing) == 2 * MOST
+
+
+def flood(count: int, kinds: Sequence[AlertKind] = (P, AlertKind.MTA_STS)) -> list[Concern]:
+    """What a stranger makes, with domains of his own."""
+    return [concern(f"d{number}.example", kinds[number % len(kinds)]) for number in range(count)]
+
+
+OWN = (
+    AlertKind.STORE,
+    AlertKind.WORKER,
+    AlertKind.CERTIFICATE,
+    AlertKind.CONFIGURATION,
+    AlertKind.DANE,
+    AlertKind.EXCEPTION,
+    AlertKind.QUEUE,
+)
+
+
+@pytest.mark.parametrize("kind", OWN)
+@pytest.mark.parametrize("hourly", [2, 20])
+@pytest.mark.parametrize("count", [20, MOST, 3 * MOST])
+def test_no_stranger_keeps_out_what_is_not_his(kind: AlertKind, hourly: int, count: int) -> None:
+    """Raised in its time, again while it lasts, and its end, whatever else there is."""
+    terms, board, told = Terms(hourly=hourly), Board(), list[tuple[str, str]]()
+    rows = [("0s", ""), ("1m", "+"), ("11m", "+"), ("12m", "."), ("25h", "+"), ("26h", "-"), ("27h", ".")]
+    for after, seen in rows:
+        concerns = [*flood(count), *([concern("own", kind)] if seen == "+" else [])]
+        reliefs = [relief("own", kind)] if seen == "-" else []
+        board, notices = step(board, terms, NOW + span(after), concerns, reliefs)
+        told.extend((after, each.state.value) for each in notices if each.kind is kind)
+        assert ((kind, "own") in board.standing) is (after in ("1m", "11m", "12m", "25h"))
+    raised = "11m" if kind is AlertKind.CONFIGURATION else "1m"
+    assert told == [(raised, "raised"), ("25h", "repeated"), ("26h", "cleared")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        pytest.param(
+            P, [("1m", "+", ""), ("59m", ".", ""), ("1h", ".", "raised"), ("2h", "-", "cleared")], id="a stranger's"
+        ),
+        pytest.param(
+            AlertKind.STORE,
+            [("1m", "+", ""), ("59m", ".", ""), ("1h", ".", "raised"), ("2h", "-", "cleared")],
+            id="ours, among many of ours",
+        ),
+        pytest.param(AlertKind.STORE, [("1m", "+", ""), ("59m", "-", ""), ("1h", ".", "")], id="over while it waited"),
+    ],
+)
+def test_what_found_no_room_is_raised_once_there_is_some(kind: AlertKind, rows: Sequence[Row]) -> None:
+    others = AlertKind.EXCEPTION if kind is AlertKind.STORE else AlertKind.MTA_STS
+    board, _notices = step(Board(), TERMS, NOW, flood(20, [others]))
+    for after, seen, told in rows:
+        concerns = [concern("late", kind)] if seen == "+" else []
+        board, notices = step(board, TERMS, NOW + span(after), concerns, [relief("late", kind)] if seen == "-" else [])
+        assert ",".join(each.state.value for each in notices if each.kind is kind) == told, after
+
+
+def test_what_waits_for_room_is_in_one_sum_only() -> None:
+    terms, board, sums, raised = Terms(hourly=5), Board(), list[str](), list[str]()
+    for minute in range(0, 600, 5):
+        board, notices = step(board, terms, NOW + timedelta(minutes=minute), flood(30))
+        sums.extend(each.title for each in notices if each.kind is AlertKind.MORE)
+        raised.extend(each.subject for each in notices if each.kind is not AlertKind.MORE)
+    assert sums == ["26 more not shown"]
+    assert sorted(raised) == sorted({each.subject for each in flood(30)})
+
+
+def test_what_is_told_again_does_not_keep_out_what_was_never_told() -> None:
+    terms = Terms(hourly=4, repeat=timedelta(hours=1))
+    board, _notices = step(Board(), terms, NOW, flood(4))
+    board, notices = step(board, terms, NOW + span("1h"), [concern("new.example")])
+    assert (notices[0].subject, notices[0].state) == ("new.example", NoticeState.RAISED)
+
+
+def test_sums_of_one_moment_have_ids_of_their_own() -> None:
+    _board, notices = step(Board(), Terms(hourly=2), NOW, [*flood(5), *flood(5, [AlertKind.EXCEPTION])])
+    assert len({each.id for each in notices}) == len(notices) == 4
 
 
 def test_hostile_texts_are_bounded_and_clean() -> None:

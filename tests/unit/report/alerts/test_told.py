@@ -155,6 +155,19 @@ def test_everything_is_kept() -> None:
     assert len(active(kept)) == len(board.standing)
 
 
+def test_what_was_kept_when_there_was_one_room() -> None:
+    board, _notices = step(
+        Board(), Terms(hourly=2), NOW, [Concern(AlertKind.PARTNER, f"{n}", "t", "x") for n in range(4)]
+    )
+    found = json.loads(encoded(Kept(board)))
+    del found["own"]
+    for each in found["standing"]:
+        del each["summed"]
+    kept = decoded(json.dumps(found)).board
+    assert kept.strange == board.strange
+    assert kept.standing.keys() == board.standing.keys()
+
+
 def test_a_posting_is_tried_for_a_day() -> None:
     posting: Posting | None = Posting(notice(), Way.WEBHOOK, NOW)
     waits, now = [], NOW
