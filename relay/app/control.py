@@ -107,11 +107,8 @@ class Control:
         if via == _DEFAULT:
             return {**await _asked(operations.reroute(wanted, "")), "via": None, "weaker": []}
         detour = self._detour(via, weaker=weaker)
-        if detour.hop is not None and not anywhere:
-            if not any(detour.hop in each.route.hosts for each in book.config.outbound):
-                raise Refused(
-                    f"{detour.hop} is no smart host of any connector: sending mail there takes the scope admin"
-                )
+        if detour.hop is not None and not anywhere and not _is_known(book, detour.hop):
+            raise Refused(f"{detour.hop} is no smart host of any connector: sending mail there takes the scope admin")
         domains = tuple(await _asked(operations.waiting_domains(wanted)))
         why = refusal(book, domains, detour)
         if why:
@@ -170,3 +167,7 @@ async def _asked(answer: Awaitable[T]) -> T:
         return await answer
     except StoreUnavailable as error:
         raise Unavailable(error.reason) from error
+
+
+def _is_known(book: RuleBook, hop: HostPort) -> bool:
+    return any(hop in each.route.hosts for each in book.config.outbound)
