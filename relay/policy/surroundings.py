@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relay.config.models import Config
-from relay.config.values import HostPort, Network
+from relay.config.values import Network
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -325,8 +325,3 @@ def running(ready: bool | None, troubles: Sequence[str], waiting: Sequence[str])
         yield Finding("relay", State.WARNING, f"the file is not what is in force: {reason}", "relay reload")
     if ready and not troubles and not waiting:
         yield Finding("relay", State.FINE, "the relay runs, takes mail, and has this file in force")
-
-
-def addresses_to_try(listeners: Iterable[HostPort]) -> tuple[HostPort, ...]:
-    """Each once, in order; port 0 is always free."""
-    return tuple(dict.fromkeys(each for each in listeners if each.port))

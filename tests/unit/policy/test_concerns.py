@@ -6,7 +6,7 @@ import pytest
 
 from relay.config.connectors import TlsException
 from relay.mail.alerts import AlertKind, Severity
-from relay.mail.events import StsFetchFailed, TlsWithheld
+from relay.mail.events import ConfigurationSettled, StsFetchFailed, TlsWithheld
 from relay.mail.tls import TlsFailure
 from relay.policy.concerns import (
     Deaths,
@@ -18,6 +18,7 @@ from relay.policy.concerns import (
     partner_of,
     queue_age,
     reached,
+    settled,
     store_trouble,
     withheld,
 )
@@ -144,3 +145,8 @@ def test_workers_that_die_again_and_again() -> None:
     assert len(found.at) == 1
     found = found.counted(10**6, NOW + timedelta(minutes=64))
     assert len(found.at) <= 6
+
+
+def test_a_configuration_that_is_in_force_again() -> None:
+    relief = settled(ConfigurationSettled("connectors.yaml"))
+    assert (relief.kind, relief.subject) == (AlertKind.CONFIGURATION, "connectors.yaml")

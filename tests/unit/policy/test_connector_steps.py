@@ -1,14 +1,18 @@
 """What of a connector can be judged from here: files, listeners, networks, and other connectors that speak of the same partner."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay.config.certificates import CertificateFiles, read_folder
 from relay.config.connectors import Connector
 from relay.policy.book import RuleBook
-from relay.policy.connector_steps import Files, configuration_steps, inbound_steps
+from relay.policy.connector_steps import Files, asks, configuration_steps, inbound_steps
 from relay.policy.steps import Result, Step, failed, steps_json
+from relay.testing import Pki
 from tests.unit.policy.builders import PIN, book
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
@@ -140,3 +144,37 @@ def test_json_has_stable_names() -> None:
             "seconds": 1.235,
         }
     ]
+
+
+def ours(folder: Path) -> CertificateFiles:
+    Pki(folder).issue(folder / "certs", "relay.test")
+    return read_folder(folder / "certs", datetime.now(UTC)).certificates[0]
+
+
+@pytest.mark.parametrize(("left", "result"), [(31, "ok"), (30, "warning"), (-1, "failed")])
+def test_our_own_certificate(tmp_path: Path, left: int, result: str) -> None:
+    files = replace(ours(tmp_path), not_before=NOW - timedelta(days=99), not_after=NOW + timedelta(days=left))
+    rules = book(connectors=[{**OUT, "client_certificate": "relay.test"}])
+    steps = list(configuration_steps(rules, named(rules, "out"), Files(NOW, client=files)))
+    assert shown(steps)[1] == ("our-certificate", "relay.test", result)
+
+
+def test_what_an_inbound_connector_asks_in_a_line() -> None:
+    certificate = {"names": ["a.example"], "pins": [PIN]}
+    rules = book(connectors=[into(tls_version="TLSv1.3", certificate=certificate, networks=["192.0.2.0/24"])])
+    said = asks(named(rules, "in"))
+    assert said == "TLS, TLSv1.3 or newer, a certificate for a.example with one of 1 pins, from 192.0.2.0/24"
+
+
+def test_listeners(tmp_path: Path) -> None:
+    files = ours(tmp_path)
+    valid = replace(files, not_before=NOW - timedelta(days=9), not_after=NOW + timedelta(days=9))
+    ended = replace(files, not_before=NOW - timedelta(days=9), not_after=NOW - timedelta(days=1))
+    rules = book(connectors=[into()])
+    connector = rules.config.inbound[0]
+    for certificates, result in (((valid,), "ok"), ((ended,), "failed"), ((), "failed")):
+        first = next(inbound_steps(rules, connector, Files(NOW, shown=certificates)))
+        assert (first.name, first.result.value) == ("listener", result)
+    nobody = RuleBook.of(rules.config.model_copy(update={"listeners": ()}))
+    first = next(inbound_steps(nobody, connector, Files(NOW)))
+    assert (first.name, first.result.value) == ("listener", "failed")

@@ -1,11 +1,14 @@
 """When an answer is fetched anew, and when a failed fetch is tried again."""
 
+import ipaddress
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.policy.admission import Peer, unchecked
 from relay.policy.revocation import SOONEST, again_at, refresh_at
+from tests.unit.policy.builders import book
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -34,3 +37,9 @@ def test_more_and_more_seldom() -> None:
     assert [each.total_seconds() for each in waits] == [15, 30, 60, 120, 240, 480, 600, 600, 600]
     assert again_at(1, first, NOW, 0.99) - NOW < first * 1.25
     assert again_at(50, HOUR, NOW, 0.0) - NOW == HOUR
+
+
+def test_a_client_in_clear_makes_nobody_fetch() -> None:
+    rules = book()
+    peer = Peer(ipaddress.ip_address("192.0.2.1"), None)
+    assert unchecked(rules, peer, rules.config.inbound) == frozenset()

@@ -146,6 +146,12 @@ def granting(**require: Any) -> dict[str, Any]:
     }
 
 
+ORDINARY = {
+    "name": "partner",
+    "direction": "inbound",
+    "match": {"sender_domains": ["a.example"]},
+    "require": {"tls": True, "networks": ["172.16.0.0/12"]},
+}
 PROXIED = [{"address": "0.0.0.0:2525", "proxy_protocol": {"from": ["172.17.0.0/16"]}}]
 BRIDGE = ipaddress.ip_address("172.17.0.1")
 
@@ -158,6 +164,8 @@ BRIDGE = ipaddress.ip_address("172.17.0.1")
         ({"accept": {"networks": ["172.16.0.0/12"]}}, True, ["failed"]),
         ({"accept": {"networks": ["172.16.0.0/12"]}}, False, []),
         ({"connectors": [granting()]}, True, ["failed"]),
+        ({"connectors": [granting(networks=["10.0.0.0/8"]) | {"match": {"networks": ["10.0.0.0/8"]}}]}, True, ["fine"]),
+        ({"connectors": [ORDINARY]}, True, ["fine"]),
         ({"connectors": [granting(networks=["172.17.0.5/32"])]}, True, ["failed"]),
         ({"accept": {"networks": ["172.17.0.1/32"]}, "connectors": [granting()]}, True, ["failed", "failed"]),
         ({"listeners": PROXIED}, True, ["failed", "fine"]),

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from relay.config.certificates import Severity
+from relay.config.certificates import Problem, Severity
 from relay.config.models import Config
 from relay.policy.candidate import judge, obstacles
-from relay.policy.holdings import Holding, Standing, holding_json
+from relay.policy.holdings import Holding, Standing, holding_json, is_error
 from relay.policy.publish_check import Finding, State
+from relay.policy.sheet import CA, DANE, Paper, Sheet
 from relay.tls.inventory import Anchors, folder_defects, holding_of, holdings
 from relay.tls.keyring import Keyring, checked_folder
 from tests.unit.tls.pki import CLIENT_AUTH, DAY, NOW, SERVER_AUTH, Issued, Wish, clock, root, rsa_key, self_signed
@@ -213,3 +214,33 @@ def test_what_must_be_waited_for(state: State, text: str, coming: Holding) -> No
 def test_dates_must_be_waited_for(coming: Holding) -> None:
     assert [each.text[:12] for each in obstacles(coming, [], NOW - 100 * DAY)] == ["it begins on"]
     assert [each.text[:11] for each in obstacles(coming, [], NOW + 200 * DAY)] == ["it ended on"]
+
+
+def test_one_that_has_ended_is_no_candidate(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, relay=leaf(HOST))
+    made = config(tmp_path)
+    holding = holding_of(ring.certificates[0], made, Anchors(made), NOW)
+    assert not holding.is_next
+    later = holding.chain[0].certificate.not_after + DAY
+    assert next(each.text for each in judge(None, holding, later) if each.is_error).startswith("it ended on")
+    assert is_error(Problem(Severity.ERROR, tmp_path, "bad", "mend it"))
+    assert not is_error(Problem(Severity.WARNING, tmp_path, "odd", "look"))
+
+
+def sheet(present: Paper | None, coming: Paper | None) -> Sheet:
+    return Sheet("relay", HOST, "postmaster@relay.test", NOW, True, True, present, coming)
+
+
+def test_a_sheet_is_about_something() -> None:
+    with pytest.raises(ValueError, match="about nothing"):
+        _ = sheet(None, None).newest
+
+
+def test_a_sheet_without_tlsa_records_and_without_a_known_root(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, relay=leaf(HOST), other=leaf(HOST))
+    made = config(tmp_path)
+    first, second = (holding_of(each, made, Anchors(made), NOW) for each in ring.certificates)
+    alone = sheet(Paper(first.chain, None), None)
+    assert {each.who for each in alone.tasks}.isdisjoint({CA, DANE})
+    changing = sheet(Paper(first.chain, first.anchor), Paper(second.chain, second.anchor))
+    assert DANE not in {each.who for each in changing.tasks}

@@ -1,0 +1,61 @@
+"""Demands, paths and statuses in words for people."""
+
+from typing import Any
+
+import pytest
+
+from relay.policy.words import demand_words, path_words, revocation_words
+
+
+@pytest.mark.parametrize(
+    ("demand", "said"),
+    [
+        ({"demand": "encryption"}, "TLS"),
+        ({"demand": "tls-version", "minimum": "TLSv1.3"}, "TLSv1.3 or newer, where there is TLS"),
+        ({"demand": "pkix", "trust": "system", "names": ["a", "b"]}, "a certificate issued under system, for a or b"),
+        ({"demand": "pkix", "trust": "system"}, "a certificate issued under system, for any name"),
+        ({"demand": "pins", "pins": ["x"]}, "the key x"),
+        (
+            {"demand": "revocation", "trust": "system", "mode": "prefer"},
+            "no certificate of the chain to system revoked; what cannot be found out passes",
+        ),
+        (
+            {"demand": "revocation", "trust": "system", "mode": "require"},
+            "no certificate of the chain to system revoked; what cannot be found out fails",
+        ),
+        ({"demand": "requiretls", "vouched": "dnssec"}, "REQUIRETLS, the host vouched for by dnssec"),
+        ({"demand": "requiretls"}, "REQUIRETLS, and nobody vouches for the host"),
+    ],
+)
+def test_demands(demand: dict[str, Any], said: str) -> None:
+    assert demand_words(demand) == said
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"anchor": "Root"}, "trusted, anchor Root"),
+        ({"failure": "certificate-expired", "text": "it ended"}, "certificate-expired, it ended"),
+        ({"undecided": "no file"}, "could not be checked, no file"),
+    ],
+)
+def test_paths(result: dict[str, Any], said: str) -> None:
+    assert path_words(result) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            {"status": "revoked", "revoked_at": "2026-01-01", "reason": "key", "by": "crl"},
+            "revoked on 2026-01-01 (key), by crl",
+        ),
+        ({"status": "revoked"}, "revoked"),
+        ({"status": "unknown", "why": "silent"}, "not checked: silent"),
+        ({"status": "unknown"}, "not checked: it is not known why"),
+        ({"status": "good", "by": "ocsp", "next_update": "tomorrow"}, "good, by ocsp, counts until tomorrow"),
+        ({"status": "good", "why": "short-lived"}, "good: short-lived"),
+    ],
+)
+def test_statuses(status: dict[str, Any], said: str) -> None:
+    assert revocation_words(status) == said
