@@ -227,6 +227,17 @@ def test_one_that_has_ended_is_no_candidate(tmp_path: Path) -> None:
     assert not is_error(Problem(Severity.WARNING, tmp_path, "odd", "look"))
 
 
+def test_an_intermediate_in_front_is_no_candidate(tmp_path: Path) -> None:
+    ring = keyring(tmp_path, relay=MIDDLE)
+    made = config(tmp_path)
+    found = [
+        each.text
+        for files in ring.certificates
+        for each in judge(None, holding_of(files, made, Anchors(made), NOW), NOW)
+    ]
+    assert "the first certificate is a CA's" in found
+
+
 def sheet(present: Paper | None, coming: Paper | None) -> Sheet:
     return Sheet("relay", HOST, "postmaster@relay.test", NOW, True, True, present, coming)
 
