@@ -14,11 +14,11 @@ import ipaddress
 import re
 import secrets
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relay.admin.endpoint import Caller, Change, Scope
+from relay.admin.endpoint import Caller, Change, Note, Scope
 from relay.clients.limits import Key, limit_key
 from relay.clients.passwords import PREFIX, checked_hash, checked_user, decoy, hashed, normalised, put_line
 from relay.clients.verifier import Denied, LoginLimits, Verifier
@@ -27,8 +27,6 @@ from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Emit
 _LARGEST = 2**20
 _TOKEN = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _TOKEN_PREFIX = "ironpost_"  # noqa: S105 - so that a scanner of repositories knows one when it sees it
-
-Note = Callable[[Caller, str, Change], Awaitable[None]]
 
 
 class AccountsFileError(ValueError):
@@ -182,6 +180,11 @@ class Accounts:
         """A person as the file has them now, None where there is none of that name (any more): asked at each request of a session."""
         account = self._people().get(name)
         return Caller(account.name, account.scope, "console") if account else None
+
+    def mark(self, name: str) -> str:
+        """Another one once a person has another password, or the name is another person's; "" where there is nobody. Tells nothing of it."""
+        account = self._people().get(name)
+        return hashlib.sha256(account.secret.encode()).hexdigest() if account else ""
 
     def _people(self) -> Mapping[str, Account]:
         return {name: each for name, each in self._accounts.items() if not each.is_token}

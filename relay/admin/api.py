@@ -24,19 +24,18 @@ from relay.admin.endpoint import (
     Asked,
     BadQuestionError,
     Caller,
-    Change,
     Content,
     Endpoint,
+    Note,
     NotFoundError,
     Q,
     Question,
     Unavailable,
+    carry_out,
 )
 
 Identify = Callable[[Request], Awaitable[Caller]]
 """Raises NotRecognisedError."""
-Note = Callable[[Caller, str, Change], Awaitable[None]]
-"""Writes an action and what it changed to the audit log."""
 
 
 class NotRecognisedError(Exception):
@@ -85,10 +84,8 @@ class _Call:
         if not caller.scope.covers(endpoint.scope):
             return _error(403, f"this needs the scope {endpoint.scope}; {caller.name} has {caller.scope}")
         given = parse(endpoint.asks, await self._given(request))
-        answer: Answer = await endpoint.handler(Asked(given, caller, _limited(request, endpoint.largest)))
-        if answer.change is not None:
-            await self._note(caller, endpoint.action, answer.change)
-        return _response(answer)
+        asked = Asked(given, caller, _limited(request, endpoint.largest))
+        return _response(await carry_out(endpoint, asked, self._note))
 
     async def _given(self, request: Request) -> dict[str, Any]:
         path = dict(request.path_params)

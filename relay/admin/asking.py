@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from relay.admin.endpoint import Answer, Asked, Endpoint, Json, Nothing, Question, Scope, Shape
+from relay.admin.endpoint import Answer, Asked, Change, Endpoint, Json, Nothing, Question, Scope, Shape
 from relay.admin.parameters import Text
 from relay.admin.trace import Evidence, Plan
 
@@ -141,7 +141,9 @@ def endpoints(relay: Asking) -> tuple[Endpoint[Any], ...]:
         return Answer(await relay.explain(message))
 
     async def probe(asked: Asked[ProbeQuestion]) -> Answer:
-        return Answer(await relay.probe(asked.given.target, asked.given.about))
+        target, about = asked.given.target, asked.given.about
+        found = await relay.probe(target, about)
+        return Answer(found, change=Change(f"{target} for {about}" if about else target))
 
     async def check(_asked: Asked[Nothing]) -> Answer:
         return Answer(await relay.check())
@@ -151,6 +153,6 @@ def endpoints(relay: Asking) -> tuple[Endpoint[Any], ...]:
     checks = "Every error of the configuration file on disk, and what is legal but unwise."
     return (
         Endpoint("POST", "/explain", Scope.READ, explains, ExplainQuestion, Explanation, explain),
-        Endpoint("POST", "/probe", Scope.OPERATE, probes, ProbeQuestion, ProbeResult, probe),
+        Endpoint("POST", "/probe", Scope.OPERATE, probes, ProbeQuestion, ProbeResult, probe, action="probe"),
         Endpoint("GET", "/check", Scope.READ, checks, Nothing, Checked, check),
     )

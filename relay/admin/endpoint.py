@@ -4,6 +4,7 @@ Routes (`relay.admin.api`) and the OpenAPI document are made from these values a
 other does not do. Topics (`queue.py`, `trace.py`, ...) each give theirs; `relay.app.desk` lists the topics.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -108,6 +109,9 @@ class Answer:
     change: Change | None = None
 
 
+Note = Callable[[Caller, str, Change], Awaitable[None]]
+"""Writes to the audit log: who, the action's name, what changed."""
+
 Q = TypeVar("Q", bound=Question)
 
 
@@ -146,3 +150,25 @@ class Endpoint(Generic[Q]):
     @property
     def name(self) -> str:
         return f"{self.method} {self.path}"
+
+
+async def carry_out(endpoint: Endpoint[Q], asked: Asked[Q], note: Note) -> Answer:
+    """Has the endpoint do it, and the audit log know.
+
+    Threat: an order about a million messages that breaks off half-way (a store in trouble, a stop) has done its first part. What part that
+    is cannot be told here, and the words of the question may be what was to be forgotten, so neither is noted.
+    """
+    try:
+        answer = await endpoint.handler(asked)
+    except (BadQuestionError, NotFoundError):
+        raise  # nothing was done
+    except BaseException as error:
+        if endpoint.action:
+            why = str(error) or type(error).__name__
+            await asyncio.shield(
+                note(asked.caller, endpoint.action, Change(f"it broke off, part may be done: {why}"[:1000], 0))
+            )
+        raise
+    if answer.change is not None:
+        await note(asked.caller, endpoint.action, answer.change)
+    return answer

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import relay
 from relay.admin.accounts import Accounts
 from relay.admin.console.application import Surroundings, console
-from relay.admin.console.desk import Desk, Note
+from relay.admin.console.desk import Desk
 from relay.admin.console.forms import ROOT
-from relay.admin.endpoint import Endpoint
+from relay.admin.endpoint import Endpoint, Note
 from relay.config.models import Admin
 from relay.tls.keyring import Keyring
 

@@ -26,6 +26,7 @@ from relay.tls.check import check, check_json
 from relay.tls.revocation.checks import RevocationChecks
 
 _PROBES = 4  # at the same time, of all callers
+_EXPLAINED = 8  # as well: each may wait for a policy host, with places for fetches that deliveries need
 _PATIENCE = 120.0
 
 
@@ -48,6 +49,7 @@ class Inquiries:
     def __init__(self, around: Sources) -> None:
         self._around = around
         self._probing = asyncio.Semaphore(_PROBES)
+        self._explaining = asyncio.Semaphore(_EXPLAINED)
 
     async def connectors(self) -> Sequence[Json]:
         found, book = await self._live(), self._around.book()
@@ -70,6 +72,12 @@ class Inquiries:
             raise Unavailable(error.reason) from error
 
     async def explain(self, message: Message) -> Json:
+        if self._explaining.locked():
+            raise Unavailable(f"{_EXPLAINED} questions are being looked up: ask again when one has its answer")
+        async with self._explaining:
+            return await self._explain(message)
+
+    async def _explain(self, message: Message) -> Json:
         means = self._around.means()
         words = Words(message.to, message.sender, message.client_ip, message.client_certificate, message.tls_version)
         try:

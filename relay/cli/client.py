@@ -112,6 +112,7 @@ class Relay:
         program."""
         import httpx
 
+        written = False
         try:
             with self._client.stream("POST", path, json={}) as answer:
                 if answer.status_code == 404:
@@ -121,9 +122,10 @@ class Relay:
                     stop(str(_json(answer).get("error", f"the relay answered {answer.status_code}")))
                 for piece in answer.iter_raw():
                     write(piece)
-        except httpx.RemoteProtocolError:
-            return False  # it was delivered meanwhile, and its bytes are gone
+                    written = True
         except httpx.TransportError as error:
+            if not written and isinstance(error, httpx.RemoteProtocolError):
+                return False  # it was delivered meanwhile, and its bytes are gone
             stop(f"the relay at {self._socket} broke off: {error}", ExitCode.UNREACHABLE)
         return True
 

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from relay.admin.console.desk import Accounts, Desk, Note
+from relay.admin.console.desk import Accounts, Desk
 from relay.admin.console.forms import ROOT
 from relay.admin.console.guard import Guard
 from relay.admin.console.pages import Pages, static_file, url
@@ -23,7 +23,7 @@ from relay.admin.console.sessions import Sessions
 from relay.admin.console.signing import Signing
 from relay.admin.console.views import audit, certificates, connectors, overview, queue, report, traces
 from relay.admin.console.visit import Door, Handler
-from relay.admin.endpoint import Scope
+from relay.admin.endpoint import Note, Scope
 
 
 @dataclass(frozen=True, slots=True)

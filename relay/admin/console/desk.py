@@ -4,14 +4,13 @@ line asks.
 Threat: a page that forgets to look at the scope. The desk looks at it, whatever the page did.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from relay.admin.api import parse
-from relay.admin.endpoint import Asked, Caller, Change, Content, Endpoint
+from relay.admin.endpoint import Asked, Caller, Content, Endpoint, Note, carry_out
 
 Json = Mapping[str, Any]
-Note = Callable[[Caller, str, Change], Awaitable[None]]
 
 
 class NotAllowedError(Exception):
@@ -35,6 +34,10 @@ class Accounts(Protocol):
 
     def holder(self, name: str) -> Caller | None:
         """Who somebody that signed in earlier is now: None once the account is gone."""
+        ...
+
+    def mark(self, name: str) -> str:
+        """What a session of that person must have had at its sign-in: another one after a change of the password."""
         ...
 
 
@@ -66,9 +69,8 @@ class Desk:
             raise Missing(f"this relay does not offer {name}")
         if not caller.scope.covers(endpoint.scope):
             raise NotAllowedError(f"this needs the scope {endpoint.scope}; {caller.name} has {caller.scope}")
-        answer = await endpoint.handler(Asked(parse(endpoint.asks, given or {}), caller, _nothing()))
-        if answer.change is not None:
-            await self._note(caller, endpoint.action, answer.change)
+        asked = Asked(parse(endpoint.asks, given or {}), caller, _nothing())
+        answer = await carry_out(endpoint, asked, self._note)
         if isinstance(answer.body, Content):
             raise TypeError(f"{name} answers {answer.body.media_type}, which no page shows")
         if answer.status >= 400 and "error" in answer.body:

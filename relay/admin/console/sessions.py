@@ -22,12 +22,14 @@ _MOST_OF_ONE = 10
 
 @dataclass(slots=True)
 class Session:
-    """One sign-in. `csrf` stands in each form; `notices` are what the next page says once. `began` and `seen` are seconds of the clock."""
+    """One sign-in. `mark` stands for the password that it was made with; `csrf` stands in each form; `notices` are what the next
+    page says once. `began` and `seen` are seconds of the clock."""
 
     caller: Caller
     csrf: str
     began: float
     seen: float
+    mark: str
     notices: list[str] = field(default_factory=list)
 
 
@@ -42,7 +44,7 @@ class Sessions:
         self._sweep()
         return len(self._sessions)
 
-    def begin(self, caller: Caller) -> tuple[str, Session]:
+    def begin(self, caller: Caller, mark: str = "") -> tuple[str, Session]:
         """A new session and its id, for the cookie. Where somebody has too many, the oldest ends; so too where all have."""
         self._sweep()
         own = [key for key, each in self._sessions.items() if each.caller.name == caller.name]
@@ -51,7 +53,7 @@ class Sessions:
         while len(self._sessions) >= _MOST:
             self._sessions.popitem(last=False)
         now, session_id = self._clock(), secrets.token_urlsafe(32)
-        session = self._sessions[_key(session_id)] = Session(caller, secrets.token_urlsafe(32), now, now)
+        session = self._sessions[_key(session_id)] = Session(caller, secrets.token_urlsafe(32), now, now, mark)
         return session_id, session
 
     def find(self, session_id: str, *, touch: bool = True) -> Session | None:

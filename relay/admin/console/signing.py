@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from relay.admin.accounts import TooManyFailuresError
-from relay.admin.console.desk import Accounts, Note
+from relay.admin.console.desk import Accounts
 from relay.admin.console.forms import FormError, local_path, read_form
 from relay.admin.console.pages import Pages, url
 from relay.admin.console.sessions import Sessions
 from relay.admin.console.visit import Visit, cookie_of, with_cookie
-from relay.admin.endpoint import Change, Unavailable
+from relay.admin.endpoint import Change, Note, Unavailable
 
 WRONG = "That name and password do not fit."
 
@@ -40,7 +40,7 @@ class Signing:
         if caller is None:
             return self._form(following, WRONG, 401)
         self._sessions.end(cookie_of(request))
-        session_id, _session = self._sessions.begin(caller)
+        session_id, _session = self._sessions.begin(caller, self._accounts.mark(caller.name))
         return with_cookie(request, RedirectResponse(following, 303), session_id)
 
     async def sign_out(self, visit: Visit) -> Response:

@@ -124,7 +124,8 @@ class Door:
             return None
         # Rights as they are now: an account that was taken away, or has another scope, has it here at once.
         caller = self._accounts.holder(session.caller.name)
-        if caller is None:
+        # Threat: a stolen cookie, and the password changed because of it.
+        if caller is None or self._accounts.mark(caller.name) != session.mark:
             self._sessions.end(session_id)
             return None
         session.caller = replace(caller, address=session.caller.address)

@@ -51,6 +51,8 @@ async def test_a_person_signs_in_by_password_and_a_program_by_token(world: World
     assert world.accounts.holder("alice") == Caller("alice", Scope.ADMIN, "console")
     assert await world.accounts.by_token(world.token, "192.0.2.1") == Caller("ci", Scope.OPERATE, "token", "192.0.2.1")
     assert world.actions == ["sign-in"]
+    assert world.accounts.mark("alice")
+    assert world.accounts.mark("ci") == world.accounts.mark("nobody") == ""
 
 
 async def test_neither_takes_the_other_s_way(world: World) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import uvloop
 
+from relay.admin.endpoint import Unavailable
 from relay.admin.queue import Action, Selection
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
@@ -282,3 +283,14 @@ async def test_pages_of_other_sites_give_no_orders(
     answer = await client.post("/queue/hold", json={"all": True}, headers=headers)
     assert answer.status_code == status
     assert bool(relay.asked) is (status == 200)
+
+
+async def test_an_order_that_breaks_off_is_noted(
+    client: httpx.AsyncClient, relay: FakeRelay, events: list[Event]
+) -> None:
+    relay.error = Unavailable("the disk is gone")
+    assert (await client.post("/queue/delete", json={"all": True})).status_code == 503
+    (acted,) = [each for each in events if isinstance(each, AdminActed)]
+    assert (acted.action, acted.selection) == ("delete", "it broke off, part may be done: the disk is gone")
+    assert (await client.post("/queue/delete", json={"nonsense": 1})).status_code == 400
+    assert len([each for each in events if isinstance(each, AdminActed)]) == 1

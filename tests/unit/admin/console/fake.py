@@ -88,6 +88,7 @@ class FakeAccounts:
     def __init__(self) -> None:
         self.scopes: dict[str, Scope] = {each.value: each for each in Scope}
         self.blocked = False
+        self.marks: dict[str, str] = {}
 
     async def sign_in(self, name: str, password: str, address: str) -> Caller | None:
         if self.blocked:
@@ -97,6 +98,9 @@ class FakeAccounts:
     def holder(self, name: str) -> Caller | None:
         scope = self.scopes.get(name)
         return Caller(name, scope, "console") if scope else None
+
+    def mark(self, name: str) -> str:
+        return self.marks.get(name, "first")
 
 
 class World:

@@ -411,6 +411,15 @@ async def test_static_files(browser: Browser) -> None:
         assert (await browser.get(f"/static/{name}")).status_code == 404
 
 
+async def test_a_changed_password_ends_the_sessions_that_were_made_with_the_old_one(
+    world: World, browser: Browser
+) -> None:
+    assert (await browser.get("/queue")).status_code == 200
+    world.accounts.marks["admin"] = "second"
+    answer = await browser.get("/queue")
+    assert (answer.status_code, "/console/sign-in" in answer.headers["location"]) == (303, True)
+
+
 async def test_a_relay_that_cannot_answer_says_so(world: World, browser: Browser) -> None:
     world.relay.error = Unavailable("the queue cannot be read now: disk gone")
     answer = await browser.get("/queue")
