@@ -10,12 +10,12 @@ import typer
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 if TYPE_CHECKING:
-    from relay.cli.outside import Outside
     from relay.config.connectors import InboundConnector, OutboundConnector
     from relay.config.values import HostPort
     from relay.dns.answers import Resolver
     from relay.mail.revocation import Statuses
     from relay.mail.tls import PathResult, TlsEvidence
+    from relay.outbound.outside import Outside
     from relay.policy.book import RuleBook
     from relay.tls.revocation.reach import Examined
 
@@ -162,14 +162,14 @@ async def _of_host(book: "RuleBook", hop: "HostPort", name: str | None, world: "
     from relay.mail.plan import Level
     from relay.mail.revocation import Revocation
     from relay.outbound.asking import connector_for
-    from relay.outbound.probe import Means, probe_hop
+    from relay.outbound.probe import probe_hop
 
     connector = connector_for(book, "", hop) if name is None else _named(book, name)
     if not isinstance(connector, OutboundConnector):
         stop(f"--connector {name} is an inbound one: give the partner's certificate as a FILE", ExitCode.USAGE)
     # What asks for a path to its CA, and for a staple.
     asking = connector.model_copy(update={"tls": Level.CERTIFICATE, "plaintext": None, "revocation": Revocation.PREFER})
-    means = Means(book, world.resolver, world.tls, world.publications, world.now, world.ourselves)
+    means = world.means(book)
     probe = await probe_hop(means, asking, hop.host, hop)
     trust = asking.ca or book.config.trust
     addresses = [each for found in probe.hops for each in found.addresses]

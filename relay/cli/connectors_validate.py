@@ -242,12 +242,12 @@ def _domains(book: "RuleBook", connector: "Connector", domain: str, send_test: s
 async def _probe(book: "RuleBook", domains: list[str]) -> "list[Step]":
     """The hosts of each domain, as a delivery would find them."""
     from relay.cli.outside import outside
-    from relay.outbound.probe import Means, probe_domain
+    from relay.outbound.probe import probe_domain
     from relay.outbound.validation import Wanted, probe_steps
 
     found: list[Step] = []
     async with outside(book.config) as world:
-        means = Means(book, world.resolver, world.tls, world.publications, world.now, world.ourselves)
+        means = world.means(book)
         for domain in domains:
             probe = await probe_domain(means, domain)
             wanted = Wanted(probe.connector, domain, book.config.limits.message_size, world.now())

@@ -14,10 +14,10 @@ import typer
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 if TYPE_CHECKING:
-    from relay.cli.outside import Outside
     from relay.config.certificates import CertificateFiles
     from relay.config.models import Config
     from relay.dns.answers import Resolver
+    from relay.outbound.outside import Outside
     from relay.policy.publish import OurKey, OurRecords
     from relay.policy.publish_check import FetchFailed, FileFound, Finding, PublicView, TlsaFound
     from relay.policy.route import LookupFailed

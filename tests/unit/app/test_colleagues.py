@@ -237,7 +237,7 @@ async def test_what_a_relay_of_one_process_may_do_is_shared_out(tmp_path: Path) 
         table = Table(4)
         try:
             async with Relay(config(tmp_path), place=Place(0, 4, table, links[0])) as relay:
-                assert relay._scheduler._limits.deliveries == Limits().deliveries // 4
+                assert relay._passage.scheduler._limits.deliveries == Limits().deliveries // 4
         finally:
             table.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.cli.outside import outside
-from relay.outbound.probe import Means, Probe, probe_domain
+from relay.outbound.probe import Probe, probe_domain
 from relay.outbound.validation import Wanted, probe_steps
 from relay.policy.book import RuleBook
 from relay.policy.steps import Result, Step
@@ -39,7 +39,7 @@ def rules(pki: Pki, port: int, **keys: Any) -> RuleBook:
 
 async def probed(made: RuleBook, resolver: FakeResolver | None = None) -> Probe:
     async with outside(made.config, resolver or FakeResolver(hosts={"mx.partner.test": ["127.0.0.1"]})) as world:
-        means = Means(made, world.resolver, world.tls, world.publications, world.now, world.ourselves)
+        means = world.means(made)
         return await probe_domain(means, "partner.test")
 
 
