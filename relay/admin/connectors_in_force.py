@@ -1,7 +1,7 @@
 """Connectors as they are in force, with what is known of them just now: `GET /connectors`, `GET /connectors/{name}`."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from relay.admin.endpoint import Answer, Asked, Endpoint, Json, NotFoundError, Nothing, Question, Scope, Shape
 from relay.admin.parameters import ConnectorName
@@ -28,6 +28,10 @@ class LastUse(Shape):
     at: str
     hop: str | None
     """Where mail went; null for an inbound connector."""
+    state: Literal["accepted", "delivered", "deferred", "bounced"]
+    """What it came to; "accepted" for an inbound connector."""
+    failure: str | None
+    """The TLS failure that withheld it (RFC 8460 section 4.3, or one of ours)."""
     evidence: Evidence | None
     """null in clear."""
 

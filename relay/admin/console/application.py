@@ -21,7 +21,7 @@ from relay.admin.console.guard import Guard
 from relay.admin.console.pages import Pages, static_file, url
 from relay.admin.console.sessions import Sessions
 from relay.admin.console.signing import Signing
-from relay.admin.console.views import audit, certificates, connectors, overview, queue, report, traces
+from relay.admin.console.views import audit, certificates, connectors, deeds, overview, queue, report, traces
 from relay.admin.console.visit import Door, Handler
 from relay.admin.endpoint import Note, Scope
 
@@ -47,11 +47,11 @@ _PAGES: tuple[tuple[str, str, Handler, Scope], ...] = (
     ("GET", "/", overview.overview, Scope.READ),
     ("GET", "/queue", queue.queue, Scope.READ),
     ("GET", "/queue/{id}", queue.message, Scope.READ),
-    ("POST", "/queue/confirm", queue.confirm, Scope.OPERATE),
-    ("POST", "/queue/act", queue.act, Scope.OPERATE),
-    ("GET", "/suspend", queue.suspend_form, Scope.OPERATE),
-    ("POST", "/suspend", queue.suspend, Scope.OPERATE),
-    ("POST", "/resume", queue.resume, Scope.OPERATE),
+    ("POST", "/queue/confirm", deeds.confirm, Scope.OPERATE),
+    ("POST", "/queue/act", deeds.act, Scope.OPERATE),
+    ("GET", "/suspend", deeds.suspend_form, Scope.OPERATE),
+    ("POST", "/suspend", deeds.suspend, Scope.OPERATE),
+    ("POST", "/resume", deeds.resume, Scope.OPERATE),
     ("GET", "/trace", traces.search, Scope.READ),
     ("GET", "/trace/{id}", traces.trace, Scope.READ),
     ("GET", "/connectors", connectors.connectors, Scope.READ),

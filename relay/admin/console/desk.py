@@ -21,10 +21,6 @@ class RefusedError(Exception):
     """409 and the like: the relay does not do it; str() says why."""
 
 
-class Missing(Exception):  # noqa: N818 - a state of this relay, not an error of whoever asks
-    """This relay does not offer that."""
-
-
 class Accounts(Protocol):
     """Who may sign in: `relay.admin.accounts`. It brakes guessing, and writes sign-ins to the audit log."""
 
@@ -48,25 +44,12 @@ class Desk:
         self._endpoints = {each.name: each for each in endpoints}
         self._note = note
 
-    def has(self, name: str) -> bool:
-        """`name` is a method and a path, as in "GET /queue/{id}"."""
-        return name in self._endpoints
-
-    def lets(self, caller: Caller, name: str) -> bool:
-        """Whether it is there and the caller's scope reaches."""
-        endpoint = self._endpoints.get(name)
-        return endpoint is not None and caller.scope.covers(endpoint.scope)
-
-    def takes(self, name: str, parameter: str) -> bool:
-        """Whether an endpoint, which is there, knows that parameter."""
-        fields = self._endpoints[name].asks.model_fields
-        return parameter in {field.alias or key for key, field in fields.items()}
-
     async def ask(self, caller: Caller, name: str, given: Json | None = None) -> Json:
-        """The JSON answer. NotAllowedError, RefusedError, Missing, and what endpoints raise: BadQuestionError, NotFoundError, Unavailable."""
-        endpoint = self._endpoints.get(name)
-        if endpoint is None:
-            raise Missing(f"this relay does not offer {name}")
+        """The JSON answer; `name` is a method and a path, as in "GET /queue/{id}".
+
+        NotAllowedError, RefusedError, and what endpoints raise: BadQuestionError, NotFoundError, Unavailable.
+        """
+        endpoint = self._endpoints[name]
         if not caller.scope.covers(endpoint.scope):
             raise NotAllowedError(f"this needs the scope {endpoint.scope}; {caller.name} has {caller.scope}")
         asked = Asked(parse(endpoint.asks, given or {}), caller, _nothing())

@@ -1,7 +1,4 @@
-"""What pages ask of the admin API, and its answers as the values that they show. One object for each visit: it asks as the caller.
-
-An endpoint that this relay does not offer gives an empty answer where a page only shows it.
-"""
+"""What pages ask of the admin API, and its answers as the values that they show. One object for each visit: it asks as the caller."""
 
 import hashlib
 import json
@@ -10,13 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from relay.admin.console.desk import Desk, Json
-from relay.admin.console.values import (
-    Destination,
-    Suspension,
-    WaitingChange,
-)
+from relay.admin.console.values import Destination, WaitingChange
 from relay.admin.console.words import moment, rfc3339
 from relay.admin.endpoint import Caller
+from relay.policy.suspension import Stops, Suspension
 
 
 class Facts:
@@ -25,19 +19,12 @@ class Facts:
     def __init__(self, desk: Desk, caller: Caller) -> None:
         self._desk, self._caller = desk, caller
 
-    def has(self, name: str) -> bool:
-        """Whether this relay offers it to this caller."""
-        return self._desk.lets(self._caller, name)
-
     async def ask(self, name: str, given: Json | None = None) -> Json:
         return await self._desk.ask(self._caller, name, given)
 
-    async def _shown(self, name: str, given: Json, key: str) -> Sequence[Json]:
-        """A list in an answer, empty where this relay does not offer it."""
-        return (await self.ask(name, given))[key] if self.has(name) else ()
-
-    async def _given(self, name: str, given: Json) -> Json | None:
-        return await self.ask(name, given) if self.has(name) else None
+    async def _list(self, name: str, given: Json, key: str) -> Sequence[Json]:
+        found: Sequence[Json] = (await self.ask(name, given))[key]
+        return found
 
     # The queue and the traces.
 
@@ -54,22 +41,20 @@ class Facts:
 
     async def act(self, action: str, selection: Json, reason: str) -> Json:
         """{changed, running, unknown}."""
-        name = f"POST /queue/{action}"
-        more = {"reason": reason} if reason and self._desk.takes(name, "reason") else {}
-        return await self.ask(name, {**selection, **more})
+        more = {"reason": reason} if reason else {}
+        return await self.ask(f"POST /queue/{action}", {**selection, **more})
 
-    def tells_why(self, action: str) -> bool:
-        """Whether an action hands on a reason."""
-        return self._desk.takes(f"POST /queue/{action}", "reason")
+    async def reroute(self, selection: Json, via: str, weaker: bool) -> Json:
+        """As `act`, with what is {weaker}. BadQuestionError, and RefusedError with what would be lost."""
+        more = {"weaker": True} if weaker else {}
+        return await self.ask("POST /queue/reroute", {**selection, "via": via, **more})
 
     async def traces(self, given: Json) -> Sequence[Json]:
-        found: Sequence[Json] = (await self.ask("GET /trace", {name: value for name, value in given.items() if value}))[
-            "traces"
-        ]
-        return found
+        return await self._list("GET /trace", {name: value for name, value in given.items() if value}, "traces")
 
     async def destinations(self, after: str, limit: int) -> Sequence[Destination]:
-        found = await self._shown("GET /queue/destinations", {"after": after, "limit": str(limit)}, "destinations")
+        """By name, from behind `after`."""
+        found = await self._list("GET /queue/destinations", {"after": after, "limit": str(limit)}, "destinations")
         return [
             Destination(
                 each["domain"],
@@ -84,11 +69,10 @@ class Facts:
         ]
 
     async def suspensions(self) -> Sequence[Suspension]:
-        found = await self._shown("GET /suspensions", {}, "suspensions")
-        return [_suspension(each) for each in found]
+        return [_suspension(each) for each in await self._list("GET /suspensions", {}, "suspensions")]
 
     async def suspend(self, kind: str, value: str, reason: str, until: str) -> None:
-        """`kind` is one of those of `Suspension`. BadQuestionError for what cannot be suspended."""
+        """`kind` is a word of `Stops`. BadQuestionError for what cannot be suspended."""
         more = {"until": until} if until else {}
         await self.ask("POST /suspensions", {kind: value, "reason": reason, **more})
 
@@ -97,15 +81,15 @@ class Facts:
 
     # What went through.
 
-    async def overview(self, since: datetime, until: datetime, step: str) -> Json | None:
-        """None where this relay keeps no tally."""
-        return await self._given("GET /security/overview", {**_span(since, until), "step": step})
+    async def overview(self, since: datetime, until: datetime, step: str) -> Json:
+        return await self.ask("GET /security/overview", {**_span(since, until), "step": step})
 
-    async def shares(self, since: datetime, until: datetime, direction: str) -> Json | None:
-        return await self._given("GET /security/shares", {**_span(since, until), "direction": direction})
+    async def shares(self, since: datetime, until: datetime, direction: str) -> Json:
+        return await self.ask("GET /security/shares", {**_span(since, until), "direction": direction})
 
-    async def troubles(self) -> Sequence[Json]:
-        return await self._shown("GET /security/troubled", {}, "troubled")
+    async def troubles(self) -> Json:
+        """{troubled, more}."""
+        return await self.ask("GET /security/troubled")
 
     async def report(self, since: datetime, until: datetime, domain: str) -> Json:
         more = {"domain": domain} if domain else {}
@@ -114,19 +98,17 @@ class Facts:
     # Certificates.
 
     async def certificates(self) -> Json:
-        """{ours, partners}, both empty where this relay does not tell."""
-        found = await self._given("GET /certificates", {})
-        return found if found is not None else {"ours": [], "partners": []}
+        """{ours, partners}."""
+        return await self.ask("GET /certificates")
 
     async def sheet(self, name: str) -> Json:
         """What partners must be told of one of ours. NotFoundError."""
-        found: Sequence[Json] = (await self.ask("GET /certificates/sheet", {"name": name}))["sheets"]
-        return found[0]
+        return (await self._list("GET /certificates/sheet", {"name": name}, "sheets"))[0]
 
     # Connectors and the configuration.
 
     async def connectors(self) -> Sequence[Json]:
-        return await self._shown("GET /connectors", {}, "connectors")
+        return await self._list("GET /connectors", {}, "connectors")
 
     async def connector(self, name: str) -> Json:
         """With its settings. NotFoundError."""
@@ -141,13 +123,10 @@ class Facts:
         return await self.ask("POST /probe", {"target": domain})
 
     async def change(self) -> WaitingChange:
-        found = await self._given("GET /change", {})
-        if found is None:
-            reasons = (await self.status())["configuration"]["waiting"]
-            return WaitingChange(reasons, (), (), (), (), None, _mark(reasons))
-        weaker, restart, errors = (found[key] for key in ("weaker", "restart", "errors"))
-        mark = _mark([found["diff"], weaker, restart, errors])
-        return WaitingChange(found["waiting"], found["diff"].splitlines(), weaker, restart, errors, found["last"], mark)
+        found = await self.ask("GET /change")
+        diff, weaker, restart, errors = (found[key] for key in ("diff", "weaker", "restart", "errors"))
+        mark = _mark([found["differs"], diff, weaker, restart, errors])
+        return WaitingChange(found["differs"], diff.splitlines(), weaker, restart, errors, found["last"], mark)
 
     async def take(self) -> Json:
         """What `relay reload --json` says: {taken, changed, weaker, restart, errors}."""
@@ -159,9 +138,9 @@ class Facts:
 
 
 def _suspension(found: Json) -> Suspension:
-    kind = next(each for each in ("to", "connector", "from") if found.get(each) is not None)
-    since, until = moment(found["since"]), moment(found["until"])
-    return Suspension(int(found["id"]), kind, found[kind], since, found["who"], found["reason"], until)
+    stops = next(each for each in Stops if found.get(each) is not None)
+    since, until = datetime.fromisoformat(found["since"]), moment(found["until"])
+    return Suspension(stops, found[stops], found["reason"], found["who"], since, until, int(found["id"]))
 
 
 def _span(since: datetime, until: datetime) -> dict[str, str]:

@@ -81,6 +81,7 @@ def _environment() -> Environment:
     environment.filters.update(
         moment=words.moment,
         rfc3339=words.rfc3339,
+        clock=words.clock,
         ago=words.ago,
         span=words.span,
         size=words.size,

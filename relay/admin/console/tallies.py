@@ -28,9 +28,9 @@ KINDS = (
     ("accepted", "Messages in", "in"),
     ("delivered", "Delivered", "delivered"),
     ("deferred", "Deferred", "deferred"),
-    ("refused", "Refused", "refused"),
+    ("bounced", "Bounced", "refused"),
+    ("refused", "Refused by us", "refused"),
 )
-_COLUMNS = (*(key for key, _name, _kind in KINDS), "bounced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ def series(points: Sequence[Json], since: datetime, until: datetime, bar: timede
 
 
 def rows_of(points: Sequence[Json], since: datetime, bar: timedelta) -> Sequence[tuple[datetime, Sequence[int]]]:
-    """The table that stands for the charts: the counts of KINDS, then those that bounced; newest first, empty ones left out."""
+    """The table that stands for the charts: the counts of KINDS, newest first, empty ones left out."""
     totals = _by_bar(points, since, bar)
     places = sorted({place for counts in totals.values() for place, count in counts.items() if count}, reverse=True)
-    return [(since + bar * place, [totals[key][place] for key in _COLUMNS]) for place in places]
+    return [(since + bar * place, [totals[key][place] for key, _name, _kind in KINDS]) for place in places]
 
 
 def _by_bar(points: Sequence[Json], since: datetime, bar: timedelta) -> dict[str, Counter[int]]:
-    totals: dict[str, Counter[int]] = {key: Counter() for key in _COLUMNS}
+    totals: dict[str, Counter[int]] = {key: Counter() for key, _name, _kind in KINDS}
     for each in points:
         at = moment(each["at"])
         if at is not None and at >= since:

@@ -22,28 +22,15 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspension:
-    """Mail that is not tried. `kind` is "to" (a pattern of recipient domains), "connector" or "from"; `until` None: until it is resumed."""
-
-    id: int
-    kind: str
-    value: str
-    since: datetime | None
-    who: str
-    reason: str
-    until: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class WaitingChange:
     """The configuration on disk beside the one in force.
 
-    `waiting` says why it is not in force, empty where it is. `diff` are lines of a unified diff, secrets masked. `last` is who took the last
-    one ({at, who, via, what}), None where nobody did or this relay does not tell. `mark` stands for all of it, so that what is taken is what
-    was looked at.
+    `differs`: it says something else than what is in force. `diff` are lines of a unified diff, secrets masked; none where the file has
+    `errors`, or where only what it names differs. `last` is who took the last one ({at, who, via, what}), None where nobody did. `mark` stands
+    for all of it, so that what is taken is what was looked at.
     """
 
-    waiting: Sequence[str]
+    differs: bool
     diff: Sequence[str]
     weaker: Sequence[str]
     restart: Sequence[str]

@@ -2,6 +2,10 @@
 
 The door refuses what the scope does not allow, whatever the page showed, and a form without the session's token. An exception becomes a page
 that says what to do, never the exception's text.
+
+The cookie is SameSite=Strict, so a browser leaves it out when somebody follows a link in a mail or a chat. Such a visit is answered with a page
+that leads to the same address once more, this time from a page of ours, and with the cookie. Threat: none is added. It happens for a GET that
+a person navigates to and for nothing else, no GET changes anything, and forms from elsewhere come without a cookie as before.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,9 +17,9 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from relay.admin.console.desk import Accounts, Desk, Missing, NotAllowedError, RefusedError
+from relay.admin.console.desk import Accounts, Desk, NotAllowedError, RefusedError
 from relay.admin.console.facts import Facts
-from relay.admin.console.forms import ROOT, Form, FormError, read_form, token_fits
+from relay.admin.console.forms import ROOT, Form, FormError, local_path, read_form, token_fits
 from relay.admin.console.pages import Pages, url
 from relay.admin.console.sessions import Session, Sessions
 from relay.admin.endpoint import BadQuestionError, Caller, NotFoundError, Scope, Unavailable
@@ -108,7 +112,7 @@ class Door:
             session_id = cookie_of(request)
             session = self._session(request, session_id)
             if session is None:
-                return _to_sign_in(request)
+                return self._once_more(request) if _from_elsewhere(request) else _to_sign_in(request)
             facts = Facts(self._desk, session.caller)
             visit = Visit(request, session, session_id, Form(), facts, self._pages, self._clock())
             if not session.caller.scope.covers(scope):
@@ -117,6 +121,10 @@ class Door:
             return await self._answer(visit, handler)
 
         return endpoint
+
+    def _once_more(self, request: Request) -> Response:
+        # From our own page it is not `_from_elsewhere` any more: it cannot go round.
+        return self._pages.render("once_more.html", here=_address(request))
 
     def _session(self, request: Request, session_id: str) -> Session | None:
         session = self._sessions.find(session_id, touch=REFRESH not in request.query_params) if session_id else None
@@ -146,7 +154,7 @@ class Door:
             return visit.refuse(403, "Not allowed", str(error))
         except RefusedError as error:
             return visit.refuse(409, "Not done", str(error), kind="warn")
-        except (NotFoundError, Missing) as error:
+        except NotFoundError as error:
             return visit.refuse(404, "Not found", str(error), kind="warn")
         except Unavailable as error:
             return visit.refuse(503, "Not available now", str(error))
@@ -174,8 +182,23 @@ def with_cookie(request: Request, answer: Response, session_id: str) -> Response
 def _to_sign_in(request: Request) -> Response:
     if request.headers.get("hx-request"):
         return Response(status_code=200, headers={"hx-refresh": "true"})
-    wanted = request.url.path
-    if request.method != "GET" or wanted in (f"{ROOT}/", ROOT):
+    if request.method != "GET" or request.url.path in (f"{ROOT}/", ROOT):
         return RedirectResponse(url("/sign-in"), 303)
-    wanted += f"?{request.url.query}" if request.url.query else ""
-    return RedirectResponse(f"{url('/sign-in')}?{urlencode({'next': wanted})}", 303)
+    return RedirectResponse(f"{url('/sign-in')}?{urlencode({'next': _address(request)})}", 303)
+
+
+def _from_elsewhere(request: Request) -> bool:
+    """Whether somebody followed a link on another site's page, so that the browser left the cookie out. No page can forge these headers."""
+    headers = request.headers
+    return (
+        request.method == "GET"
+        and headers.get("sec-fetch-site") == "cross-site"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+        and not cookie_of(request)
+    )
+
+
+def _address(request: Request) -> str:
+    """Where the request leads, of our own paths only."""
+    return local_path(request.url.path + (f"?{request.url.query}" if request.url.query else ""))

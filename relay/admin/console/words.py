@@ -29,6 +29,11 @@ def rfc3339(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def clock(value: datetime) -> str:
+    """The same for people: with a blank, as RFC 3339 section 5.6 lets it."""
+    return rfc3339(value).replace("T", " ")
+
+
 def span(seconds: float) -> str:
     """How long, in its largest unit or two: "45 s", "12 min", "3 h 20 min", "2 d 4 h", "41 d"."""
     whole = int(abs(seconds))

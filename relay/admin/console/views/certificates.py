@@ -2,8 +2,7 @@
 
 from starlette.responses import Response
 
-from relay.admin.console.desk import RefusedError
-from relay.admin.console.views.overview import SOON
+from relay.admin.console.glance import SOON
 from relay.admin.console.visit import Visit
 from relay.admin.endpoint import NotFoundError
 
@@ -25,7 +24,6 @@ async def certificates(visit: Visit) -> Response:
         start=start,
         following=start + _PAGE if len(partners) > start + _PAGE else 0,
         soon=SOON,
-        sheets=visit.facts.has("GET /certificates/sheet"),
     )
 
 
@@ -33,7 +31,7 @@ async def sheet(visit: Visit) -> Response:
     """What partners must be told of a certificate and the one that comes after it; to be printed or sent."""
     try:
         found = await visit.facts.sheet(visit.query("name"))
-    except (NotFoundError, RefusedError) as error:
+    except NotFoundError as error:
         return visit.refuse(404, "There is no such certificate", str(error), place="/certificates", kind="warn")
     papers = [(title, found[key]) for key, title in (("present", "Now"), ("coming", "Next")) if found[key]]
     return visit.show("sheet.html", "/certificates", sheet=found, papers=papers)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from starlette.responses import Response
 
-from relay.admin.console.desk import Json, Missing
+from relay.admin.console.desk import Json
 from relay.admin.console.story import demands_of, plan_of, tls_of
 from relay.admin.console.visit import Visit
 from relay.admin.endpoint import BadQuestionError, NotFoundError
+from relay.policy.suspension import Stops
 
 _IN_FORCE = "in force"
 
@@ -17,11 +18,10 @@ async def connectors(visit: Visit) -> Response:
     return visit.show(
         "connectors.html",
         "/connectors",
-        outbound=[each for each in found if each["direction"] == "outbound"],
+        outbound=[_with_example(each) for each in found if each["direction"] == "outbound"],
         inbound=[each for each in found if each["direction"] == "inbound"],
         waiting=(await visit.facts.status())["configuration"]["waiting"],
-        explains=visit.facts.has("POST /explain"),
-        suspended={each.value for each in await visit.facts.suspensions() if each.kind == "connector"},
+        suspended={each.what for each in await visit.facts.suspensions() if each.stops is Stops.CONNECTOR},
     )
 
 
@@ -29,19 +29,28 @@ async def connector(visit: Visit) -> Response:
     name = str(visit.request.path_params["name"])[:80]
     try:
         found = await visit.facts.connector(name)
-    except (BadQuestionError, NotFoundError, Missing):
+    except (BadQuestionError, NotFoundError):
         text = "The configuration in force has none by that name."
         return visit.refuse(404, "There is no such connector", text, place="/connectors", kind="warn")
     last = found["last"]
     return visit.show(
         "connector.html",
         "/connectors",
-        connector=found,
+        connector=_with_example(found),
+        asked={"to": f"postmaster@{_example(found)}"} if _example(found) else {},
+        suspended={each.what for each in await visit.facts.suspensions() if each.stops is Stops.CONNECTOR},
         tls=tls_of(last["evidence"]) if last is not None else None,
         settings=list(_rows(found["settings"])),
-        explains=visit.facts.has("POST /explain"),
-        probes=visit.facts.has("POST /probe"),
     )
+
+
+def _with_example(connector: Json) -> Json:
+    """With `example`: a domain of its own to ask about, "" where it names only patterns."""
+    return {**connector, "example": _example(connector)}
+
+
+def _example(connector: Json) -> str:
+    return next((str(each) for each in connector["domains"] if "*" not in each), "")
 
 
 def _rows(settings: Json, place: str = "") -> Iterator[tuple[str, str]]:

@@ -1,7 +1,10 @@
 """Traces: found by who, to whom and when, and one message's life with the TLS evidence of each attempt."""
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
+from relay.admin.console.desk import Json
 from relay.admin.console.story import line_of, story
 from relay.admin.console.visit import Visit
 from relay.admin.endpoint import BadQuestionError, NotFoundError
@@ -29,7 +32,16 @@ async def search(visit: Visit) -> Response:
         given=given,
         trouble=trouble,
         traces=found[:PAGE],
+        went=went,
         following=found[PAGE - 1]["id"] if len(found) > PAGE else "",
+    )
+
+
+def went(attempts: Sequence[Json]) -> Sequence[str]:
+    """What TLS each way out had, of those that took the message; where none did, of those that were tried."""
+    took = [each for each in attempts if any(one["state"] == "delivered" for one in each["outcomes"])]
+    return list(
+        dict.fromkeys(each["evidence"]["version"] if each["evidence"] else "no TLS" for each in took or attempts)
     )
 
 

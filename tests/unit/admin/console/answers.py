@@ -271,7 +271,7 @@ CONNECTOR = {
     "domains": ["contoso.com", HOSTILE],
     "waiting": 3,
     "held": 1,
-    "last": {"at": AT, "hop": HOSTILE, "evidence": EVIDENCE},
+    "last": {"at": AT, "hop": HOSTILE, "state": "delivered", "failure": None, "evidence": EVIDENCE},
 }
 PARTNER_IN = {
     **dict.fromkeys(("level", "plaintext", "waiting", "held", "last")),
@@ -386,6 +386,15 @@ ANSWERS: dict[str, Any] = {
         ]
     },
     "POST /suspensions": {"id": 8},
+    "POST /queue/reroute": {
+        "changed": 3,
+        "running": 0,
+        "unknown": [],
+        "before": {},
+        "after": {},
+        "via": "connector spare",
+        "weaker": [],
+    },
     "POST /suspensions/resume": {"ended": [{"id": 7, "to": "legacy.example"}]},
     "GET /security/overview": {
         "since": AT,

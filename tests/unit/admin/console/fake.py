@@ -26,10 +26,6 @@ class Anything(Question):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class Reasoned(Anything):
-    reason: str = ""
-
-
 def canned(name: str, scope: Scope, relay: "Relay") -> Endpoint[Any]:
     method, path = name.split(" ")
 
@@ -42,14 +38,13 @@ def canned(name: str, scope: Scope, relay: "Relay") -> Endpoint[Any]:
             body, status, Change(path) if not asks_only and scope is not Scope.READ and status < 400 else None
         )
 
-    asks = Reasoned if path.endswith("bounce") else Anything
-    return Endpoint(method, path, scope, "", asks, Answer, handler, action=path)  # type: ignore[arg-type]
+    return Endpoint(method, path, scope, "", Anything, Answer, handler, action=path)  # type: ignore[arg-type]
 
 
 SCOPES = {
     "GET /suspensions": Scope.READ,
     "POST /suspensions": Scope.OPERATE,
-    "POST /queue/bounce": Scope.OPERATE,
+    "POST /queue/reroute": Scope.OPERATE,
     "POST /suspensions/resume": Scope.OPERATE,
     "GET /security/overview": Scope.READ,
     "GET /security/shares": Scope.READ,

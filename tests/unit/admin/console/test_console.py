@@ -426,16 +426,47 @@ async def test_a_relay_that_cannot_answer_says_so(world: World, browser: Browser
     assert (answer.status_code, "disk gone" in answer.text) == (503, True)
 
 
-async def test_a_relay_without_these_topics_has_its_pages_all_the_same() -> None:
-    world = World({})
-    browser = world.browser()
-    await browser.sign_in()
-    for path in ("/", "/queue", "/connectors", "/change", "/certificates"):
-        assert (await browser.get(path)).status_code == 200
-    assert (await browser.get("/")).text.count("This relay does not tell.") == 2
-    for path in ("/report", "/audit", "/certificates/sheet?name=x"):
-        assert (await browser.get(path)).status_code == 404
-    assert "/console/suspend" not in (await browser.get("/queue")).text
+# Links from elsewhere.
+
+LINKED = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+async def test_a_link_from_a_mail_leads_to_its_page(world: World) -> None:
+    """The browser leaves the Strict cookie out of the first request, and sends it with the one that our own page makes."""
+    stranger = world.browser()
+    answer = await stranger.get("/queue?to=x%22%3E%3Cscript%3E&sort=name", **LINKED)
+    assert answer.status_code == 200
+    assert (
+        '<meta http-equiv="refresh" content="0; url=/console/queue?to=x%22%3E%3Cscript%3E&amp;sort=name">'
+        in answer.text
+    )
+    assert len(read(answer.text).scripts) == 1
+    assert "set-cookie" not in answer.headers
+    again = await stranger.get("/queue?to=x", **{**LINKED, "sec-fetch-site": "same-origin"})
+    assert (again.status_code, "/console/sign-in" in again.headers["location"]) == (303, True)  # once, not for ever
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+        {"sec-fetch-dest": "iframe"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+    ],
+)
+async def test_only_a_link_that_a_person_follows_is_led_on(world: World, headers: dict[str, str]) -> None:
+    assert (await world.browser().get("/queue", **{**LINKED, **headers})).status_code == 303
+
+
+async def test_a_form_from_elsewhere_is_not_led_on(world: World, browser: Browser) -> None:
+    answer = await browser.post("/queue/act", {"action": "delete", "id": ID}, **LINKED)
+    assert answer.status_code == 403
+
+
+async def test_no_link_leads_out_of_the_console(world: World) -> None:
+    answer = await world.browser().get("/queue//evil.example/", **LINKED)
+    assert "evil.example" not in answer.text
 
 
 # The queue.
@@ -498,16 +529,118 @@ async def test_nothing_marked_does_nothing(world: World, browser: Browser) -> No
     assert not any(isinstance(each, tuple) and isinstance(each[0], Action) for each in world.relay.asked)
 
 
-async def test_a_bounce_needs_a_reason() -> None:
-    world = World({"POST /queue/bounce": {"changed": 1, "running": 0, "unknown": []}})
+async def test_a_bounce_needs_a_reason(world: World, browser: Browser) -> None:
     world.relay.queue = [message(1)]
-    browser = world.browser()
-    await browser.sign_in()
     assert 'name="reason"' in (await browser.submit("/queue/confirm", action="bounce", id=ID)).text
     answer = await browser.submit("/queue/act", action="bounce", id=ID, reason=" ")
     assert (answer.status_code, "say why" in answer.text) == (400, True)
     await browser.submit("/queue/act", action="bounce", id=ID, reason="the account is closed")
-    assert world.relay.asked[-1] == ("POST /queue/bounce", {"ids": [ID], "reason": "the account is closed"})
+    assert (Action.BOUNCE, Selection((ID,), False, "", ""), "the account is closed") in world.relay.asked
+
+
+# Another way.
+
+
+async def test_rerouting_asks_first_and_goes_by_the_endpoint(world: World, browser: Browser) -> None:
+    page = await browser.submit("/queue/confirm", action="reroute", which="all", to="contoso.com")
+    assert "1 message?" in page.text
+    assert '<option value="contoso-out">' in page.text
+    assert not any(isinstance(each, tuple) and each[0] == "POST /queue/reroute" for each in world.relay.asked)
+    answer = await browser.submit("/queue/act", action="reroute", which="all", to="contoso.com", via="spare")
+    assert answer.headers["location"] == "/console/queue?to=contoso.com"
+    assert ("POST /queue/reroute", {"to": "contoso.com", "via": "spare"}) in world.relay.asked
+    assert "Reroute: 3 recipients. They go by spare." in (await browser.get("/queue")).text
+
+
+async def test_a_refused_reroute_says_what_would_be_lost_and_keeps_the_form(world: World, browser: Browser) -> None:
+    world.relay.answers["POST /queue/reroute"] = (409, {"error": "spare asks for less: level encryption"})
+    answer = await browser.submit(
+        "/queue/act", action="reroute", which="all", to="contoso.com", via="spare", weaker="1"
+    )
+    assert answer.status_code == 400
+    assert "spare asks for less: level encryption" in answer.text
+    assert 'value="spare" maxlength' in answer.text
+    assert 'name="weaker" value="1" checked' in answer.text
+    assert ("POST /queue/reroute", {"to": "contoso.com", "via": "spare", "weaker": True}) in world.relay.asked
+    assert ("admin", "console", "/queue/reroute") not in world.noted.entries
+    assert "via: say which" in (await browser.submit("/queue/act", action="reroute", id=ID, via=" ")).text
+
+
+async def test_only_an_admin_is_offered_less(world: World) -> None:
+    for scope, offered in ((Scope.OPERATE, False), (Scope.ADMIN, True)):
+        browser = world.browser()
+        await browser.sign_in(scope.value)
+        page = await browser.submit("/queue/confirm", action="reroute", id=ID)
+        assert ('name="weaker"' in page.text) is offered
+
+
+async def test_a_single_message_is_not_rerouted_without_a_way(world: World, browser: Browser) -> None:
+    page = await browser.submit("/queue/confirm", action="reroute", id=ID, at_once="1", to_message="1")
+    assert (page.status_code, 'name="via"' in page.text) == (200, True)
+    answer = await browser.submit("/queue/act", action="reroute", id=ID, via="default", to_message="1")
+    assert answer.headers["location"] == f"/console/queue/{ID}"
+
+
+# By destination.
+
+
+def waits_for(domain: str, waiting: int, oldest: str | None, due: str | None) -> dict[str, Any]:
+    told = {"domain": domain, "connector": "contoso-out", "waiting": waiting, "held": 0}
+    return {**told, "oldest": oldest, "next_attempt": due, "last": None}
+
+
+def shown(text: str) -> list[str]:
+    table = text.partition("Domains that mail waits for")[2].partition("</table>")[0]
+    return re.findall(r'<th scope="row" class="address"><a href="[^"]*">([^<]+)<', table)
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [
+        ("", "busy.example"),
+        ("waiting", "busy.example"),
+        ("oldest", "old.example"),
+        ("next", "next.example"),
+        ("name", "a.example"),
+        ("x", "busy.example"),
+    ],
+)
+async def test_destinations_are_sorted(world: World, browser: Browser, sort: str, first: str) -> None:
+    day = "2026-11-{:02}T00:00:00Z".format
+    world.relay.queued_for = [
+        waits_for("a.example", 1, day(20), day(28)),
+        waits_for("busy.example", 90, day(21), day(29)),
+        waits_for("held.example", 0, None, None),
+        waits_for("next.example", 2, day(22), day(27)),
+        waits_for("old.example", 3, day(11), day(30)),
+    ]
+    found = shown((await browser.get(f"/queue?sort={sort}")).text)
+    assert (len(found), found[0]) == (5, first)
+
+
+async def test_many_destinations_in_pages(world: World, browser: Browser) -> None:
+    world.relay.queued_for = [waits_for(f"d{number:04}.example", number % 7, None, None) for number in range(1600)]
+    seen: list[str] = []
+    path = "/queue"
+    while path:
+        text = (await browser.get(path)).text
+        seen += shown(text)
+        links = [
+            each.replace("&amp;", "&")
+            for each in re.findall(r'href="/console(/queue[^"#]*)#destinations">(?:More|Those)', text)
+        ]
+        path = links[0] if links else ""
+    assert len(seen) == len(set(seen)) == 1600
+
+
+async def test_a_suspended_destination_can_be_resumed_where_it_stands(world: World, browser: Browser) -> None:
+    world.relay.queued_for = [waits_for("legacy.example", 3, None, None), waits_for("other.example", 2, None, None)]
+    text = (await browser.get("/queue")).text
+    row = text.partition("Domains that mail waits for")[2].partition("legacy.example")[2].partition("</tr>")[0]
+    assert "suspended" in row
+    assert 'name="id" value="7"' in row
+    assert "/console/suspend" not in row
+    assert "/console/suspend?kind=to&amp;value=other.example" in text
 
 
 async def test_one_message_is_held_at_once_and_deleted_after_a_question(world: World, browser: Browser) -> None:
@@ -596,6 +729,20 @@ async def test_taking_what_waits(world: World, browser: Browser) -> None:
     assert ("admin", "console", "reload") in world.noted.entries
 
 
+async def test_what_differs_in_form_only_is_in_force(world: World, browser: Browser) -> None:
+    world.relay.answers["GET /change"] = {**CHANGE, "differs": False, "weaker": []}
+    text = (await browser.get("/change")).text
+    assert "Only its form differs" in text
+    assert "/console/change/take" not in text
+
+
+async def test_what_a_file_names_may_differ_without_a_line(world: World, browser: Browser) -> None:
+    world.relay.answers["GET /change"] = {**CHANGE, "diff": "", "weaker": []}
+    text = (await browser.get("/change")).text
+    assert "something that it names has changed" in text
+    assert "/console/change/take" in text
+
+
 async def test_a_file_with_errors_cannot_be_taken(world: World, browser: Browser) -> None:
     world.relay.answers["GET /change"] = {**CHANGE, "errors": ["connectors.yaml:3: tls: no such level"]}
     text = (await browser.get("/change")).text
@@ -635,8 +782,9 @@ async def test_certificates_about_to_end_are_on_the_overview(world: World, brows
     text = (await browser.get("/")).text
     assert "relay.example.com</th><td>ours" in text
     assert "the key does not fit" in text
+    assert "is in trouble" in text
     world.relay.answers["GET /certificates"] = {"ours": [{**OURS, "days_left": 200.0}], "partners": []}
-    assert "None within 30 days." in (await browser.get("/")).text
+    assert "none ends within 30 days" in (await browser.get("/")).text
 
 
 async def test_the_report_as_csv(world: World, browser: Browser) -> None:
@@ -654,7 +802,7 @@ async def test_the_report_as_csv(world: World, browser: Browser) -> None:
     ]
     assert days == ["2026-11-26T00:00:00Z", "2026-11-25T00:00:00Z"]
     for path in (
-        "/report.csv?since=2026-01-01&until=2026-11-26",
+        "/report.csv?since=2026-08-25&until=2026-11-26",
         "/report.csv?since=2026-11-26&until=2026-11-25",
         "/report.csv?since=x",
     ):
