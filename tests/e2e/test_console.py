@@ -99,7 +99,9 @@ async def console(tmp_path: Path) -> AsyncIterator[Console]:
                 "tls": "encryption",
                 "route": {"smart_hosts": [f"127.0.0.1:{free_port()}"]},
                 "retry": {"initial": "1h"},
-            }
+            },
+            _outbound("spare", "encryption"),
+            _outbound("lax", "opportunistic"),
         ],
     }
     async with Relay(write_config(tmp_path, values, {}), observers=[heard], times=Times(watch=0.1, grace=5)) as relay:
@@ -114,6 +116,16 @@ async def console(tmp_path: Path) -> AsyncIterator[Console]:
             finally:
                 await browser.close()
         assert made.noise == []
+
+
+def _outbound(name: str, tls: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "direction": "outbound",
+        "match": {"recipient_domains": [f"{name}.test"]},
+        "tls": tls,
+        "route": {"smart_hosts": [f"127.0.0.1:{free_port()}"]},
+    }
 
 
 def _everything() -> Any:
@@ -196,7 +208,7 @@ async def test_bulk_delete_without_scripts(console: Console) -> None:
     async with console.page(java_script_enabled=False) as page:
         await console.sign_in(page)
         await page.goto(f"{console.root}/queue?to=closed.test")
-        await page.check('input[value="all"]')
+        await page.check('input[type="radio"][value="all"]')
         await page.click('button[value="delete"]')
         assert "3 messages?" in await page.inner_text("h1")
         await page.click("main button")
@@ -216,6 +228,76 @@ async def test_suspend_and_resume(console: Console) -> None:
         await page.click("button:has-text('Resume')")
         await page.wait_for_selector("text=1 suspension ended.")
         assert "suspended" not in (await console.messages()).values()
+
+
+async def _ways(console: Console) -> set[str | None]:
+    """By which connector each message is sent in place of its own."""
+    found = [await console.relay.operator.message(each) for each in console.ids]
+    return {((each["recipients"][0].get("via") or {}).get("connector")) for each in found if each is not None}
+
+
+async def test_reroute_a_destination_and_back(console: Console) -> None:
+    async with console.page() as page:
+        await console.sign_in(page, "operate")
+        for way, said, via in (("spare", "They go by spare.", "spare"), ("default", "their own way again", None)):
+            await page.goto(f"{console.root}/queue")
+            await page.click("button:has-text('Reroute closed.test')")
+            assert "3 messages?" in await page.inner_text("h1")
+            await page.fill("#via", way)
+            await page.click("main button")
+            await page.wait_for_selector('[role="status"]')
+            assert said in await page.inner_text('[role="status"]')
+            assert await _ways(console) == {via}
+        acted = [each for each in console.heard.events if isinstance(each, AdminActed) and each.action == "reroute"]
+        assert [(each.who, each.via, each.count) for each in acted] == [("operate", "console", 3)] * 2
+
+
+async def test_a_reroute_to_less_is_refused_and_takes_an_admin(console: Console) -> None:
+    async with console.page() as page:
+        await console.sign_in(page, "operate")
+        for way, why in (("lax", "asks for less"), ("127.0.0.1:2599", "takes the scope admin"), ("nothing", "nothing")):
+            await page.goto(f"{console.root}/queue")
+            await page.click("button:has-text('Reroute closed.test')")
+            assert await page.locator('[name="weaker"]').count() == 0
+            await page.fill("#via", way)
+            await page.click("main button")
+            assert why in await page.inner_text('[role="alert"]')
+            assert await page.input_value("#via") == way
+            assert await _ways(console) == {None}
+        console.noise.clear()  # the browser tells of the 400
+    async with console.page() as page:
+        await console.sign_in(page)
+        await page.goto(f"{console.root}/queue")
+        await page.click("button:has-text('Reroute closed.test')")
+        await page.fill("#via", "lax")
+        await page.check('[name="weaker"]')
+        await page.click("main button")
+        await page.wait_for_selector('[role="status"]')
+        assert "It asks for less: closed.test" in await page.inner_text('[role="status"]')
+        assert await _ways(console) == {"lax"}
+
+
+async def test_a_link_from_another_site_finds_the_session(console: Console) -> None:
+    """The cookie is Strict, and who comes by a link from a mail or a chat need not sign in again all the same."""
+    async with console.page() as page:
+        await console.sign_in(page)
+        target = f"{console.root}/queue?to=closed.test"
+        body = f'<a href="{target}">look</a>'
+        await page.route("https://chat.example/**", lambda route: route.fulfill(body=body, content_type="text/html"))
+        await page.goto("https://chat.example/")
+        await page.click("a")
+        await page.wait_for_selector("#destinations")
+        assert page.url == target
+        assert (await page.context.cookies())[0]["sameSite"] == "Strict"
+        # Without a session it leads to the sign-in, and from there to where one wanted to go.
+        await page.context.clear_cookies()
+        await page.goto("https://chat.example/")
+        await page.click("a")
+        await page.wait_for_selector("#password")
+        await page.fill("#name", "read")
+        await page.fill("#password", PASSWORD)
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(target)
 
 
 async def test_who_may_only_read_has_no_buttons(console: Console) -> None:
