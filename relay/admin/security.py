@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from relay.admin.endpoint import Answer, Asked, Endpoint, Json, Nothing, Question, Scope, Shape
-from relay.admin.parameters import Between, Day, Domain, Moment, PageLimit
+from relay.admin.parameters import Between, Day, Domain, Moment
 from relay.mail.tally import Way
 
 
@@ -86,7 +86,8 @@ class SharesQuestion(SpanQuestion):
 
 class PartnersQuestion(SpanQuestion):
     domain: Domain = ""
-    limit: PageLimit = 100
+    limit: Annotated[int, Between(1, 5000)] = 100
+    """Rows at most; as many as the report has."""
 
 
 class ReportSpanQuestion(SpanQuestion):

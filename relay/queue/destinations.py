@@ -16,7 +16,10 @@ _WAITING = (
     "SELECT count(*), min(n), min(due) FROM recipient INDEXED BY recipient_by_domain WHERE domain = ? AND state = 0"
 )
 _HELD = "SELECT count(*), min(n) FROM recipient INDEXED BY recipient_held WHERE domain = ? AND state = 1"
-_LAST = "SELECT last FROM recipient WHERE domain = ? AND state = {state} AND last IS NOT NULL LIMIT ?"
+_LAST = (
+    "SELECT last, max(json_extract(last, '$.at')) FROM"
+    " (SELECT last FROM recipient WHERE domain = ? AND state = {state} AND last IS NOT NULL LIMIT ?)"
+)
 _LOOKED_AT = 100  # recipients of a domain, for the newest answer
 
 
@@ -32,6 +35,7 @@ def _destination(db: sqlite3.Connection, domain: str) -> dict[str, Any]:
         json.loads(row[0])
         for state in (0, 1)
         for row in db.execute(_LAST.format(state=state), (domain, _LOOKED_AT))  # the number is from above
+        if row[0] is not None
     ]
     last = max(rows, key=lambda each: each["at"], default=None)
     begins = [each for each in (oldest, oldest_held) if each is not None]

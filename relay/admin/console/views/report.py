@@ -75,8 +75,7 @@ async def report_csv(visit: Visit) -> Response:
     partner, days = visit.query("partner"), []
     for number in range((last - first).days + 1):
         day = last - timedelta(days=number)
-        found = await visit.facts.report(_begin(day), _begin(day + timedelta(days=1)), partner)
-        days.append((day, found["partners"]))
+        days.append((day, await visit.facts.partners(_begin(day), _begin(day + timedelta(days=1)), partner)))
     headers = {"content-disposition": f'attachment; filename="security-report-{first}-{last}.csv"'}
     return Response(csv_text(days), media_type="text/csv; charset=utf-8", headers=headers)
 

@@ -407,6 +407,7 @@ ANSWERS: dict[str, Any] = {
     "GET /security/shares": shares("out"),
     "GET /security/troubled": {"at": AT, "troubled": [TROUBLE], "more": False},
     "GET /security/report": report([partner()]),
+    "GET /security/partners": {"partners": [partner()], "more": False},
     "GET /certificates": {"at": AT, "ours": [OURS, UNREADABLE], "partners": [SEEN]},
     "GET /certificates/sheet": {"sheets": [SHEET]},
     "GET /audit": {

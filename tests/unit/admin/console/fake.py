@@ -50,6 +50,7 @@ SCOPES = {
     "GET /security/shares": Scope.READ,
     "GET /security/troubled": Scope.READ,
     "GET /security/report": Scope.READ,
+    "GET /security/partners": Scope.READ,
     "GET /certificates": Scope.READ,
     "GET /certificates/sheet": Scope.READ,
     "GET /audit": Scope.ADMIN,

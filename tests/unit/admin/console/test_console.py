@@ -798,7 +798,7 @@ async def test_the_report_as_csv(world: World, browser: Browser) -> None:
     days = [
         given["since"]
         for name, given in (each for each in world.relay.asked if isinstance(each, tuple))
-        if name == "GET /security/report"
+        if name == "GET /security/partners"
     ]
     assert days == ["2026-11-26T00:00:00Z", "2026-11-25T00:00:00Z"]
     for path in (
