@@ -213,8 +213,9 @@ async def test_the_audits_find_what_is_wrong(chromium: Chromium) -> None:
     assert any("does not show at span" in each for each in await unreached(page))
 
 
-async def test_a_screen_reader_can_say_it_all(chromium: Chromium) -> None:
-    async with visiting(told_world(), chromium) as page:
+@pytest.mark.parametrize("width", [1280, 375])
+async def test_a_screen_reader_can_say_it_all(chromium: Chromium, width: int) -> None:
+    async with visiting(told_world(), chromium, viewport={"width": width, "height": 800}) as page:
         _none({path: await unsaid(page) async for path in _all(page)})
 
 

@@ -70,7 +70,7 @@ class LifeLine:
     ends: datetime
 
 
-def columns(values: Sequence[tuple[datetime, int]], step: timedelta, width: int = 240, height: int = 72) -> Columns:
+def columns(values: Sequence[tuple[datetime, int]], step: timedelta, width: int = 170, height: int = 64) -> Columns:
     """One bar for each moment (the start of its step), oldest first."""
     top = nice_top(max((count for _at, count in values), default=0))
     room = width / max(len(values), 1)

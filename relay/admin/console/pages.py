@@ -84,6 +84,7 @@ def _environment() -> Environment:
         clock=words.clock,
         ago=words.ago,
         span=words.span,
+        took=words.took,
         size=words.size,
         count=words.count,
         plural=words.plural,

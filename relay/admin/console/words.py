@@ -49,6 +49,12 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{left} s"
 
 
+def took(time: timedelta) -> str:
+    """As `span`, and in milliseconds below a second."""
+    seconds = time.total_seconds()
+    return span(seconds) if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
 def ago(value: datetime, now: datetime) -> str:
     """Relative to now: "12 min ago", "in 3 d", "now"."""
     seconds = (now - value) / timedelta(seconds=1)

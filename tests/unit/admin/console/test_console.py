@@ -780,7 +780,7 @@ async def test_what_was_not_looked_at_is_not_taken(world: World, browser: Browse
 
 async def test_certificates_about_to_end_are_on_the_overview(world: World, browser: Browser) -> None:
     text = (await browser.get("/")).text
-    assert "relay.example.com</th><td>ours" in text
+    assert 'relay.example.com</th><td data-label="Whose">ours' in text
     assert "the key does not fit" in text
     assert "is in trouble" in text
     world.relay.answers["GET /certificates"] = {"ours": [{**OURS, "days_left": 200.0}], "partners": []}
