@@ -115,7 +115,7 @@ class Control:
             hint = (
                 ""
                 if weaker or detour.hop is not None or "asks for less" not in why
-                else "; --weaker sends it all the same"
+                else "; `weaker` sends it all the same, with the scope admin"
             )
             raise Refused(why + hint)
         lost: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page, Route, async_playwright
 
+from relay.report.security.page import page_of
 from tests.e2e.looks import too_weak, unreached, unsaid
 from tests.e2e.test_console import CHROMIUM
 from tests.unit.admin.console.answers import ANSWERS, OURS, SEEN, TROUBLE, hostile_message, partner, report, told_trace
@@ -253,10 +254,26 @@ async def test_on_paper(chromium: Chromium, scheme: Any) -> None:
             assert (
                 await page.locator("main form").count() == 0 or not await page.locator("main form").first.is_visible()
             )
+        await page.set_viewport_size({"width": 703, "height": 1000})  # A4 within its margins
         await page.goto(f"{ORIGIN}/console/report")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 703
         assert await page.locator("text=Made 2026-11-27").is_visible()
         assert await page.locator(f"text={LONG}").first.is_visible()
         assert len(await page.pdf(format="A4")) > 10_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_page_that_the_command_line_writes(chromium: Chromium, scheme: Any) -> None:
+    """`relay security report --html`: one file, by the same measures."""
+    context = await chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 800})
+    page = await context.new_page()
+    await page.set_content(page_of(report([partner(LONG), *(partner(f"p{number}.example") for number in range(3))])))
+    assert await too_weak(page) == []
+    assert await unsaid(page, framed=False) == []
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 1280
+    await page.emulate_media(media="print", color_scheme=scheme)
+    assert await page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    await context.close()
 
 
 async def test_the_times_that_are_shown_are_of_the_relay(chromium: Chromium) -> None:
