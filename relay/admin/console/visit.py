@@ -68,7 +68,11 @@ class Visit:
 
     def show(self, template: str, place: str, *, status: int = 200, **values: Any) -> Response:
         """A page under `place` of the navigation."""
-        notices, self.session.notices[:] = list(self.session.notices), []
+        notices = list(self.session.notices)
+        if (
+            REFRESH not in self.request.query_params
+        ):  # a page that looks again in the background shows nobody what was done in another
+            self.session.notices.clear()
         return self.pages.render(
             template,
             status=status,

@@ -42,6 +42,7 @@ async def test_bulk_actions_ask_first_and_say_how_many(world: World, browser: Br
     reason = ("closed",) if action == "bounce" else ()
     assert (Action(action), Selection(tuple(ids), False, "", ""), *reason) in world.relay.asked
     assert ("admin", "console", action) in world.noted.entries
+    await browser.get("/?refresh=1")  # an overview in another window
     assert "1 recipient." in (await browser.get("/queue")).text
     assert "1 recipient." not in (await browser.get("/queue")).text  # said once
 
