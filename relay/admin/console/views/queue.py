@@ -98,6 +98,7 @@ async def message(visit: Visit) -> Response:
         "queued_message.html",
         "/queue",
         message=found,
+        domain_of=lambda address: address.rpartition("@")[2],
         remedies=[remedy_for(each) for each in found["recipients"]],
         deeds=offered,
     )

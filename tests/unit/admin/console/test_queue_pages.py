@@ -187,7 +187,8 @@ async def test_a_suspended_destination_can_be_resumed_where_it_stands(world: Wor
 async def test_one_message_is_held_at_once_and_deleted_after_a_question(world: World, browser: Browser) -> None:
     world.relay.queue = [message(1, recipient(state="held"))]
     text = (await browser.get(f"/queue/{ID}")).text
-    assert "Release" in text
+    assert "Release<" in text
+    assert "Reroute..." in text
     assert (await browser.submit("/queue/confirm", action="release", id=ID, at_once="1", to_message="1")).headers[
         "location"
     ] == f"/console/queue/{ID}"
@@ -214,3 +215,9 @@ async def test_suspend_and_resume(world: World, browser: Browser) -> None:
     world.relay.answers["POST /suspensions"] = (409, {"error": "there are too many suspensions"})
     answer = await browser.submit("/suspend", kind="to", value="contoso.com", reason="x")
     assert (answer.status_code, "there are too many suspensions" in answer.text) == (400, True)
+
+
+async def test_what_is_due_says_what_it_waits_for(world: World, browser: Browser) -> None:
+    for due, words in (("2026-11-27T07:00:00Z", "its destination</a> is"), ("2026-11-27T09:00:00Z", "in 1 h")):
+        world.relay.queue = [message(1, recipient(next_attempt=due))]
+        assert words in (await browser.get(f"/queue/{ID}")).text
