@@ -51,7 +51,7 @@ def partners(answer: Json) -> Sight:
     """`answer`: {troubled, more}."""
     troubled = answer["troubled"]
     if not troubled:
-        return Sight("Partners", "good", "all can be reached safely", "/connectors")
+        return Sight("Partners", "good", "none in trouble", "/connectors")
     waiting = sum(each["recipients"] for each in troubled)
     number = f"{count(len(troubled))}{' or more' if answer['more'] else ''}"
     return Sight("Partners", "bad", f"{number} in trouble, {plural(waiting, 'recipient')} kept back", "#trouble")
