@@ -40,6 +40,8 @@ class Active(Shape):
     """The last sign of it."""
     told: str | None
     """When it was told last; null where it has not lasted long enough yet."""
+    away: str | None
+    """Since when there is no sign of it; it comes and goes, and is over once it has been away for hours. Null while it lasts."""
 
 
 class ActiveAlerts(Shape):

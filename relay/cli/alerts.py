@@ -35,6 +35,10 @@ def list_(
     for each in found["alerts"]:
         word = typer.style(each["severity"], fg=colours.get(each["severity"]), bold=True)
         typer.echo(f"{word}  {one_line(each['title'])}, since {each['since'][:16]}Z")
+        if each["away"]:
+            typer.echo(
+                f"    It comes and goes: away since {each['away'][:16]}Z, over once that has lasted for some hours."
+            )
         typer.echo(f"    {one_line(each['detail'])}")
         if each["remedy"]:
             typer.echo(f"    {one_line(each['remedy'])}")

@@ -6,11 +6,13 @@ board over restarts, so that a restart tells nothing twice. What is a concern at
 Threat: a stranger who makes concerns without end (many domains, each failing), perhaps so that nobody hears of something else. Boards,
 texts and notices are bounded, and what is not shown one by one is counted and summed up. What strangers can make as many of as they like
 (`STRANGE`) takes no room from what they cannot, neither on the board nor in the hour; and what there was no room for is told once there is.
+And a stranger may make the queue old, or the disk full, and well again, as often as he likes: what comes back is held for longer each time
+before it counts as over, so that it is told a few times in a day and not in an hour, and stays in sight meanwhile.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -24,6 +26,11 @@ MOST = 500
 HOUR = timedelta(hours=1)
 FLAPS = timedelta(minutes=15)
 """What was over and comes back within this time after it was told is told again only then: it may go to and fro every minute."""
+HOLDS = (timedelta(hours=1), timedelta(hours=2), timedelta(hours=4))
+"""What has come back once, twice, more often is over only when it has been away for this long."""
+MEMORY = timedelta(hours=4)
+"""What comes back within this time after it was over has come back; later, it is new."""
+_STEADY = frozenset((AlertKind.EXCEPTION, AlertKind.CERTIFICATE, AlertKind.CONFIGURATION))  # operators end these
 _NAMED = 10  # of those that are summed up
 _SUBJECT = 255
 _TITLE = 200
@@ -57,6 +64,7 @@ class Standing:
     """A concern that lasts. `seen`: the last sign of it. `told`: when last, None where not yet. `shown`: by itself, not summed up.
 
     `quiet`: not to be told before, None for no such time. `summed`: it waits for room, and has been counted in a sum.
+    `returns`: how often it has come back. `away`: since when it is held, None while it lasts; `over` says what ended it.
     """
 
     concern: Concern
@@ -66,6 +74,18 @@ class Standing:
     shown: bool = False
     quiet: datetime | None = None
     summed: bool = False
+    returns: int = 0
+    away: datetime | None = None
+    over: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What was told and is over since `at`: not told again before `quiet`. `returns` as it had them."""
+
+    at: datetime
+    quiet: datetime
+    returns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +99,10 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`ended`: what is over, and until when it is not told again. `strange`: the room of `STRANGE` kinds, `own` that of the others."""
+    """`ended`: what has been over for less than MEMORY. `strange`: the room of `STRANGE` kinds, `own` that of the others."""
 
     standing: Mapping[AlertKey, Standing] = field(default_factory=dict)
-    ended: Mapping[AlertKey, datetime] = field(default_factory=dict)
+    ended: Mapping[AlertKey, Ended] = field(default_factory=dict)
     strange: Room = Room()
     own: Room = Room()
 
@@ -112,15 +132,8 @@ def step(
     seen = [_bounded(each) for each in concerns]
     lasting = {each.key for each in seen}
     standing = {key: _in_time(each, now) for key, each in board.standing.items()}
-    ended_before = {key: until for key, until in board.ended.items() if now < until <= now + FLAPS}
-    notices: list[Notice] = []
-    for relief in (*reliefs, *_forgotten(standing, now)):
-        key = (relief.kind, plain(relief.subject, _SUBJECT))
-        ended = standing.pop(key, None) if key not in lasting else None
-        if ended is not None and ended.shown:
-            notices.append(_cleared(ended, relief, now))
-        if ended is not None and ended.told is not None and len(ended_before) < MOST:
-            ended_before[ended.concern.key] = ended.told + FLAPS
+    ended = {key: each for key, each in board.ended.items() if each.at <= now < each.at + MEMORY}
+    notices = _end((*reliefs, *_forgotten(standing, now), *_held(standing)), lasting, standing, ended, now)
     places = Counter(kind in STRANGE for kind, _subject in standing)
     left_out = Counter[bool]()
     for concern in seen:
@@ -129,7 +142,7 @@ def step(
             left_out[strange] += 1
             continue
         places[strange] += was is None
-        standing[concern.key] = _seen(was, concern, now, ended_before.get(concern.key))
+        standing[concern.key] = _seen(was, concern, now, ended.get(concern.key))
     for each in standing.values():
         state = _due(each, terms, now)
         if state is not None:
@@ -138,7 +151,45 @@ def step(
     theirs = [each for each in notices if each.kind in STRANGE]
     own, own_told = _limited("own", _more(board.own, left_out[False]), ours, standing, terms, now)
     others, others_told = _limited("", _more(board.strange, left_out[True]), theirs, standing, terms, now)
-    return Board(standing, ended_before, others, own), (*own_told, *others_told)
+    return Board(standing, ended, others, own), (*own_told, *others_told)
+
+
+def _end(
+    reliefs: Iterable[Relief],
+    lasting: Collection[AlertKey],
+    standing: dict[AlertKey, Standing],
+    ended: dict[AlertKey, Ended],
+    now: datetime,
+) -> list[Notice]:
+    """What is over leaves `standing` for `ended`, or is held there. All clears for those that were shown."""
+    notices: list[Notice] = []
+    for relief in reliefs:
+        key = (relief.kind, plain(relief.subject, _SUBJECT))
+        was = standing.get(key) if key not in lasting else None
+        if was is None:
+            continue
+        since = was.away or now
+        if now - since < _hold(was):
+            standing[key] = replace(was, away=since, over=plain(relief.text, _TEXT))
+            continue
+        del standing[key]
+        if was.shown:
+            notices.append(_cleared(was, relief, now))
+        strange = relief.kind in STRANGE
+        if was.told is not None and sum((kind in STRANGE) is strange for kind, _subject in ended) < MOST:
+            ended[key] = Ended(now, was.told + FLAPS, was.returns)
+    return notices
+
+
+def _hold(was: Standing) -> timedelta:
+    """For how long it must be away. What nobody was told of is over at once, and so is what only operators end."""
+    if not was.returns or not was.shown or was.concern.kind in _STEADY:
+        return timedelta(0)
+    return HOLDS[min(was.returns, len(HOLDS)) - 1]
+
+
+def _held(standing: Mapping[AlertKey, Standing]) -> list[Relief]:
+    return [Relief(*key, each.over) for key, each in standing.items() if each.away is not None]
 
 
 def _more(room: Room, left_out: int) -> Room:
@@ -157,23 +208,25 @@ def _bounded(concern: Concern) -> Concern:
 
 def _in_time(each: Standing, now: datetime) -> Standing:
     """After a clock that was ahead has been put right, nothing waits for it to come round again."""
-    if each.seen <= now and each.since <= now and (each.told is None or each.told <= now):
-        return each
     return replace(
         each,
         since=min(each.since, now),
         seen=min(each.seen, now),
         told=None if each.told is None else min(each.told, now),
+        quiet=None if each.quiet is None else min(each.quiet, now + FLAPS),
+        away=None if each.away is None else min(each.away, now),
     )
 
 
-def _seen(was: Standing | None, concern: Concern, now: datetime, quiet: datetime | None) -> Standing:
+def _seen(was: Standing | None, concern: Concern, now: datetime, ended: Ended | None) -> Standing:
+    if was is None and ended is not None:
+        return Standing(concern, now, now, quiet=ended.quiet, returns=ended.returns + 1)
     if was is None:
-        return Standing(concern, now, now, quiet=quiet)
+        return Standing(concern, now, now)
     # What got worse is told anew; what got better is not.
     worse = concern.stage > was.concern.stage
     told, summed = (None, False) if worse else (was.told, was.summed)
-    return replace(was, concern=concern, seen=now, told=told, summed=summed)
+    return replace(was, concern=concern, seen=now, told=told, summed=summed, away=None, over="")
 
 
 def _forgotten(standing: Mapping[AlertKey, Standing], now: datetime) -> list[Relief]:
@@ -186,6 +239,8 @@ def _forgotten(standing: Mapping[AlertKey, Standing], now: datetime) -> list[Rel
 
 
 def _due(each: Standing, terms: Terms, now: datetime) -> NoticeState | None:
+    if each.away is not None:
+        return None
     if each.told is None:
         # A stage that got worse has waited already.
         waits = not each.shown and now - each.since < terms.patience(each.concern.kind)

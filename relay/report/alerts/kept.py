@@ -12,7 +12,7 @@ from typing import Any
 
 from relay.mail.alerts import AlertKind, Concern, Notice, NoticeState, Severity
 from relay.mail.codec import Json, time_from, time_text
-from relay.policy.alerts import Board, Room, Standing
+from relay.policy.alerts import FLAPS, Board, Ended, Room, Standing
 from relay.policy.concerns import Deaths
 
 GIVE_UP = timedelta(hours=24)
@@ -70,7 +70,10 @@ def encoded(kept: Kept) -> str:
     return json.dumps(
         {
             "standing": [_standing(each) for each in board.standing.values()],
-            "ended": [[kind.value, subject, time_text(until)] for (kind, subject), until in board.ended.items()],
+            "ended": [
+                [kind.value, subject, time_text(each.quiet), time_text(each.at), each.returns]
+                for (kind, subject), each in board.ended.items()
+            ],
             **_room(board.strange),  # where the only room was before there were two
             "own": _room(board.own),
             "deaths": [kept.deaths.ended, [time_text(each) for each in kept.deaths.at]],
@@ -86,7 +89,7 @@ def decoded(text: str) -> Kept:
     standing = [_standing_from(each) for each in found["standing"]]
     board = Board(
         {each.concern.key: each for each in standing},
-        {(AlertKind(kind), subject): time_from(until) for kind, subject, until in found["ended"]},
+        {(AlertKind(kind), subject): _ended_from(*rest) for kind, subject, *rest in found["ended"]},
         _room_from(found),
         _room_from(found["own"]) if "own" in found else Room(),
     )
@@ -112,6 +115,11 @@ def _room_from(found: Json) -> Room:
     return Room(tuple(map(time_from, found["sent"])), tuple(titles), count)
 
 
+def _ended_from(quiet: str, at: str = "", returns: int = 0) -> Ended:
+    """Before there were returns, only `quiet` was kept, which is when it was told and a while."""
+    return Ended(time_from(at) if at else time_from(quiet) - FLAPS, time_from(quiet), returns)
+
+
 def _standing(each: Standing) -> Json:
     return {
         "concern": asdict(each.concern),
@@ -121,6 +129,9 @@ def _standing(each: Standing) -> Json:
         "shown": each.shown,
         "quiet": _maybe(each.quiet),
         "summed": each.summed,
+        "returns": each.returns,
+        "away": _maybe(each.away),
+        "over": each.over,
     }
 
 
@@ -133,6 +144,9 @@ def _standing_from(found: Json) -> Standing:
         found["shown"],
         _maybe_from(found["quiet"]),
         found.get("summed", False),
+        found.get("returns", 0),
+        _maybe_from(found.get("away")),
+        found.get("over", ""),
     )
 
 
@@ -174,6 +188,7 @@ def active(kept: Kept) -> list[Json]:
             "since": time_text(each.since),
             "seen": time_text(each.seen),
             "told": _maybe(each.told),
+            "away": _maybe(each.away),
         }
         for each in standing
     ]

@@ -17,6 +17,7 @@ ACTIVE = {
     "since": "2026-11-27T07:00:00.000Z",
     "seen": "2026-11-27T07:10:00.000Z",
     "told": None,
+    "away": None,
 }
 
 
@@ -31,6 +32,11 @@ def test_the_list(shell: Shell, relay: FakeRelay) -> None:
     ]
     assert "1 still to be sent by webhook" in result.stderr
     assert json.loads(shell("alerts", "list", "--json").stdout)["alerts"] == [ACTIVE]
+
+
+def test_what_comes_and_goes(shell: Shell, relay: FakeRelay) -> None:
+    relay.active = [{**ACTIVE, "away": "2026-11-27T07:20:00.000Z"}]
+    assert "    It comes and goes: away since 2026-11-27T07:20Z" in shell("alerts", "list").stdout
 
 
 def test_nothing_to_see_to(shell: Shell, relay: FakeRelay) -> None:

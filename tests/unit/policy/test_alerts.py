@@ -278,6 +278,117 @@ def test_sums_of_one_moment_have_ids_of_their_own() -> None:
     assert len({each.id for each in notices}) == len(notices) == 4
 
 
+Q = AlertKind.QUEUE
+FLAPPING = [
+    ("0s", "+", "raised"),
+    ("1m", "-", "cleared"),
+    ("2m", "+", ""),
+    ("15m", ".", "raised"),
+    ("16m", "-", ""),  # it has come back once: over after an hour away
+    ("75m", "-", ""),
+    ("76m", ".", "cleared"),
+    ("77m", "+", "raised"),
+    ("78m", "-", ""),  # twice: two hours
+    ("100m", "+", ""),
+    ("101m", "-", ""),  # it was there in between, and the two hours begin anew
+    ("220m", ".", ""),
+    ("221m", ".", "cleared"),
+    ("222m", "+", "raised"),
+    ("223m", "-", ""),
+    ("462m", ".", ""),
+    ("463m", "-", "cleared"),  # four hours, and no more than four
+    ("464m", "+", "raised"),
+    ("465m", "-", ""),
+    ("705m", ".", "cleared"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        *(
+            pytest.param(kind, FLAPPING, id=kind.value)
+            for kind in (Q, AlertKind.STORE, AlertKind.WORKER, AlertKind.DANE, P)
+        ),
+        pytest.param(
+            Q,
+            [("0s", "+", "raised"), ("1m", "-", "cleared"), ("242m", "+", "raised"), ("243m", "-", "cleared")],
+            id="what comes after hours is new",
+        ),
+        pytest.param(
+            Q,
+            [("0s", "+", "raised"), ("1m", "-", "cleared"), ("2m", "+", ""), ("3m", "-", ""), ("20m", "+", "raised")],
+            id="what nobody was told of is over at once",
+        ),
+        pytest.param(
+            AlertKind.EXCEPTION,
+            [
+                *[("0s", "+", "raised"), ("1m", "-", "cleared"), ("16m", "+", "raised"), ("17m", "-", "cleared")],
+                *[("32m", "+", "raised"), ("33m", "-", "cleared")],
+            ],
+            id="an operator's word holds at once",
+        ),
+        pytest.param(
+            Q,
+            [
+                ("0s", "+", "raised"),
+                ("1m", "-", "cleared"),
+                ("16m", "+", "raised"),
+                ("17m", "-", ""),
+                ("26h", ".", "cleared"),
+            ],
+            id="what is away is not told again",
+        ),
+    ],
+)
+def test_what_comes_and_goes(kind: AlertKind, rows: Sequence[Row]) -> None:
+    board = Board()
+    for after, seen, told in rows:
+        concerns = [concern("q", kind)] if seen == "+" else []
+        board, notices = step(board, TERMS, NOW + span(after), concerns, [relief("q", kind)] if seen == "-" else [])
+        assert ",".join(each.state.value for each in notices) == told, after
+        assert all(each.text == "it is well again" for each in notices if each.state is NoticeState.CLEARED)
+
+
+@pytest.mark.parametrize("hourly", [2, 20])
+@pytest.mark.parametrize("every", [1, 2, 7, 16, 30, 61, 125])
+def test_a_stranger_who_makes_things_come_and_go_drowns_nothing(every: int, hourly: int) -> None:
+    """Mail that is old and is not, a disk that is full and is not, workers that die: every so many minutes, for two days."""
+    kinds, terms = (Q, AlertKind.STORE, AlertKind.WORKER), Terms(hourly=hourly)
+    board, told, raised = Board(), dict[AlertKind, list[datetime]](), list[datetime]()
+    for minute in range(2 * 24 * 60):
+        now, up = NOW + timedelta(minutes=minute), minute // every % 2 == 0
+        concerns = [concern("it", kind) for kind in kinds] if up else []
+        if minute >= 600:
+            concerns.append(concern("relay.example.com", AlertKind.CERTIFICATE, repeats=False))
+        reliefs = [] if up else [relief("it", kind) for kind in kinds]
+        board, notices = step(board, terms, now, concerns, reliefs)
+        for each in notices:
+            told.setdefault(each.kind, []).append(now)
+        raised.extend(each.at for each in notices if each.kind is AlertKind.CERTIFICATE)
+    for kind in kinds:
+        of = told.get(kind, [])
+        assert max((sum(timedelta(0) <= now - each < timedelta(hours=1) for each in of) for now in of), default=0) <= 3
+        assert sum(now - NOW >= timedelta(days=1) for now in of) <= 12, "in the second day"
+        assert of, "and it is told at all"
+    (first,) = raised
+    assert first - NOW <= timedelta(minutes=660)
+
+
+def test_a_stranger_who_fills_the_memory_of_ends_frees_nothing_of_ours() -> None:
+    board = Board()
+    for start in range(0, 2 * MOST, 100):
+        found = [concern(f"{start + number}.example") for number in range(100)]
+        board, _notices = step(board, Terms(hourly=1000), NOW, found)
+        board, _notices = step(board, Terms(hourly=1000), NOW, (), [relief(each.subject) for each in found])
+    assert len(board.ended) == MOST
+    for minute, seen, told in ((1, "+", "raised"), (2, "-", "cleared"), (17, "+", "raised"), (18, "-", "")):
+        now = NOW + timedelta(minutes=minute)
+        concerns, reliefs = ([concern("q", Q)], []) if seen == "+" else ([], [relief("q", Q)])
+        board, notices = step(board, TERMS, now, concerns, reliefs)
+        assert ",".join(each.state.value for each in notices) == told, minute
+
+
 def test_hostile_texts_are_bounded_and_clean() -> None:
     evil = "x\r\nBcc: all@b.example\x1b[2J\u202e" * 1000
     bad = Concern(P, evil, evil, evil, evil)
@@ -296,6 +407,21 @@ def test_a_clock_that_was_ahead() -> None:
     assert [each.subject for each in notices] == ["new.example"]
     _board, notices = step(board, TERMS, NOW + timedelta(days=1), [])
     assert {each.subject for each in notices} == {"b.example", "new.example"}
+
+
+def test_a_clock_that_was_ahead_while_it_came_and_went() -> None:
+    ahead = NOW + timedelta(days=300)
+    board, _raised = step(Board(), TERMS, ahead, [concern()])
+    board, _cleared = step(board, TERMS, ahead, (), [relief()])
+    board, notices = step(board, TERMS, ahead + span("1m"), [concern()])
+    assert notices == ()
+    board, notices = step(board, TERMS, NOW)
+    assert notices == ()
+    board, (raised,) = step(board, TERMS, NOW + span("15m"))
+    assert raised.state is NoticeState.RAISED
+    board, _held = step(board, TERMS, NOW + span("16m"), (), [relief()])
+    _board, (cleared,) = step(board, TERMS, NOW + span("76m"))
+    assert cleared.state is NoticeState.CLEARED
 
 
 def test_a_configuration_that_somebody_is_at() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.mail.envelope import LOCAL
 from relay.mail.outcome import Deferred
 from relay.mail.tls import TlsFailure
 from relay.queue.alerts import SqliteAlerts
@@ -56,6 +57,28 @@ async def test_the_oldest_that_waits_is_not_one_that_is_held(tmp_path: Path) -> 
         held = await alerts.oldest()
         assert held is not None
         assert held[0] == second.id
+
+
+async def test_a_report_that_nobody_takes_makes_no_queue_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger has a bounce sent to his own server, which takes none: the alarm is not his to ring."""
+    async with world(tmp_path / "queue.db") as queue:
+        queue.hops.says[""] = [DOWN]
+        alerts = SqliteAlerts(queue.store)
+        for _number in range(3):
+            await queue.put("mallory@evil.example", sender="", protocol=LOCAL)
+        await queue.settle()
+        assert await alerts.oldest() is None
+        theirs = await queue.put("bob@b.example", sender="")  # a bounce of others, for one of ours
+        await queue.put("alice@b.example")
+        await queue.settle()
+        found = await alerts.oldest()
+        assert found is not None
+        assert found[0] == theirs.id
+        # Very many reports before all else: that is worth a look, and how far is looked is bounded.
+        monkeypatch.setattr("relay.queue.alerts._LOOKED_AT", 2)
+        many = await alerts.oldest()
+        assert many is not None
+        assert many[2] == "evil.example"
 
 
 async def test_who_waits_because_of_tls(tmp_path: Path) -> None:

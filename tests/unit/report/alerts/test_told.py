@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.address import Address
-from relay.mail.alerts import AlertKind, Concern, Notice, NoticeState, Severity
+from relay.mail.alerts import AlertKind, Concern, Notice, NoticeState, Relief, Severity
 from relay.mail.envelope import Notify
-from relay.policy.alerts import Board, Terms, step
+from relay.policy.alerts import FLAPS, Board, Terms, step
 from relay.policy.concerns import Deaths
 from relay.report.alerts.kept import GIVE_UP, Kept, Posting, Way, active, decoded, encoded
 from relay.report.alerts.mail import compose
@@ -146,7 +146,12 @@ def test_everything_is_kept() -> None:
             Concern(AlertKind.EXCEPTION, "old.example", "t", "x", stage=minute),
         ]
         board, notices = step(board, Terms(hourly=6), NOW + timedelta(minutes=minute), concerns)
-    board, _over = step(board, Terms(), NOW + timedelta(hours=1), (), [])
+    for minutes, seen in ((60, True), (61, False), (76, True), (77, False)):  # it comes and goes
+        queue = [Concern(AlertKind.QUEUE, "queue", "t", "x")] if seen else []
+        over = [] if seen else [Relief(AlertKind.QUEUE, "queue", "x")]
+        board, _told = step(board, Terms(), NOW + timedelta(minutes=minutes), queue, over)
+    assert board.ended
+    assert [each.away for each in board.of(AlertKind.QUEUE)] == [NOW + timedelta(minutes=77)]
     kept = Kept(board, Deaths(3, (NOW,))).with_postings([notice(), *notices], [Way.MAIL, Way.WEBHOOK], NOW)
     assert kept.postings
     assert decoded(encoded(kept)) == kept
@@ -162,10 +167,13 @@ def test_what_was_kept_when_there_was_one_room() -> None:
     found = json.loads(encoded(Kept(board)))
     del found["own"]
     for each in found["standing"]:
-        del each["summed"]
+        del each["summed"], each["returns"], each["away"], each["over"]
+    found["ended"] = [["partner-unsafe", "gone.example", "2026-11-27T12:15:00.000Z"]]
     kept = decoded(json.dumps(found)).board
     assert kept.strange == board.strange
     assert kept.standing.keys() == board.standing.keys()
+    (ended,) = kept.ended.values()
+    assert (ended.quiet - ended.at, ended.returns) == (FLAPS, 0)
 
 
 def test_a_posting_is_tried_for_a_day() -> None:
