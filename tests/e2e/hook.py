@@ -30,11 +30,14 @@ class Post:
 
 
 class Hook:
-    """On 127.0.0.1, `port`. `status` is what it answers, `location` where it redirects to. `stalls`: it takes a post and says nothing."""
+    """On 127.0.0.1, `port`. `status` is what it answers, `location` where it redirects to. `stalls`: it takes a post and says nothing.
+
+    `endless`: its answer goes on with this, for as long as somebody reads it.
+    """
 
     def __init__(self, certificate: Path) -> None:
         self.posts: list[Post] = []
-        self.status, self.location, self.stalls = 200, "", False
+        self.status, self.location, self.stalls, self.endless = 200, "", False, b""
         self._changed = asyncio.Condition()
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, certificate.with_suffix(".key"))
@@ -88,6 +91,11 @@ class Hook:
             self._changed.notify_all()
         if self.stalls:
             await asyncio.Event().wait()
+        if self.endless:
+            writer.write(b"HTTP/1.1 200 x\r\n")
+        while self.endless:
+            writer.write(self.endless * 500)
+            await writer.drain()
         where = f"Location: {self.location}\r\n" if self.location else ""
         writer.write(f"HTTP/1.1 {self.status} x\r\n{where}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()

@@ -6,6 +6,7 @@ import email.policy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -206,20 +207,27 @@ async def test_what_is_soon_over_is_not_told_where_the_file_says_so(world: World
     assert not world.admin.messages
 
 
-@pytest.mark.parametrize(("status", "location"), [(503, ""), (307, "https://127.0.0.1:1/")])
+@pytest.mark.parametrize(
+    ("status", "location", "endless", "reason"),
+    [
+        (503, "", b"", "answered 503"),
+        (307, "https://127.0.0.1:1/", b"", "answered 307"),
+        (200, "", b"X-More: and more\r\n", "too long"),
+    ],
+)
 async def test_a_receiver_that_fails_is_tried_again(
-    status: int, location: str, world: World, monkeypatch: pytest.MonkeyPatch
+    status: int, location: str, endless: bytes, reason: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.report.alerts.kept._FIRST_WAIT", __import__("datetime").timedelta(seconds=0.3))
-    world.hook.status, world.hook.location = status, location
+    monkeypatch.setattr("relay.report.alerts.kept._FIRST_WAIT", timedelta(seconds=0.3))
+    world.hook.status, world.hook.location, world.hook.endless = status, location, endless
     async with partner(world, safe=False), world.relay() as relay:
         await send(relay)
         await world.hook.wait(2)
         (failed,) = world.heard.of(AlertNotSent)
         assert (failed.way, failed.tries, failed.given_up) == ("webhook", 1, False)
-        assert f"answered {status}" in failed.reason
+        assert reason in failed.reason
         await world.admin.wait(1)  # the mail does not wait for it
-        world.hook.status, world.hook.location = 204, ""
+        world.hook.status, world.hook.location, world.hook.endless = 204, "", b""
         async with asyncio.timeout(20):
             while not [each for each in world.heard.of(AlertSent) if each.way == "webhook"]:
                 await world.heard.wait(AlertSent, len(world.heard.of(AlertSent)) + 1)

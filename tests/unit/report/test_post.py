@@ -144,6 +144,45 @@ async def test_a_server_that_never_answers(pki: Pki, server: Server) -> None:
     ).error == f"{HOST} [127.0.0.1]: no answer in time"
 
 
+@pytest.mark.parametrize(
+    ("begins", "goes_on", "error"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"8\r\n12345678\r\n", ""),
+        (b"HTTP/1.1 503 x\r\nContent-Length: 999999999999\r\n\r\n", b"x" * 1024, "answered 503"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Field: " + b"x" * 100 + b"\r\n", "too long"),
+        (b"HTTP/1.1 200 ", b"x" * 1024, "too long"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "no answer in time"),
+        (b"", b"\x00\xff\n", "illegal request line"),
+    ],
+    ids=["body", "body of a refusal", "fields", "line", "100 Continue", "garbage"],
+)
+async def test_an_answer_without_end(begins: bytes, goes_on: bytes, error: str, pki: Pki, tmp_path: Path) -> None:
+    """Not one is read to its end, and the connection is closed on it."""
+    over = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nreport")
+        writer.write(begins)
+        try:
+            while True:
+                writer.write(goes_on * 500)
+                await writer.drain()
+        except (ConnectionError, ssl.SSLError):
+            writer.transport.abort()
+            over.set()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pem = pki.issue(tmp_path, HOST)
+    context.load_cert_chain(pem, pem.with_suffix(".key"))
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(20):
+            found = await poster(pki, seconds=0.5)(at(port), b"report")
+            await over.wait()
+    assert error in found.error
+    assert bool(found.error) is bool(error)
+
+
 async def test_certificates_that_are_not_trusted(pki: Pki, tmp_path: Path) -> None:
     async with serving(pki.issue(tmp_path / "a", "other.example")) as server:
         wrong_name = await poster(pki)(at(server.port), b"report")
