@@ -1,20 +1,12 @@
 """A relay whose partner breaks TLS: one alert by mail and one by webhook, not two; all clear once it is mended; a restart tells nothing."""
 
 import asyncio
-import email
-import email.policy
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from relay.app import Relay
-from relay.app.relay import Times
 from relay.mail.events import (
     AlertCleared,
     AlertNotSent,
@@ -24,102 +16,17 @@ from relay.mail.events import (
     RecipientEnded,
     TlsWithheld,
 )
-from relay.testing.pair import submit, write_config
+from relay.testing.pair import submit
 from relay.testing.pki import Pki
-from relay.testing.sink import Sink
+from tests.e2e.alerting import SECRET, World, alerting, parsed, partner, send
 from tests.e2e.heard import Heard
-from tests.e2e.hook import Hook
 from tests.e2e.process import RelayProcess
-
-SECRET = "a secret of the hook, long enough"
-TIMES = Times(watch=0.2, grace=5, alerts=0.2)
-
-
-@dataclass
-class World:
-    """The relay is made anew by `relay`; `partner` is at `port`: without TLS at first, which its connector does not take."""
-
-    folder: Path
-    pki: Pki
-    admin: Sink
-    hook: Hook
-    partner_port: int
-    heard: Heard
-
-    def config(self, **more: Any) -> dict[str, Any]:
-        def to(name: str, domain: str, port: int, **keys: Any) -> dict[str, Any]:
-            return {
-                "name": name,
-                "direction": "outbound",
-                "match": {"recipient_domains": [domain]},
-                "route": {"smart_hosts": [f"127.0.0.1:{port}"]},
-                "retry": {"initial": "200ms", "maximum": "300ms"},
-                **keys,
-            }
-
-        return {
-            "hostname": "relay.test",
-            "postmaster": "postmaster@relay.test",
-            "listeners": [{"address": "127.0.0.1:0", "starttls": "off"}],
-            "queue": "sqlite:queue.db",
-            "trust": str(self.pki.ca),
-            "workers": 1,
-            "limits": {"free_space": "1MiB"},
-            "accept": {"networks": ["127.0.0.0/8"]},
-            "alerts": {
-                "mail": ["admin@ops.test"],
-                "webhook": {
-                    "url": f"https://127.0.0.1:{self.hook.port}/alerts?team=mail",
-                    "secret": "file:hook.secret",
-                    "private": "allow",
-                },
-            },
-            "connectors": [
-                to("partner", "b.test", self.partner_port, tls="encryption"),
-                to("ops", "ops.test", self.admin.address.port),
-            ],
-            **more,
-        }
-
-    def write(self, **more: Any) -> Path:
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / "hook.secret").write_text(SECRET + "\n")
-        return write_config(self.folder, self.config(**more), {})
-
-    def relay(self, **more: Any) -> Relay:
-        return Relay(self.write(**more), observers=[self.heard], times=TIMES)
-
-
-@asynccontextmanager
-async def _world(folder: Path) -> AsyncIterator[World]:
-    pki = Pki(folder / "pki")
-    async with Sink() as admin, Hook(pki.issue(folder / "hook", "127.0.0.1")) as hook:
-        async with Sink() as probe:
-            port = probe.address.port
-        yield World(folder / "relay", pki, admin, hook, port, Heard())
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with _world(tmp_path) as made:
+    async with alerting(tmp_path) as made:
         yield made
-
-
-def partner(world: World, *, safe: bool) -> Sink:
-    from relay.config.values import HostPort
-
-    certificate = world.pki.issue(world.folder.parent / "partner", "b.test") if safe else None
-    return Sink(certificate, address=HostPort("127.0.0.1", world.partner_port))
-
-
-async def send(relay: Relay, to: str = "bob@b.test") -> None:
-    await submit(relay.address(), "alice@a.test", [to], b"Subject: hello\r\n\r\nthe content is secret\r\n")
-
-
-def parsed(content: bytes) -> EmailMessage:
-    found = email.message_from_bytes(content, policy=email.policy.default)
-    assert isinstance(found, EmailMessage)
-    return found
 
 
 async def attempts_after(heard: Heard, count: int) -> None:
