@@ -94,7 +94,7 @@ class Alerts:
     ) -> None:
         self._seen, self._clock, self._emit = seen, clock, emit
         self._leads, self._hand_on = leads, hand_on
-        self._kept, self._saved = Kept(), ""
+        self._kept, self._saved, self._loaded = Kept(), "", False
         self._concerns: dict[AlertKey, Concern] = {}
         self._reliefs: dict[AlertKey, Relief] = {}
         self._happened, self._look_now = asyncio.Event(), True
@@ -145,7 +145,8 @@ class Alerts:
 
     def _relieve(self, relief: Relief) -> None:
         self._concerns.pop(relief.key, None)
-        if relief.key in self._kept.board.standing:
+        # What is heard while we start may be about what is still to be loaded; what is about nothing, `step` leaves out.
+        if relief.key in self._kept.board.standing or (not self._loaded and len(self._reliefs) < _PENDING):
             self._reliefs[relief.key] = relief
 
     # Start and stop.
@@ -159,6 +160,7 @@ class Alerts:
             self._kept = decoded(text) if text else Kept()
         except (StoreUnavailable, ValueError, KeyError, TypeError):
             self._kept = Kept()  # it begins anew; at worst something is told again
+        self._loaded = True
         if is_anew:
             text = "The relay was started with what is on disk."
             for relief in gone(self._kept.board, [AlertKind.CONFIGURATION], self._concerns.values(), text):

@@ -64,10 +64,15 @@ def not_renewed(event: StsFetchFailed) -> Concern | None:
         AlertKind.MTA_STS,
         event.domain,
         f"the MTA-STS policy of {event.domain} cannot be renewed",
-        f"The policy in force ({event.held}) stays until it ends: {event.failure.value}: {event.trouble}",
+        f"The policy in force ({event.held}) stays until it ends: {event.failure.value}: {_stopped(event.trouble)}",
         f"Check that https://mta-sts.{event.domain}/.well-known/mta-sts.txt can be fetched from here. If it cannot from anywhere, tell them; "
         "if it can from elsewhere, somebody on the way may be waiting for the policy to end (RFC 8461 section 10.2).",
     )
+
+
+def _stopped(text: str) -> str:
+    """With its full stop, since more is said behind it."""
+    return f"{text.rstrip().removesuffix('.')}."
 
 
 def dane_off(event: DaneUnusable) -> Concern:
@@ -75,7 +80,7 @@ def dane_off(event: DaneUnusable) -> Concern:
         AlertKind.DANE,
         "dane",
         "DANE is turned off by the resolver",
-        f"The resolver that is declared to validate DNSSEC does not: {event.trouble}. `dane: auto` is off, `dane: require` defers.",
+        f"Of the resolver that is declared to validate DNSSEC: {_stopped(event.trouble)} `dane: auto` is off, `dane: require` defers.",
         "relay explain --to postmaster@DOMAIN shows what the resolver says; restart or mend the one that `dns.resolver` names.",
         Severity.CRITICAL,
     )
@@ -86,7 +91,7 @@ def waiting(event: ConfigurationWaiting) -> Concern:
         AlertKind.CONFIGURATION,
         event.file,
         f"{Path(event.file).name} on disk is not in force",
-        "; ".join(event.reasons[:10]),
+        _stopped("; ".join(event.reasons[:10])),
         "relay check shows errors with their lines; relay reload puts the file in force whatever it weakens.",
     )
 
@@ -151,7 +156,7 @@ def certificates(ends: Mapping[str, datetime], problems: Mapping[str, str], now:
                 AlertKind.CERTIFICATE,
                 f"{name} (file)",
                 f"the certificate file {name} is not used",
-                text,
+                _stopped(text),
                 "relay check says more.",
             )
         )
@@ -203,7 +208,7 @@ def store_trouble(troubles: Sequence[str]) -> tuple[Concern, ...]:
             AlertKind.STORE,
             "queue",
             "no mail is taken: the queue cannot be written",
-            "; ".join(troubles),
+            _stopped("; ".join(troubles)),
             "Clients get 452 and come again. See the disk of the queue (room, errors); it goes on by itself once that is mended.",
             Severity.CRITICAL,
         ),

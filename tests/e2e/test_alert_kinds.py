@@ -152,7 +152,7 @@ async def test_workers_that_die_and_a_disk_without_room(world: World) -> None:
         assert (post.alert["kind"], post.alert["severity"]) == ("worker-dies", "critical")
         assert post.is_signed(SECRET)
         await submit(relay.address, "alice@a.test", ["bob@b.test"], b"Subject: x\r\n\r\nmail goes on\r\n")
-    file = world.write(limits={"free_space": "1EiB"})
+    file = world.write(limits={"free_space": "1000000GiB"})
     async with RelayProcess(file):
         posts = await world.hook.wait(2, seconds=60)
     assert (posts[1].alert["kind"], posts[1].alert["severity"]) == ("store-trouble", "critical")

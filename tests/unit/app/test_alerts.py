@@ -181,6 +181,20 @@ async def test_the_surroundings() -> None:
         assert not alerts.counts
 
 
+async def test_what_is_heard_while_it_starts_ends_what_is_loaded() -> None:
+    """A resolver may have shown that it validates before the board is there."""
+    world = World(book(dns={"resolver": "127.0.0.1:53", "validating": True}))
+    async with world.running() as alerts:
+        alerts.hear(e.DaneUnusable("it does not validate"))
+        await world.raised()
+    alerts = world.make()
+    alerts.hear(e.DaneUsable("127.0.0.1:53"))
+    await alerts.load(is_anew=True)
+    alerts.begin()
+    assert await world.cleared() == ["dane-off"]
+    await alerts.close()
+
+
 async def test_exceptions_and_the_file() -> None:
     ending = {"recipient_domain": "b.example", "allow": "plaintext", "until": "2026-11-24", "reason": "old"}
     world = World(book(exceptions=[ending]), waiting=("line 3: no such key",))

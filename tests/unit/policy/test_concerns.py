@@ -6,12 +6,13 @@ import pytest
 
 from relay.config.connectors import TlsException
 from relay.mail.alerts import AlertKind, Severity
-from relay.mail.events import ConfigurationSettled, StsFetchFailed, TlsWithheld
+from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, DaneUnusable, StsFetchFailed, TlsWithheld
 from relay.mail.tls import TlsFailure
 from relay.policy.concerns import (
     Deaths,
     Oldest,
     certificates,
+    dane_off,
     deaths,
     exceptions,
     not_renewed,
@@ -20,6 +21,7 @@ from relay.policy.concerns import (
     reached,
     settled,
     store_trouble,
+    waiting,
     withheld,
 )
 from tests.unit.policy.builders import book
@@ -113,6 +115,15 @@ def test_an_all_clear_says_what_became_of_the_mail(state: str) -> None:
 def test_policies_that_cannot_be_renewed(held: str, told: bool) -> None:
     found = not_renewed(StsFetchFailed("c.example", TlsFailure.STS_POLICY_FETCH_ERROR, "no answer", held))
     assert (found is not None) == told
+    assert found is None or found.text.endswith("sts-policy-fetch-error: no answer.")
+
+
+def test_texts_end_with_their_stop() -> None:
+    """A chat shows the remedy behind them."""
+    events = (dane_off(DaneUnusable("it does not")), waiting(ConfigurationWaiting("connectors.yaml", ("a", "b."))))
+    for found in (*events, *store_trouble(["disk full"]), *certificates({}, {"a.pem": "no key"}, NOW)):
+        assert found.text.endswith(".")
+        assert ".." not in found.text
 
 
 @pytest.mark.parametrize(
