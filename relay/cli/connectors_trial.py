@@ -29,7 +29,7 @@ def send_trial(config: "Config", connector: str, to: str, wait: int) -> tuple[li
         message = str(relay.post("/connectors/test", {"connector": connector, "to": to})["message"])
         trace = _settled(relay, message, begun + wait)
         seconds = time.monotonic() - begun
-    return [_step(to, message, trace, seconds)], trace
+    return [trial_step(connector, to, message, trace, seconds)], trace
 
 
 def _settled(relay: Relay, message: str, end: float) -> dict[str, Any] | None:
@@ -49,20 +49,41 @@ def _state(trace: dict[str, Any]) -> str:
     return str(recipients[0].get("state", "waiting"))
 
 
-def _step(to: str, message: str, trace: dict[str, Any] | None, seconds: float) -> Step:
-    state, last = (_state(trace), _last(trace)) if trace is not None else ("waiting", "")
+def trial_step(connector: str, to: str, message: str, trace: dict[str, Any] | None, seconds: float) -> Step:
+    """What became of it, and what to do about that."""
+    state = _state(trace) if trace is not None else "waiting"
+    last = _last(trace) if trace is not None else None
+    said = f": {last['code']} {last['status']} {last['text']}" if last is not None else ""
     if state == "delivered":
-        return Step("send-test", to, Result.OK, f"delivered as {message}{last}", seconds=seconds)
-    how = f"relay queue show {message} says what to do; relay queue delete {message} gives it up."
-    if not last:
-        return Step("send-test", to, Result.FAILED, f"{message} was not tried within the time", how, seconds)
-    return Step("send-test", to, Result.FAILED, f"{message} is {state}{last}", how, seconds)
+        return Step("send-test", to, Result.OK, f"delivered as {message}{said}", seconds=seconds)
+    if last is None:
+        text = f"{message} has had no answer within the time"
+        how = f"relay queue show {message} says whether it is still being tried; relay queue delete {message} gives it up."
+        return Step("send-test", to, Result.FAILED, text, how, seconds)
+    failure = f" ({last['failure']})" if last.get("failure") else ""
+    how = _how(connector, message, state, last)
+    return Step("send-test", to, Result.FAILED, f"{message} is {state}{said}{failure}", how, seconds)
 
 
-def _last(trace: dict[str, Any]) -> str:
-    """What the last attempt said."""
+def _how(connector: str, message: str, state: str, last: dict[str, Any]) -> str:
+    status = str(last["status"])
+    give_up = f"relay queue delete {message} gives it up."
+    if last.get("failure") and state != "bounced":
+        return f"relay queue show {message} says what to do; {give_up}"
+    if status == "4.7.8":  # RFC 4954 section 6, as a deferral: our password is not the sender's fault
+        where = f"`user` and `password` under `route.auth` of connector {connector}"
+        return f"Mend {where}, run relay reload and relay queue retry {message}; {give_up}"
+    if state != "bounced":
+        return f"It is tried again by itself, which is all that greylisting wants: relay queue show {message} says when; {give_up}"
+    if status.startswith("5.1."):
+        return "The recipient is refused and not the connection: try an address that exists there."
+    return f"The partner's server refuses the message: ask its operators, with its answer. relay trace {message} shows the attempt."
+
+
+def _last(trace: dict[str, Any]) -> dict[str, Any] | None:
+    """The outcome of the last attempt."""
     for attempt in reversed(trace["attempts"]):
         for outcome in attempt["outcomes"]:
-            failure = f" ({outcome['failure']})" if outcome.get("failure") else ""
-            return f": {outcome['code']} {outcome['status']} {outcome['text']}{failure}"
-    return ""
+            found: dict[str, Any] = outcome
+            return found
+    return None

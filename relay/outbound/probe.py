@@ -91,7 +91,7 @@ class ProbedAddress:
 
 @dataclass(frozen=True, slots=True)
 class ProbedHop:
-    """`trouble`: why no address was looked at. `left_out` are addresses that were too many to look at."""
+    """`trouble`: why no address was looked at, and the `status` (RFC 3463) that mail would get. `left_out`: too many to look at."""
 
     hop: HostPort
     measures: tuple[Measure, ...]
@@ -99,6 +99,7 @@ class ProbedHop:
     addresses: tuple[ProbedAddress, ...] = ()
     left_out: tuple[IpAddress, ...] = ()
     trouble: str = ""
+    status: str = ""
     seconds: float = field(default=0.0, compare=False)
 
 
@@ -203,8 +204,8 @@ class _Prober:
 
     async def _hop(self, known: _Known, count: int) -> ProbedHop:
         if isinstance(known.addresses, Bounced | Deferred):
-            trouble = known.addresses.text
-            return ProbedHop(known.hop, known.measures, known.published, trouble=trouble, seconds=known.seconds)
+            there = ProbedHop(known.hop, known.measures, known.published, seconds=known.seconds)
+            return replace(there, trouble=known.addresses.text, status=known.addresses.status)
         found = await asyncio.gather(*(self._address(known, address) for address in known.addresses[:count]))
         left_out = known.addresses[count:]
         return ProbedHop(known.hop, known.measures, known.published, tuple(found), left_out, seconds=known.seconds)

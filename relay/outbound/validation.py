@@ -10,16 +10,16 @@ from datetime import datetime, timedelta
 from relay.config.models import OutboundConnector
 from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound.connection import Stage
-from relay.outbound.offer import Offer
+from relay.outbound.offer import NOTHING, Offer
 from relay.outbound.probe import Probe, ProbedAddress, ProbedHop
 from relay.policy.names import matching_name
 from relay.policy.probe import IN_FORCE, LevelVerdict, Standing
 from relay.policy.remedy import remedy
 from relay.policy.steps import Result, Step
+from relay.policy.unreached import no_address, no_connection, no_hosts
 
 SOON = timedelta(days=30)
 _TLS = frozenset((TlsFailure.TLS_VERSION_TOO_LOW, TlsFailure.HANDSHAKE_FAILED))
-_REACH = "See that a firewall on either side lets port {port} through, and that the host is up: try it from this machine and from elsewhere."
 _LATER = "not reached: a step before it failed"
 _MEANS = (
     ("requiretls", "REQUIRETLS", "messages that ask for TLS all the way cannot go there"),
@@ -44,8 +44,11 @@ def probe_steps(probe: Probe, wanted: Wanted) -> Iterator[Step]:
     """In the order in which a delivery meets them."""
     route = probe.connector.route
     if probe.unroutable is not None:
-        how = "Check the domain's MX records with its owner." if route.by_mx else "Check `route.smart_hosts`."
-        yield Step("hosts", probe.domain, Result.FAILED, probe.unroutable.text, how, probe.seconds)
+        lost = probe.unroutable
+        how = no_hosts(lost.status, domain=probe.domain, connector=probe.connector.name)
+        if lost.failure is not None:
+            how = _remedy(lost.failure, "", wanted)
+        yield Step("hosts", probe.domain, Result.FAILED, lost.text, how, probe.seconds)
         return
     names = ", ".join(str(each.hop) for each in probe.hops)
     what = "MX" if route.by_mx else "smart hosts of the connector"
@@ -65,10 +68,7 @@ def _hop(hop: ProbedHop, wanted: Wanted) -> Iterator[Step]:
         advice = _remedy(failure, host, wanted) if failure is not None else ""
         yield Step(name, host, Result.FAILED, says.withheld.text, advice)
     if hop.trouble:
-        how = (
-            "Check the name, and whether its address is one that mail may go to (`route.private` for closed networks)."
-        )
-        yield Step("addresses", host, Result.FAILED, hop.trouble, how, hop.seconds)
+        yield Step("addresses", host, Result.FAILED, hop.trouble, _no_address(hop, wanted), hop.seconds)
         return
     found = ", ".join(str(each.address) for each in hop.addresses)
     yield Step("addresses", host, Result.OK, found, seconds=hop.seconds)
@@ -87,7 +87,7 @@ def _address(hop: ProbedHop, address: ProbedAddress, wanted: Wanted) -> Iterator
         if stage in reached:
             yield Step(name, target, Result.OK, _WENT[stage], seconds=took[stage])
             continue
-        how = _REACH.format(port=hop.hop.port) if stage is Stage.CONNECTED else _UNWILLING
+        how = no_connection(hop.hop.host, hop.hop.port) if stage is Stage.CONNECTED else _UNWILLING
         yield Step(name, target, Result.FAILED, address.trouble or "no answer", how, address.seconds)
         yield Step("starttls", target, Result.SKIPPED, _LATER)
         return
@@ -99,13 +99,19 @@ def _address(hop: ProbedHop, address: ProbedAddress, wanted: Wanted) -> Iterator
     if address.offer is not None:
         yield _auth(target, address, wanted) if wanted.connector.route.auth is not None else _no_auth(target)
         yield from _extensions(target, address.offer, wanted)
-    yield _policy(target, hop, verdict, wanted)
+    yield _policy(target, hop, address, verdict)
 
 
 _WENT = {Stage.CONNECTED: "connected", Stage.GREETED: "220", Stage.EHLO: "EHLO is answered"}
 _UNWILLING = (
     "The host is there and refuses to talk: ask its operators whether they block this machine's address or name."
 )
+
+
+def _no_address(hop: ProbedHop, wanted: Wanted) -> str:
+    connector = wanted.connector
+    by_mx = connector.route.by_mx
+    return no_address(hop.status, host=hop.hop.host, domain=wanted.domain, connector=connector.name, by_mx=by_mx)
 
 
 def _durations(address: ProbedAddress) -> dict[Stage, float]:
@@ -121,7 +127,10 @@ def _without_tls(
     text = (verdict.text if verdict is not None else address.trouble) or "there is no TLS"
     failure = (verdict.failure if verdict is not None else None) or TlsFailure.STARTTLS_NOT_SUPPORTED
     passes = verdict is not None and verdict.standing is Standing.PASSES
-    how = _remedy(failure, str(hop.hop), wanted)
+    how = _remedy(failure, str(hop.hop), wanted, waits=not passes)
+    if address.offer == NOTHING:
+        text += ", nor anything else: perhaps it refused EHLO"
+        how = f"See what it answers to EHLO (swaks --server {hop.hop} --quit-after EHLO). {how}"
     return Step("starttls", target, Result.WARNING if passes else Result.FAILED, text, how, address.seconds)
 
 
@@ -135,9 +144,10 @@ def _inside(
 ) -> Iterator[Step]:
     failure = verdict.failure if verdict is not None and verdict.standing is Standing.FAILS else None
     text = ", ".join(each for each in (evidence.version, evidence.cipher, evidence.group) if each)
-    bad = failure in _TLS
-    how = _remedy(failure, str(hop.hop), wanted) if bad and failure is not None else ""
-    yield Step("tls", target, Result.FAILED if bad else Result.OK, text, how)
+    if verdict is not None and failure is not None and failure in _TLS:
+        yield Step("tls", target, Result.FAILED, f"{verdict.text}: {text}", _remedy(failure, str(hop.hop), wanted))
+    else:
+        yield Step("tls", target, Result.OK, text)
     yield _certificate(target, hop, evidence, verdict, wanted)
     if wanted.connector.client_certificate is not None:
         name = wanted.connector.client_certificate
@@ -149,7 +159,10 @@ def _inside(
             how = f"Ask its operators whether they know the certificate {name} and its CA: relay trace and their log say more."
             yield Step("client-certificate", target, Result.FAILED, address.trouble, how)
     elif Stage.EHLO_INSIDE not in dict(address.stages):
-        how = "If the host wants a client certificate, name one of ours as `client_certificate` of the connector."
+        how = (
+            "If the host wants a client certificate, name one of ours as `client_certificate` of the connector; else its operators know why "
+            "it will not go on."
+        )
         yield Step("ehlo-inside", target, Result.FAILED, address.trouble or "no answer inside TLS", how)
 
 
@@ -163,7 +176,7 @@ def _certificate(
     facts = [
         f"for {', '.join(leaf.names[:5]) or leaf.subject}",
         f"from {leaf.issuer}",
-        f"{left} days left",
+        f"{left} days left" if left >= 0 else f"ended on {leaf.not_after:%Y-%m-%d}",
         leaf.spki_sha256,
     ]
     trusted = [path.anchor for path in evidence.paths.values() if isinstance(path, Trusted)]
@@ -216,17 +229,27 @@ def _extensions(target: str, offer: Offer, wanted: Wanted) -> Iterator[Step]:
         yield Step("size", target, Result.WARNING, text, how)
 
 
-def _policy(target: str, hop: ProbedHop, verdict: LevelVerdict | None, wanted: Wanted) -> Step:
+def _policy(target: str, hop: ProbedHop, address: ProbedAddress, verdict: LevelVerdict | None) -> Step:
     if verdict is None:
         return Step("policy", target, Result.SKIPPED, "nothing was seen that it could be held against")
     if verdict.standing is Standing.PASSES:
         text = f"satisfied: {verdict.text}" if verdict.text else "satisfied: mail would be sent"
         return Step("policy", target, Result.WARNING if verdict.failure is not None else Result.OK, text)
-    how = _remedy(verdict.failure, str(hop.hop), wanted) if verdict.failure is not None else ""
+    how = f"See what to do at the step {_failing(hop, address, verdict)} above."
     return Step("policy", target, Result.FAILED, f"not satisfied: {verdict.text}", how)
 
 
-def _remedy(failure: TlsFailure | None, hop: str, wanted: Wanted) -> str:
+def _failing(hop: ProbedHop, address: ProbedAddress, verdict: LevelVerdict) -> str:
+    """The step that says why the policy is not satisfied."""
+    for name, says in (("dane", hop.published.dane), ("mta-sts", hop.published.sts)):
+        if says.withheld is not None:
+            return name
+    if address.evidence is None:
+        return "starttls"
+    return "tls" if verdict.failure in _TLS else "certificate"
+
+
+def _remedy(failure: TlsFailure | None, hop: str, wanted: Wanted, *, waits: bool = True) -> str:
     if failure is None:
         return ""
-    return remedy(failure, hop=hop, connector=wanted.connector.name, domain=wanted.domain)
+    return remedy(failure, hop=hop, connector=wanted.connector.name, domain=wanted.domain, waits=waits)

@@ -8,6 +8,7 @@ a hop that stalls, for ever or byte by byte. Each ends the connection.
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -235,7 +236,11 @@ def words(error: BaseException) -> str:
     """An operating system's or OpenSSL's error, short."""
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio puts words of its own, and the address again, into `strerror`
+    if isinstance(error, ConnectionError):
+        return str(error) or "the hop closed the connection"
+    return str(error) or type(error).__name__
 
 
 def _out_of_turn(reply: Reply) -> Broken:

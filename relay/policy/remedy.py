@@ -47,8 +47,8 @@ _REMEDIES: Mapping[F, str] = {
         "somebody is in between."
     ),
     F.TLS_VERSION_TOO_LOW: (
-        "{hop} speaks only an old version of TLS. Ask {partner} to enable TLS 1.2 or 1.3; until then `tls_version` of"
-        " {connector} may name the version they have."
+        "{hop} speaks an older version of TLS than is asked. Ask {partner} to enable a newer one (TLS 1.3, or 1.2 at least); until then "
+        "`tls_version` of {connector} may name the version they have."
     ),
     F.VALIDATION_FAILURE: (
         "The certificate of {hop} could not be judged, or the MTA-STS policy of {partner} does not list {hop} (relay explain says which). "
@@ -89,16 +89,17 @@ _EXCEPTION = (
 )
 
 
-def remedy(failure: F, *, hop: str, connector: str, domain: str) -> str:
-    """One sentence or several. `domain` is the recipient's, `hop` "host:port" or "" where none was reached."""
+def remedy(failure: F, *, hop: str, connector: str, domain: str, waits: bool = True) -> str:
+    """One sentence or several. `domain` is the recipient's, `hop` "host:port" or "" where none was reached. `waits`: mail does; where it
+    goes all the same, nothing is said of exceptions."""
     names = {
         "connector": "`defaults.outbound`" if connector == DEFAULT else f"connector {connector}",
         "partner": domain,
         "hop": hop or f"the mail server of {domain}",
     }
     for allow in ("plaintext", "encryption"):
-        names[f"exception_{allow}"] = _EXCEPTION.format(partner=domain, allow=allow)
-    return _REMEDIES[failure].format(**names)
+        names[f"exception_{allow}"] = _EXCEPTION.format(partner=domain, allow=allow) if waits else ""
+    return _REMEDIES[failure].format(**names).rstrip()
 
 
 def remedy_for(recipient: Mapping[str, Any]) -> str:

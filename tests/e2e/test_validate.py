@@ -5,10 +5,15 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from relay.testing.pair import RelayPair, relay_pair
+import pytest
+
+from relay.app import Relay
+from relay.testing.pair import RelayPair, relay_pair, write_config
 from tests.e2e.process import free_port
+from tests.hostile import Behaviour, HostileServer, Pki, Step, Then
 
 
 async def relay(*arguments: object) -> tuple[int, str, str]:
@@ -73,6 +78,50 @@ async def test_a_test_message_that_cannot_go() -> None:
     last = found["steps"][-1]
     assert "certificate-host-mismatch" in last["text"]
     assert "relay queue show" in last["remedy"]
+
+
+AUTH = ("PIPELINING", "AUTH PLAIN LOGIN")
+
+
+@pytest.mark.parametrize(
+    ("reactions", "says", "todo"),
+    [
+        ({Step.AUTH: b"535 5.7.8 wrong\r\n"}, "refuses our user name or password", "`route.auth` of connector partner"),
+        ({Step.RCPT: b"550 5.1.1 no such user\r\n"}, "is bounced: 550 5.1.1", "try an address that exists there"),
+        ({Step.RCPT: b"450 4.2.0 greylisted\r\n"}, "is waiting: 450 4.2.0", "tried again by itself"),
+        ({Step.FINAL: b"554 5.7.1 spam\r\n"}, "is bounced: 554 5.7.1", "ask its operators"),
+        ({Step.FINAL: Then.SILENCE}, "no answer within the time", "relay queue show"),
+    ],
+    ids=["AUTH", "recipient", "later", "content", "silence"],
+)
+async def test_a_test_message_that_the_partner_refuses(
+    reactions: dict[Step, Any], says: str, todo: str, tmp_path: Path
+) -> None:
+    pki = Pki(tmp_path / "pki", "127.0.0.1")
+    behaviour = Behaviour(reactions, tls=pki.good, extensions_tls=AUTH)
+    async with HostileServer(behaviour) as server:
+        route = {"smart_hosts": [f"127.0.0.1:{server.port}"], "auth": {"user": "us", "password": "tr0ub4dor"}}
+        partner = {"name": "partner", "direction": "outbound", "match": {"recipient_domains": ["b.test"]}}
+        config = {
+            "hostname": "relay.test",
+            "postmaster": "postmaster@relay.test",
+            "listeners": [{"address": "127.0.0.1:0", "starttls": "off"}],
+            "queue": "sqlite:queue.db",
+            "trust": str(pki.ca),
+            "workers": 1,
+            "admin": {"socket": "relay.sock"},
+            "dns": {"resolver": f"127.0.0.1:{free_port()}"},
+            "connectors": [{**partner, "tls": "certificate", "route": route}],
+        }
+        file = write_config(tmp_path, config, {})
+        async with Relay(file):
+            code, found = await validated("partner", "--send-test", "bob@b.test", "--wait", "3", "--config", file)
+    assert code == 1
+    assert {name for name, result in results(found).items() if result == "failed"} == {"send-test"}
+    last = found["steps"][-1]
+    assert says in last["text"]
+    assert todo in last["remedy"]
+    assert "tr0ub4dor" not in json.dumps(found)
 
 
 async def test_the_partner_is_played() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from relay.cli.outside import outside
+from relay.mail.outcome import Deferred
+from relay.mail.tls import TlsFailure
 from relay.outbound.probe import Probe, probe_domain
 from relay.outbound.validation import Wanted, probe_steps
 from relay.policy.book import RuleBook
 from relay.policy.steps import Result, Step
 from tests.fakes import FakeResolver
-from tests.hostile import Behaviour, HostileServer, Pki
+from tests.hostile import Behaviour, Flood, HostileServer, Pki, Then
+from tests.hostile import Step as Step_
 from tests.unit.policy.builders import book
 
 NOW = datetime.now(UTC)
@@ -103,6 +106,68 @@ async def test_what_fails(
         found = steps(await probed(rules(pki, server.port, **given)))
     assert {name for name, each in found.items() if each.result is Result.FAILED} == failing
     assert all(found[name].remedy for name in failing)
+    if "policy" in failing:  # what to do stands in one place
+        assert found["policy"].remedy == f"See what to do at the step {(failing - {'policy'}).pop()} above."
+
+
+@pytest.mark.parametrize(
+    ("records", "step", "says"),
+    [
+        ({}, "hosts", "`match.recipient_domains` of connector partner"),
+        ({"mx_records": {"partner.test": [(0, "")]}}, "hosts", "It takes no mail at all"),
+        ({"failing": {"partner.test"}}, "hosts", "dig MX partner.test"),
+        ({"mx_records": {"partner.test": [(0, "relay.example.com")]}}, "hosts", "Its MX is this relay"),
+        ({"mx_records": {"partner.test": [(0, "mx.partner.test")]}}, "addresses", "dig mx.partner.test A AAAA"),
+        (
+            {"mx_records": {"partner.test": [(0, "mx.partner.test")]}, "hosts": {"mx.partner.test": ["127.0.0.1"]}},
+            "addresses",
+            "`private: allow` under `route` of connector partner",
+        ),
+    ],
+    ids=["no such name", "null MX", "no DNS", "ourselves", "no such host", "private"],
+)
+async def test_a_partner_that_cannot_be_found(records: dict[str, Any], step: str, says: str, pki: Pki) -> None:
+    made = rules(pki, 25, route={}, names=["mx.partner.test"])
+    found = steps(await probed(made, FakeResolver(**records)))
+    assert results(found) == {step: "failed"}
+    assert says in found[step].remedy
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "step", "says", "todo"),
+    [
+        (Behaviour({Step_.GREETING: b"554 5.7.1 listed\r\n"}), "greeting", "554 5.7.1 listed", "block"),
+        (Behaviour({Step_.GREETING: Then.CLOSE}), "greeting", "the hop closed it", "block"),
+        (Behaviour({Step_.GREETING: Flood(b"220-x\r\n")}), "greeting", "a reply without end", "block"),
+        (Behaviour({Step_.EHLO: b"550 5.7.1 no\r\n"}), "starttls", "perhaps it refused EHLO", "swaks --server"),
+        (Behaviour({Step_.EHLO: b"421 4.3.2 busy\r\n"}), "ehlo", "421", "block"),
+    ],
+    ids=["refused", "closed", "flood", "no EHLO", "no EHLO now"],
+)
+async def test_a_host_that_will_not_talk(behaviour: Behaviour, step: str, says: str, todo: str, pki: Pki) -> None:
+    async with HostileServer(behaviour) as server:
+        found = steps(await probed(rules(pki, server.port)))
+    assert found[step].result is Result.FAILED
+    assert says in found[step].text
+    assert todo in found[step].remedy
+
+
+async def test_broken_signatures(pki: Pki) -> None:
+    made = await probed(rules(pki, 25, route={}, names=["mx.partner.test"]), FakeResolver(failing={"partner.test"}))
+    bogus = Deferred(451, "4.7.5", "the signatures do not verify", TlsFailure.DNSSEC_INVALID)
+    assert "DNSSEC signatures for partner.test" in steps(replace(made, unroutable=bogus))["hosts"].remedy
+
+
+async def test_an_old_version_is_told_beside_the_one_that_is_asked(pki: Pki) -> None:
+    async with HostileServer(Behaviour(tls=pki.tls12)) as server:
+        found = steps(await probed(rules(pki, server.port, tls_version="TLSv1.3")))
+    assert "the hop speaks TLSv1.2, TLSv1.3 or newer is required" in found["tls"].text
+
+
+async def test_an_ended_certificate_says_when(pki: Pki) -> None:
+    async with HostileServer(Behaviour(tls=pki.expired)) as server:
+        found = steps(await probed(rules(pki, server.port)))
+    assert "; ended on 20" in found["certificate"].text
 
 
 async def test_a_host_that_wants_a_certificate(pki: Pki) -> None:
@@ -119,7 +184,8 @@ async def test_a_port_where_nobody_listens(pki: Pki) -> None:
         port = server.port
     found = steps(await probed(rules(pki, port)))
     assert results(found) == {"connect": "failed", "starttls": "skipped"}
-    assert f"port {port}" in found["connect"].remedy
+    assert found["connect"].text == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert f"nc -vz mx.partner.test {port}" in found["connect"].remedy
 
 
 async def test_a_host_that_does_not_exist(pki: Pki) -> None:
@@ -131,6 +197,8 @@ async def test_clear_text_that_is_allowed_is_a_warning(pki: Pki) -> None:
     async with HostileServer(Behaviour()) as server:
         found = steps(await probed(rules(pki, server.port, tls="opportunistic", ca=None)))
     assert results(found) == {"starttls": "warning", "auth": "skipped", "policy": "warning"}
+    assert "Ask partner.test to switch TLS on" in found["starttls"].remedy
+    assert "exceptions" not in found["starttls"].remedy, "the mail does not wait"
 
 
 async def test_a_small_limit_of_size(pki: Pki) -> None:

@@ -25,8 +25,15 @@ def test_a_remedy_names_hop_partner_and_connector() -> None:
 
 def test_without_a_connector_or_a_hop() -> None:
     text = remedy(TlsFailure.TLS_VERSION_TOO_LOW, hop="", connector="default", domain="contoso.com")
-    assert "the mail server of contoso.com speaks only" in text
+    assert "the mail server of contoso.com speaks an older version" in text
     assert "`tls_version` of `defaults.outbound`" in text
+
+
+@pytest.mark.parametrize("failure", TlsFailure)
+def test_no_exception_is_advised_where_mail_does_not_wait(failure: TlsFailure) -> None:
+    text = remedy(failure, hop="mx.contoso.com:25", connector="a", domain="contoso.com", waits=False)
+    assert "exceptions" not in text
+    assert text == text.strip()
 
 
 @pytest.mark.parametrize("failure", [TlsFailure.CERTIFICATE_REVOKED, TlsFailure.PIN_MISMATCH])
