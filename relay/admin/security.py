@@ -308,6 +308,8 @@ class Suggestion(Shape):
     how: Literal["new", "edit", "none"]
     connector: str
     """The one to add, or to edit."""
+    drop: list[str]
+    """Keys that the connector to edit has and that have to go with this level."""
     messages: int
     hosts: list[str]
     certificates: list[SeenCertificate]

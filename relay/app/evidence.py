@@ -23,6 +23,7 @@ from relay.mail.events import CommandRefused, ConnectionRefused, Emit, Event, Un
 from relay.mail.tally import OTHER, Refusal, Way
 from relay.policy.book import RuleBook
 from relay.queue.store import StoreUnavailable
+from relay.queue.tallies import MOST_LINES
 from relay.queue.tally import HOUR
 from relay.queue.tallying import Tallying
 from relay.report.security import figures
@@ -180,11 +181,16 @@ class Evidence:
             return report(self._around.book().config, subject, Found(lines, refusals, troubles))
 
     async def suggest(self, query: SuggestQuery) -> Json:
-        until = self._around.clock()
-        since = until - timedelta(days=query.days)
+        # From a midnight on: what is old is kept by day, and so are the chains that were shown.
+        until = self._around.clock().astimezone(UTC)
+        since = (until - timedelta(days=query.days)).replace(hour=0, minute=0, second=0, microsecond=0)
         async with self._asking():
             lines = await self._tallying.lines(since, until)
             seen = await self._tallying.sightings(since)
+            if max(len(lines), len(seen)) >= MOST_LINES:  # what was left out may be what failed
+                raise BadQuestionError(
+                    "days: so much was counted in that time that it cannot all be looked at; ask for fewer days"
+                )
             made = await asyncio.to_thread(self._suggester.made_of, lines, seen, query.min_messages)
             answer = {
                 **_times(since, until),

@@ -4,10 +4,11 @@ Chains are checked again, by the trust of now; which connector is to be added or
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from relay.config.models import DEFAULT
+from relay.config.models import DEFAULT, OutboundConnector
 from relay.mail.codec import certificate_json
 from relay.mail.plan import Level
 from relay.mail.tally import CLEAR, NULL_SENDER, OTHER, Result, Sighting, Way
@@ -37,16 +38,14 @@ class Suggester:
         for line in lines:
             by_partner.setdefault((line[0].kind.way, line[0].kind.domain), []).append(line)
         made: list[Json] = []
+        nameless = {way: _recorded(by_partner.get((way, OTHER), ())) for way in Way}
         taken = {each.name for each in book.config.inbound} | {each.name for each in book.config.outbound}
         for (way, domain), its in sorted(by_partner.items()):
             if domain in (OTHER, NULL_SENDER) or domain.startswith("["):
                 continue
             its_shown = shown.get((way, domain), [])
-            one = (
-                _outbound(book, domain, its, its_shown, least)
-                if way is Way.OUT
-                else _inbound(book, domain, its, its_shown, least)
-            )
+            seen_of = _Seen(domain, its, its_shown, nameless[way])
+            one = _outbound(book, seen_of, least) if way is Way.OUT else _inbound(book, seen_of, least)
             if one["how"] == "new":
                 one["connector"] = _fresh_name(one["connector"], taken)
             made.append(one)
@@ -75,7 +74,22 @@ def _moved(lines: Iterable[Line]) -> tuple[int, int]:
     )
 
 
-def _outbound(book: RuleBook, domain: str, lines: list[Line], shown: list[Shown], least: int) -> Json:
+def _recorded(lines: Iterable[Line]) -> int:
+    return sum(count.messages for count, _first, _last in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Of one partner in one direction. `nameless` as in `relay.policy.suggest.Record`."""
+
+    domain: str
+    lines: list[Line]
+    shown: list[Shown]
+    nameless: int
+
+
+def _outbound(book: RuleBook, seen: _Seen, least: int) -> Json:
+    domain, lines, shown = seen.domain, seen.lines, seen.shown
     messages, clear = _moved(lines)
     connector = book.outbound_for(domain)
     failures = sum(count.messages for count, _first, _last in lines if count.kind.failure)
@@ -83,7 +97,7 @@ def _outbound(book: RuleBook, domain: str, lines: list[Line], shown: list[Shown]
         count.kind.style.asked.split("+") for count, _first, _last in lines if count.kind.result is Result.DELIVERED
     ]
     everywhere = frozenset({"dane", "mta-sts"}).intersection(*delivered) if delivered else frozenset[str]()
-    record = Record(domain, messages, clear, failures, shown, connector.tls, everywhere)
+    record = Record(domain, messages, clear, failures, shown, connector.tls, everywhere, seen.nameless)
     advice = advise(record, least=least)
     how = "none" if advice.level is None else "new" if connector.name == DEFAULT else "edit"
     name = f"{_word(domain)}-out" if how == "new" else "" if connector.name == DEFAULT else connector.name
@@ -99,19 +113,27 @@ def _outbound(book: RuleBook, domain: str, lines: list[Line], shown: list[Shown]
         connector=name,
         names=list(advice.names),
         messages=messages,
+        drop=_in_the_way(book, connector.name) if how == "edit" else [],
     )
 
 
-def _inbound(book: RuleBook, domain: str, lines: list[Line], shown: list[Shown], least: int) -> Json:
-    messages, clear = _moved(lines)
+def _in_the_way(book: RuleBook, name: str) -> list[str]:
+    """Keys of a connector as it is written that no level above opportunistic takes."""
+    written = [each for each in book.config.connectors if isinstance(each, OutboundConnector) and each.name == name]
+    return ["plaintext"] if any(each.plaintext is not None for each in written) else []
+
+
+def _inbound(book: RuleBook, seen: _Seen, least: int) -> Json:
+    domain, shown = seen.domain, seen.shown
+    messages, clear = _moved(seen.lines)
     named = book.senders.find(domain).values
     known = ""
     if named:
         known = f"connector {named[0].name} names it"
     elif book.accepted.find(domain).values:
         known = "it is one of our own (`accept.domains`)"
-    versions = frozenset(count.kind.style.version for count, _first, _last in lines)
-    advice = advise_inbound(Sender(domain, messages, clear, shown, versions, known), least=least)
+    versions = frozenset(count.kind.style.version for count, _first, _last in seen.lines)
+    advice = advise_inbound(Sender(domain, messages, clear, shown, versions, known, seen.nameless), least=least)
     return _suggestion(
         domain,
         Way.IN,
@@ -133,6 +155,7 @@ def _suggestion(domain: str, way: Way, shown: list[Shown], **rest: Any) -> Json:
         "domain": domain,
         "direction": way.value,
         "tls_version": "",
+        "drop": [],
         **rest,
         "hosts": sorted({each.host for each in shown if each.host and each.host != OTHER}),
         "certificates": [
@@ -168,9 +191,8 @@ def _by_connector(made: list[Json]) -> list[Json]:
             if each["how"] != "edit":
                 continue
             if lowest.rank <= Level(each["now"]).rank:
-                each.update(
-                    how="none", suggested=None, names=[], why="another domain of its connector could not be raised"
-                )
+                why = f"another domain of connector {each['connector']} could not be raised"
+                each.update(how="none", suggested=None, names=[], drop=[], why=why)
             else:
                 each.update(suggested=lowest.value, names=names)
     return made

@@ -34,7 +34,8 @@ class Shown:
 @dataclass(frozen=True, slots=True)
 class Record:
     """What was recorded of a domain that we send to. `failures`: attempts that TLS failed. `published`: messages that DANE or an enforced
-    MTA-STS policy was held to, by kind. `now` is the level in force."""
+    MTA-STS policy was held to, by kind. `now` is the level in force. `nameless`: what was counted in this time without its domain, since there
+    were too many domains: some of it may be this one's."""
 
     domain: str
     messages: int
@@ -43,7 +44,7 @@ class Record:
     shown: Sequence[Shown]
     now: Level
     published: frozenset[str] = frozenset()
-    pinned: bool = False
+    nameless: int = 0
 
 
 class Why(StrEnum):
@@ -55,6 +56,7 @@ class Why(StrEnum):
     FAILURES = "failures"
     PROTECTED = "protected"
     IN_FORCE = "in-force"
+    NAMELESS = "nameless"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,17 @@ def advise(record: Record, *, least: int) -> Advice:
         kinds = " and ".join("DANE" if each == "dane" else "MTA-STS" for each in protected)
         return Advice(None, Why.PROTECTED, f"what it publishes ({kinds}) is held to already")
     if record.messages < least:
-        return Advice(None, Why.TOO_FEW, f"{record.messages} messages are too few to tell from (at least {least})")
+        return Advice(None, Why.TOO_FEW, _too_few(record.messages, least))
     if record.clear:
         return Advice(None, Why.CLEAR, f"{record.clear} of {record.messages} messages went in clear")
     if record.failures:
         return Advice(
             None,
             Why.FAILURES,
-            f"TLS failed in {record.failures} attempts: find out why first (relay trace --to {record.domain})",
+            f"TLS failed in {_counted(record.failures, 'attempt')}: find out why first (relay trace --to {record.domain})",
         )
+    if record.nameless:
+        return Advice(None, Why.NAMELESS, _nameless(record.nameless))
     level, names, limit = highest(record)
     if level.rank <= record.now.rank:
         return Advice(
@@ -92,6 +96,21 @@ def advise(record: Record, *, least: int) -> Advice:
             f"level {record.now.value} is in force" + (f"; no higher, since {limit}" if limit else ""),
         )
     return Advice(level, Why.RAISED, f"all {record.messages} messages would have gone at this level", names, limit)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _too_few(messages: int, least: int) -> str:
+    return f"{_counted(messages, 'message')} {'is' if messages == 1 else 'are'} too few to tell from (at least {least})"
+
+
+def _nameless(number: int) -> str:
+    return (
+        f"{_counted(number, 'message')} of this time, perhaps some of its own among them, were counted without their domain since there were "
+        "so many domains in an hour: ask for fewer days"
+    )
 
 
 def highest(record: Record) -> tuple[Level, tuple[str, ...], str]:
@@ -158,7 +177,7 @@ def _means(name: str, hosts: Sequence[str], domain: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Sender:
     """What was recorded of a domain that sends to us. `known`: an inbound connector names it, or it is ours. `shown` as in Record, of client
-    certificates; `host` is the client's network. `versions`: TLS versions that were used."""
+    certificates; `host` is the client's network. `versions`: TLS versions that were used. `nameless` as in Record."""
 
     domain: str
     messages: int
@@ -166,6 +185,7 @@ class Sender:
     shown: Sequence[Shown]
     versions: frozenset[str]
     known: str = ""
+    nameless: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +204,11 @@ def advise_inbound(sender: Sender, *, least: int) -> InboundAdvice:
     if sender.known:
         return InboundAdvice(False, Why.IN_FORCE, sender.known)
     if sender.messages < least:
-        return InboundAdvice(
-            False, Why.TOO_FEW, f"{sender.messages} messages are too few to tell from (at least {least})"
-        )
+        return InboundAdvice(False, Why.TOO_FEW, _too_few(sender.messages, least))
     if sender.clear:
         return InboundAdvice(False, Why.CLEAR, f"{sender.clear} of {sender.messages} messages came in clear")
+    if sender.nameless:
+        return InboundAdvice(False, Why.NAMELESS, _nameless(sender.nameless))
     version = "TLSv1.3" if sender.versions == {"TLSv1.3"} else ""
     counted = sum(each.messages for each in sender.shown)
     names: tuple[str, ...] = ()

@@ -17,21 +17,25 @@ Json = Mapping[str, Any]
 
 
 def yaml_of(answer: Json) -> str:
-    """`connectors` entries for all suggestions; those that ask for a change of a connector that is there are comments only."""
+    """Entries for the list under `connectors`, all suggestions; those that ask for a change of a connector that is there are comments only."""
     fresh = [each for each in answer["suggestions"] if each["how"] == "new"]
     edits = [each for each in answer["suggestions"] if each["how"] == "edit"]
     lines = [
-        f"# Suggested from {answer['since'][:16]}Z to {answer['until'][:16]}Z: nothing sent or taken then would have been lost.",
-        "# Whatever fails a level waits, and does not go: ask the partner before you raise it, and run `relay check` and `relay reload`.",
+        f"# From what was recorded from {answer['since'][:16]}Z to {answer['until'][:16]}Z.",
     ]
+    if fresh or edits:
+        lines += [
+            "# No message that was sent or taken then would have been kept back by this. Whatever fails a level from now on waits, and",
+            "# does not go: ask the partner before you raise it, then run `relay check` and `relay reload`.",
+        ]
     for each in edits:
         lines += [
             "",
             *_about(each),
-            f"# In connector {each['connector']}: write `tls: {each['suggested']}`{_names_words(each)}.",
+            f"# In connector {each['connector']}: write `tls: {each['suggested']}`{_names_words(each)}{_drop_words(each)}.",
         ]
     if fresh:
-        lines += ["", "connectors:"]
+        lines += ["", "# Paste under `connectors:` of connectors.yaml:"]
         for each in fresh:
             lines += ["", *(f"  {line}" for line in (*_about(each), *_entry(each)))]
     if not fresh and not edits:
@@ -41,6 +45,10 @@ def yaml_of(answer: Json) -> str:
 
 def _names_words(each: Json) -> str:
     return f" and `names: {_list(each['names'])}`" if each["names"] else ""
+
+
+def _drop_words(each: Json) -> str:
+    return f", and take {', '.join(f'`{key}`' for key in each['drop'])} away" if each["drop"] else ""
 
 
 def _about(each: Json) -> list[str]:

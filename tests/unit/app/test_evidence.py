@@ -1,5 +1,6 @@
 """Suggestions from what was recorded, as connectors that can be pasted; refusals counted; what cannot be asked."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -125,7 +126,6 @@ async def test_suggestions_can_be_pasted(tmp_path: Path) -> None:
     recorded.mail("broken.example")
     recorded.mail("broken.example", messages=2, failure="handshake-failed")
     recorded.mail("dane.example", style=Style("TLSv1.3", "x", "y", "dane", "opportunistic+dane"))
-    recorded.mail(OTHER)
     recorded.show("named.example", "mx1.named.example:25", ca.chain("*.named.example"), messages=50)
     recorded.show("named.example", "mx2.named.example:25", ca.chain("*.named.example"), messages=50)
     recorded.show("self.example", "mx.self.example:25", other.chain("mx.self.example"))
@@ -154,7 +154,62 @@ async def test_suggestions_can_be_pasted(tmp_path: Path) -> None:
     text = answer["yaml"]
     assert "over mx1.named.example:25, mx2.named.example:25" in text
     assert 'certificate: {names: ["mail.partner.example"]}' in text
-    check(tmp_path, BASE + text)
+    check(tmp_path, BASE + "connectors:\n" + text)
+
+
+async def test_mail_that_was_counted_without_its_domain_may_be_anybodys(tmp_path: Path) -> None:
+    """A stranger who mails from a thousand domains in an hour must not hide that a partner sends in clear."""
+    recorded = Recorded()
+    recorded.mail("b.example")
+    recorded.mail("a.example", Way.IN)
+    made = evidence(recorded, book())
+    answer = await made.suggest(SuggestQuery())
+    assert {each["how"] for each in answer["suggestions"]} == {"new"}
+    recorded.mail(OTHER, Way.IN, messages=3)
+    answer = await made.suggest(SuggestQuery())
+    assert {each["domain"]: each["how"] for each in answer["suggestions"]} == {"a.example": "none", "b.example": "new"}
+    assert "3 messages of this time" in of(answer, "a.example")["why"]
+    recorded.mail(OTHER, messages=1, failure="handshake-failed")
+    answer = await made.suggest(SuggestQuery())
+    assert {each["how"] for each in answer["suggestions"]} == {"none"}
+    assert "Nothing can be suggested" in answer["yaml"]
+
+
+async def test_what_cannot_all_be_looked_at_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded()
+    for number in range(3):
+        recorded.mail(f"d{number}.example")
+    made = evidence(recorded, book())
+    assert (await made.suggest(SuggestQuery()))["yaml"]
+    monkeypatch.setattr("relay.app.evidence.MOST_LINES", 3)
+    with pytest.raises(BadQuestionError, match="ask for fewer days"):
+        await made.suggest(SuggestQuery())
+
+
+@pytest.mark.parametrize("days", [1, 30])
+async def test_whole_days_are_looked_at(days: int) -> None:
+    """What is old is kept by day, and chains always are: both begin at one midnight."""
+    answer = await evidence(Recorded(), book()).suggest(SuggestQuery(days, 20))
+    begun = datetime.fromisoformat(answer["since"])
+    assert (begun.hour, begun.minute, begun.second, begun.microsecond) == (0, 0, 0, 0)
+    assert timedelta(days=days) <= NOW - begun < timedelta(days=days + 1)
+    assert "No message" not in answer["yaml"]
+
+
+async def test_what_stands_in_the_way_of_a_level_is_told(tmp_path: Path) -> None:
+    ca, recorded = Ca(tmp_path), Recorded()
+    recorded.mail("a.example")
+    recorded.show("a.example", "mx.a.example:25", ca.chain("mx.a.example"))
+    lines = {"tls": "opportunistic", "plaintext": "if-not-offered"}
+    rules = book(trust=str(ca.file), connectors=[outbound("one", "a.example", **lines)])
+    answer = await evidence(recorded, rules).suggest(SuggestQuery())
+    assert of(answer, "a.example")["drop"] == ["plaintext"]
+    assert (
+        'In connector one: write `tls: domain` and `names: ["mx.a.example"]`, and take `plaintext` away.'
+        in answer["yaml"]
+    )
+    as_told = {"tls": "domain", "names": ["mx.a.example"]}
+    check(tmp_path, BASE + f"connectors: {json.dumps([outbound('one', 'a.example', **as_told)])}\n")
 
 
 async def test_a_certificate_that_was_renewed_since_counts_as_it_was(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def record(*shown: Shown, **more: Any) -> Record:
         (record(OWN, messages=19), None, Why.TOO_FEW),
         (record(OWN, published=frozenset({"dane"})), None, Why.PROTECTED),
         (record(OWN, published=frozenset({"mta-sts"}), messages=1), None, Why.PROTECTED),
+        (record(OWN, nameless=1), None, Why.NAMELESS),
         (record(OWN, now=Level.DOMAIN), None, Why.IN_FORCE),
         (record(OWN, now=Level.CERTIFICATE), Level.DOMAIN, Why.RAISED),
         (record(SELF, now=Level.ENCRYPTION), None, Why.IN_FORCE),
@@ -56,6 +57,8 @@ def test_small_samples_say_so() -> None:
     assert advise(record(OWN, messages=3), least=20) == Advice(
         None, Why.TOO_FEW, "3 messages are too few to tell from (at least 20)"
     )
+    assert advise(record(OWN, messages=1), least=20).text == "1 message is too few to tell from (at least 20)"
+    assert "TLS failed in 1 attempt:" in advise(record(OWN, failures=1), least=20).text
 
 
 def shown(host: str, *names: str) -> Shown:
@@ -116,6 +119,7 @@ def sender(*shown: Shown, **more: Any) -> Sender:
         (sender(Shown("192.0.2.0/24", certificate("mail.elsewhere.net"), "", 100)), True, "TLSv1.3", ()),
         (sender(CLIENT, clear=1), False, "", ()),
         (sender(CLIENT, messages=5), False, "", ()),
+        (sender(CLIENT, nameless=5), False, "", ()),
         (sender(CLIENT, known="connector x names it"), False, "", ()),
     ],
 )
