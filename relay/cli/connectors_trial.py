@@ -74,7 +74,8 @@ def _how(connector: str, message: str, state: str, last: dict[str, Any]) -> str:
         where = f"`user` and `password` under `route.auth` of connector {connector}"
         return f"Mend {where}, run relay reload and relay queue retry {message}; {give_up}"
     if state != "bounced":
-        return f"It is tried again by itself, which is all that greylisting wants: relay queue show {message} says when; {give_up}"
+        again = "It is tried again by itself, and greylisting wants no more; where a step above failed, what to do stands there."
+        return f"{again} relay queue show {message} says when; {give_up}"
     if status.startswith("5.1."):
         return "The recipient is refused and not the connection: try an address that exists there."
     return f"The partner's server refuses the message: ask its operators, with its answer. relay trace {message} shows the attempt."
