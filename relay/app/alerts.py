@@ -18,6 +18,7 @@ from typing import Any
 
 from relay import __version__
 from relay.admin.endpoint import Unavailable
+from relay.app.expiry import first_to_end
 from relay.app.own_mail import put_mail
 from relay.config.connectors import PrivateAddresses
 from relay.config.models import Alerts as AlertsConfig
@@ -26,6 +27,7 @@ from relay.dns.answers import Resolver
 from relay.mail import events as e
 from relay.mail.alerts import AlertKey, AlertKind, Concern, Notice, NoticeState, Relief, Severity
 from relay.mail.envelope import ALERTS
+from relay.mail.seen import SeenCertificate
 from relay.policy import concerns as judge
 from relay.policy.alert_terms import terms_of
 from relay.policy.alerts import STRANGE, Standing, gone, notice_id, step
@@ -65,7 +67,8 @@ _OURS = WATCHED | {e.ConfigurationWaiting, e.ConfigurationSettled, e.Configurati
 class Seen:
     """What alerts look at. `store_troubles` are all workers', `ended` counts those that died, None where that is not known.
 
-    `waiting` says why the configuration's `file` on disk is not in force. `look`: seconds between two looks.
+    `waiting` says why the configuration's `file` on disk is not in force. `partners`: the certificates that they showed, None while that
+    is not known. `look`: seconds between two looks.
     """
 
     book: Callable[[], RuleBook]
@@ -77,6 +80,7 @@ class Seen:
     ended: Callable[[], Awaitable[int | None]]
     file: str
     waiting: Callable[[], Sequence[str]]
+    partners: Callable[[], Sequence[SeenCertificate] | None]
     look: float = 30.0
 
 
@@ -222,10 +226,13 @@ class Alerts:
             [AlertKind.EXCEPTION], judge.exceptions(config.exceptions, now.date()), "It was taken out or extended."
         )
         if keyring is not None:
-            ends = {each.name: each.not_after for each in keyring.certificates}
-            problems = {each.file.name: f"{each.text}; {each.remedy}" for each in keyring.problems}
+            ends = {name: dated.ends for name, dated in first_to_end(keyring)}
             text = "It has been renewed, mended or taken away."
-            self._found([AlertKind.CERTIFICATE], judge.certificates(ends, problems, now), text)
+            self._found([AlertKind.CERTIFICATE], judge.certificates(ends, keyring.problems, now), text)
+        partners = self._seen.partners()
+        if partners is not None:
+            text = "They show another one, or none for thirty days, or it is not verified any more."
+            self._found([AlertKind.PARTNER_CERTIFICATE], judge.partner_certificates(config, partners, now), text)
         self._read_configuration()
         if not config.dns.validating:
             self._found([AlertKind.DANE], (), "`dns.validating` is off: DANE is not used.")

@@ -4,7 +4,7 @@ New ones of ours are shown from the next handshake on, troubles are said once.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any
 
 from relay.app.expiry import ExpiryWatch
 from relay.app.partners_seen import PartnersSeen
-from relay.config.certificates import Problem
+from relay.config.certificates import CertificateFiles, Problem
 from relay.config.models import Config
 from relay.mail.codec import time_text
 from relay.mail.events import CertificatesLoaded, CertificateTrouble, Emit, Event
+from relay.mail.seen import SeenCertificate
 from relay.policy.expiry import days_left, verifies
 from relay.policy.holdings import holding_json, seen_json
 from relay.policy.sheet import Sheet
@@ -23,7 +24,7 @@ from relay.queue.seen import SqliteSeen
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
 from relay.report.sheet import sheet_html, sheet_json
-from relay.tls.inventory import holdings
+from relay.tls.inventory import holdings, worse
 from relay.tls.keyring import Keyring
 from relay.tls.sheets import sheets
 
@@ -52,7 +53,9 @@ class Certificates:
         folder = config().certificates
         self._watch = None
         if keyring is not None and folder is not None:
-            self._watch = CertificateWatch(keyring, folder, emit=emit if leads else _ignore, clock=clock)
+            self._watch = CertificateWatch(
+                keyring, folder, config=config, emit=emit if leads else _ignore, clock=clock, compares=leads
+            )
         self._flushed = clock()
 
     def hear(self, event: Event) -> None:
@@ -85,6 +88,11 @@ class Certificates:
         """Of ours, by name."""
         ours = self._keyring.certificates if self._keyring is not None else ()
         return {each.name: days_left(each.not_after, self._clock()) for each in ours}
+
+    @property
+    def partners(self) -> Sequence[SeenCertificate] | None:
+        """What partners showed, as it was read last; None where nothing has been read."""
+        return self._expiry.partners
 
     def partner_days(self) -> Mapping[str, float]:
         """Days until the first certificate ends, by connector that verifies its partner."""
@@ -126,11 +134,20 @@ def _ignore(_event: Event) -> None:
 
 
 class CertificateWatch:
-    """`look` is called every few seconds, `start` once before."""
+    """`look` is called every few seconds, `start` once before. `compares`: what is worse about a renewed pair is told too."""
 
-    def __init__(self, keyring: Keyring, folder: Path, *, emit: Emit, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        folder: Path,
+        *,
+        config: Callable[[], Config],
+        emit: Emit,
+        clock: Callable[[], datetime],
+        compares: bool,
+    ) -> None:
         self._keyring, self._folder = keyring, folder
-        self._emit, self._clock = emit, clock
+        self._config, self._emit, self._clock, self._compares = config, emit, clock, compares
         self._seen = _listing(folder)
         self._said: frozenset[Problem] = frozenset()
 
@@ -143,22 +160,33 @@ class CertificateWatch:
         waits = self._keyring.waits_until
         if listing != self._seen or (waits is not None and self._clock() >= waits):
             self._seen = listing
+            before = {each.name: each for each in self._keyring.certificates}
             changes = self._keyring.reload()
             self._complain(tuple(dict.fromkeys((*self._keyring.problems, *changes.kept))))
             if changes.any:
                 self._emit(CertificatesLoaded(tuple(each.name for each in self._keyring.certificates)))
+            after = {each.name: each for each in self._keyring.certificates}
+            for name in changes.replaced if self._compares else ():
+                await self._compare(before[name], after[name])
+
+    async def _compare(self, before: CertificateFiles, after: CertificateFiles) -> None:
+        """A renewal is used whatever it lost: a missing intermediate, a name. It may be meant, and the old one ends. But it is said."""
+        for each in await asyncio.to_thread(worse, before, after, self._config(), self._clock()):
+            remedy = f"; {each.remedy}" if each.remedy else ""
+            self._emit(CertificateTrouble(after.name, f"{after.name}.pem is in use, and {each.text}{remedy}"))
 
     def _complain(self, problems: tuple[Problem, ...]) -> None:
         """Each problem once, and again when it comes back."""
         now = frozenset(problems)
         for problem in problems:
             if problem not in self._said:
-                self._emit(CertificateTrouble(problem.file.stem, f"{problem.text}; {problem.remedy}"))
+                self._emit(CertificateTrouble(problem.file.stem, str(problem)))
         self._said = now
 
 
-def _listing(folder: Path) -> frozenset[tuple[str, int, int, int]]:
-    """Names, times and sizes of what is in the folder; empty where it cannot be read (the keyring says why)."""
+def _listing(folder: Path) -> frozenset[tuple[str, int, int, int, int]]:
+    """Names, times, sizes and rights of what is in the folder; empty where it cannot be read (the keyring says why). Links are followed,
+    so that what they lead to may be exchanged too (certbot's `live`, the `..data` of a Kubernetes secret)."""
     try:
         entries = list(folder.iterdir())
     except OSError:
@@ -169,5 +197,6 @@ def _listing(folder: Path) -> frozenset[tuple[str, int, int, int]]:
             status = entry.stat()
         except OSError:
             continue
-        found.add((entry.name, status.st_mtime_ns, status.st_size, status.st_ino))
+        # A change of owner or mode alone changes st_ctime: a key that can be read no more should be told before the next start.
+        found.add((entry.name, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino))
     return frozenset(found)

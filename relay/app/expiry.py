@@ -21,7 +21,7 @@ _FORGET = timedelta(days=1)
 
 
 class ExpiryWatch:
-    """`look` is called every few seconds. `partners` is what was read last."""
+    """`look` is called every few seconds. `partners` is what was read last, None where nothing has been."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ExpiryWatch:
         self._restored = False
         self._next = self._forget = clock()
         self._generation = -1
-        self.partners: Sequence[SeenCertificate] = ()
+        self.partners: Sequence[SeenCertificate] | None = None
 
     async def look(self) -> None:
         now = self._clock()
@@ -49,8 +49,8 @@ class ExpiryWatch:
         self._next, self._generation = now + ROUND, generation
         await self._read(now)
         given = [
-            *our_warnings(self._ours(), self._said, now),
-            *partner_warnings(self._config(), self.partners, self._said, now),
+            *our_warnings(first_to_end(self._keyring), self._said, now),
+            *partner_warnings(self._config(), self.partners or (), self._said, now),
         ]
         for each in given:
             self._said[each.said.owner, each.said.sha256] = each.said.threshold
@@ -60,16 +60,7 @@ class ExpiryWatch:
 
     def partner_days(self) -> dict[str, float]:
         """Days until the first certificate ends that a connector's partner shows, by connector."""
-        return partner_days(self._config(), self.partners, self._clock())
-
-    def _ours(self) -> list[tuple[str, Dated]]:
-        """By name, what ends first of each chain in use."""
-        found = []
-        for each in self._keyring.certificates if self._keyring is not None else ():
-            chain = [parse_certificate(der) for der in each.chain]
-            leaf = Dated(chain[0].subject, chain[0].sha256, chain[0].not_after)
-            found.append((each.name, sooner_than_leaf(chain) or leaf))
-        return found
+        return partner_days(self._config(), self.partners or (), self._clock())
 
     async def _read(self, now: datetime) -> None:
         try:
@@ -93,6 +84,16 @@ class ExpiryWatch:
             self._unwritten.clear()
         except StoreUnavailable:
             return  # the next round writes it
+
+
+def first_to_end(keyring: Keyring | None) -> list[tuple[str, Dated]]:
+    """By name, what ends first of each chain in use."""
+    found = []
+    for each in keyring.certificates if keyring is not None else ():
+        chain = [parse_certificate(der) for der in each.chain]
+        leaf = Dated(chain[0].subject, chain[0].sha256, chain[0].not_after)
+        found.append((each.name, sooner_than_leaf(chain) or leaf))
+    return found
 
 
 def _event(ending: Ending) -> Event:

@@ -39,7 +39,7 @@ class Offices:
             utc_now,
             lambda: base.config.admin.audit if base.config.admin else KEEP_AUDIT,
         )
-        self.alerts = self._alerts()
+        self.alerts = self._alerts(certificates)
         self.control = self._control()
         self.transfer = Transfer(base.store, passage.intake, passage.operations, lambda: base.config, utc_now)
 
@@ -89,7 +89,7 @@ class Offices:
             )
         )
 
-    def _alerts(self) -> Alerts:
+    def _alerts(self, certificates: Certificates) -> Alerts:
         base = self._base
         seen = Seen(
             book=base.book,
@@ -101,6 +101,7 @@ class Offices:
             ended=base.colleagues.ended,
             file=str(base.file),
             waiting=lambda: base.configuration.waiting,
+            partners=lambda: certificates.partners,
             look=base.times.alerts,
         )
         return Alerts(seen, clock=utc_now, emit=base.emit, leads=base.place.leads, hand_on=base.colleagues.saw)

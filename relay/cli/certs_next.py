@@ -114,7 +114,7 @@ def _commit(config: "Config", name: str, json: bool, *, really: bool, anyway: bo
     """Or, unless `really`, only says what would be in the way."""
     from relay.policy.candidate import obstacles
     from relay.tls.inventory import Anchors, holding_of
-    from relay.tls.staging import commit
+    from relay.tls.staging import commit, links
 
     moment = datetime.now(UTC)
     keyring = read_keyring(config, moment)
@@ -126,7 +126,8 @@ def _commit(config: "Config", name: str, json: bool, *, really: bool, anyway: bo
             f"nothing waits for {name}: `relay certs next {name} CERT.pem` stages one, `relay certs request {name}` asks for one"
         )
     holding = holding_of(coming, config, Anchors(config), moment)
-    remarks = list(obstacles(holding, asyncio.run(_tlsa(config, keyring, coming)), moment))
+    found = asyncio.run(_tlsa(config, keyring, coming))
+    remarks = list(obstacles(holding, found, moment, links(folder_of(config), name)))
     if not really:
         _show_waiting(name, holding, remarks, json)
         return

@@ -32,12 +32,19 @@ NEXT = ".next"
 HAS_ENDED, WILL_BEGIN = "the certificate ended on", "the certificate begins on"
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")  # RFC 8446 section 4.2.3: the ones TLS 1.3 can sign with
 _BEGIN = b"-----BEGIN "
+_SEQUENCE = b"\x30"  # how DER and PKCS #12 begin
+_DER_REMEDY = "it may be DER or PKCS #12: convert it to PEM (openssl x509 -inform DER, openssl pkcs12 -nodes)"
+_NEW_KEY = "have it issued again for a key of EC P-256 or RSA 2048: relay certs request makes one"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?\n(.*?)-----END \1-----", re.DOTALL)
 _CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE")
 
 
 class PemError(ValueError):
-    """Not the PEM it should be; str() says why, in words fit for the admin."""
+    """Not the PEM it should be; str() says why, in words fit for the admin. `remedy` where it is another than for any such file, else ""."""
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,15 @@ def read_pem(path: Path, limit: int = MAX_FILE) -> Pem:
     if len(data) > limit:
         raise PemError(f"is larger than {limit} bytes")
     blocks = list(_BLOCK.finditer(data))
-    if not blocks:
-        raise PemError("is not a PEM file" if data.strip() else "is empty")
     if len(blocks) != data.count(_BEGIN):
         # A file that is being written right now looks like this; what is there of it must not be taken for the whole.
-        raise PemError("is cut off: a BEGIN line has no matching END line")
+        raise PemError(
+            "is cut off: a BEGIN line has no matching END line", "write the whole file, then rename it to this name"
+        )
+    if not blocks:
+        raise PemError(
+            "is not a PEM file" if data.strip() else "is empty", _DER_REMEDY if data[:1] == _SEQUENCE else ""
+        )
     return Pem(
         tuple(_der(block[2]) for block in blocks if block[1] in _CERTIFICATE_LABELS),
         tuple(block[0] + b"\n" for block in blocks if block[1].endswith(b"PRIVATE KEY")),
@@ -189,7 +200,7 @@ def read_folder(path: Path, now: datetime) -> Folder:
             remedy = f"put its certificate into {file.stem}.pem"
             problems.append(Problem(Severity.WARNING, file, "a key without a certificate", remedy))
         elif file.suffix in (".crt", ".cer"):
-            remedy = f"certificates here are PEM files called NAME.pem: rename it to {file.stem}.pem"
+            remedy = f"certificates here are PEM files called NAME.pem: rename it to {file.stem}.pem, or link to it by that name"
             problems.append(Problem(Severity.WARNING, file, "is not looked at", remedy))
     in_use = tuple(each for each in certificates if not each.is_next)
     return Folder(in_use, tuple(problems), tuple(each for each in certificates if each.is_next))
@@ -205,7 +216,7 @@ def _read_one(file: Path, now: datetime, key_file: Path | None = None) -> Folder
         leaf, *_chain = [x509.load_der_x509_certificate(each) for each in pem.certificates]
         names, public_key = san_names(leaf), leaf.public_key()
     except PemError as error:
-        return _error(file, str(error), "write the leaf certificate, then its chain, in PEM")
+        return _error(file, str(error), error.remedy or "write the leaf certificate, then its chain, in PEM")
     except (ValueError, UnsupportedAlgorithm) as error:
         return _error(file, f"holds a certificate that cannot be read: {error}", "have it issued again")
     if not pem.keys and not key_file.exists():
@@ -215,7 +226,7 @@ def _read_one(file: Path, now: datetime, key_file: Path | None = None) -> Folder
         key_pem = pem if pem.keys else read_pem(key_file)
         key = _read_key(key_pem.keys)
     except PemError as error:
-        return _error(source, str(error), "put the certificate's unencrypted private key there, in PEM")
+        return _error(source, str(error), error.remedy or "put the certificate's unencrypted private key there, in PEM")
     if key.public_key() != public_key:
         remedy = "put the leaf first, then its chain, and the key that it was issued for"
         return _error(source, f"the key does not match the first certificate of {file.name}", remedy)
@@ -266,20 +277,25 @@ def _read_key(blocks: Sequence[bytes]) -> PrivateKey:
     try:
         key = load_pem_private_key(blocks[0], None)
     except TypeError:
-        raise PemError("the key is encrypted, and a relay that starts by itself has no password for it") from None
+        text = "the key is encrypted, and a relay that starts by itself has no password for it"
+        raise PemError(
+            text, "take the password off (openssl pkey -in KEY -out NAME.key) and keep the file at mode 0600"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise PemError("holds a private key that cannot be read") from None
     if isinstance(key, rsa.RSAPrivateKey):
         if key.key_size < MIN_RSA_BITS:
-            raise PemError(f"the RSA key has {key.key_size} bits, {MIN_RSA_BITS} are the least that peers accept")
+            raise PemError(
+                f"the RSA key has {key.key_size} bits, {MIN_RSA_BITS} are the least that peers accept", _NEW_KEY
+            )
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey):
         if key.curve.name not in _CURVES:
-            raise PemError(f"the key is on the curve {key.curve.name}, which TLS peers do not know")
+            raise PemError(f"the key is on the curve {key.curve.name}, which TLS peers do not know", _NEW_KEY)
         return key
     if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return key
-    raise PemError("the key is of a kind that TLS cannot use: take EC P-256 or RSA")
+    raise PemError("the key is of a kind that TLS cannot use", _NEW_KEY)
 
 
 def san_names(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ class AlertKind(StrEnum):
     """Mail waits since its partner cannot be reached as safely as it must be."""
     EXCEPTION = "exception-ends"
     CERTIFICATE = "certificate"
+    PARTNER_CERTIFICATE = "partner-certificate"
     QUEUE = "queue-old"
     DANE = "dane-off"
     MTA_STS = "mta-sts-stale"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from relay.config.certificates import Severity
 from relay.policy.holdings import Holding, chain_defects
@@ -64,14 +65,22 @@ def _beside(present: Holding, coming: Holding) -> Iterator[Remark]:
         yield Remark(Severity.WARNING, f"it ends on {day(after.not_after)}, not later than the present one")
 
 
-def obstacles(coming: Holding, findings: Iterable[Finding], now: datetime) -> Iterator[Remark]:
+def obstacles(
+    coming: Holding, findings: Iterable[Finding], now: datetime, links: Iterable[tuple[Path, Path]] = ()
+) -> Iterator[Remark]:
     """What must be waited for before it is used. `findings` are those of `publish_check.compare` about TLSA records of hosts that will show
-    it; a host without any record holds nobody to DANE."""
+    it; a host without any record holds nobody to DANE. `links` are present files that somebody else renews, and where they lead."""
     certificate = coming.chain[0].certificate
     if now < certificate.not_before:
         yield Remark(Severity.ERROR, f"it begins on {day(certificate.not_before)}", "wait until then")
     if now > certificate.not_after:
         yield Remark(Severity.ERROR, f"it ended on {day(certificate.not_after)}", "have it issued again")
+    for file, target in links:
+        text = (
+            f"{file} is a link to {target}, and would be a file of its own: what is renewed there would be used no more"
+        )
+        remedy = "have the next one put there by what renews it; or --now, and renew it here from then on"
+        yield Remark(Severity.ERROR, text, remedy)
     for each in findings:
         if each.state is State.MISSING:
             text = f"DNS has no TLSA record {each.expected} at {each.name}: senders who hold to DANE would stop"

@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from relay.config.certificates import HAS_ENDED, Problem
+from relay.config.certificates import Severity as ProblemSeverity
 from relay.config.connectors import DEFAULT, TlsException
+from relay.config.models import Config
 from relay.mail.alerts import AlertKind, Concern, Relief, Severity
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, DaneUnusable, StsFetchFailed, TlsWithheld
 from relay.mail.published import StsMode
+from relay.mail.seen import Direction, SeenCertificate
 from relay.policy.book import RuleBook
+from relay.policy.expiry import counted
 
 THRESHOLDS = (30, 14, 7, 3, 1)
 """Days before the end of a certificate at which it is told; exceptions from the second on."""
 DEATHS = 3
 """Workers that end within an hour, at which it is told."""
 _HOUR = timedelta(hours=1)
+_PARTNER_CERTIFICATES = 10  # told for one connector
 
 
 def withheld(book: RuleBook, event: TlsWithheld) -> Concern:
@@ -129,38 +135,66 @@ def exceptions(running: Iterable[TlsException], today: date) -> tuple[Concern, .
     return tuple(found)
 
 
-def certificates(ends: Mapping[str, datetime], problems: Mapping[str, str], now: datetime) -> tuple[Concern, ...]:
-    """Our own: `ends` by name, and what is wrong with files, by name."""
+def certificates(ends: Mapping[str, datetime], problems: Iterable[Problem], now: datetime) -> tuple[Concern, ...]:
+    """Our own: `ends` by name, of what ends first of the chain, and what is wrong with files."""
     found = []
     for name, not_after in ends.items():
-        left = (not_after - now) // timedelta(days=1)
-        stage = _stage(left, THRESHOLDS)
-        if stage:
-            ended = left < 0
-            found.append(
-                Concern(
-                    AlertKind.CERTIFICATE,
-                    name,
-                    f"our certificate {name} {_ends(left)}",
-                    f"It {'ended' if ended else 'ends'} at {not_after:%Y-%m-%d %H:%M} UTC: "
-                    "partners that verify it refuse us from then on.",
-                    "Renew it: a new pair in the folder that `certificates` names is taken by itself. Partners who pin it must hear before.",
-                    Severity.CRITICAL if left < THRESHOLDS[-1] else Severity.WARNING,
-                    stage,
-                    repeats=ended,
-                )
-            )
-    for name, text in problems.items():
-        found.append(
-            Concern(
-                AlertKind.CERTIFICATE,
-                f"{name} (file)",
-                f"the certificate file {name} is not used",
-                _stopped(text),
-                "relay check says more.",
-            )
-        )
-    return tuple(found)
+        what = "partners that verify it refuse us from then on."
+        remedy = "Renew it: a new pair in the folder that `certificates` names is taken by itself. Partners who pin it must hear before."
+        found.append(_ending(AlertKind.CERTIFICATE, name, f"our certificate {name}", not_after, what, remedy, now))
+    by_file: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if not problem.text.startswith(HAS_ENDED):  # told above
+            by_file.setdefault(problem.file.name, []).append(problem)
+    return (*filter(None, found), *(_file_trouble(name, of_it) for name, of_it in by_file.items()))
+
+
+def _file_trouble(name: str, problems: Sequence[Problem]) -> Concern:
+    unused = any(each.severity is ProblemSeverity.ERROR for each in problems)
+    title = f"the certificate file {name} is not used" if unused else f"the certificate file {name} needs a look"
+    text, remedy = ("; ".join(getattr(each, part) for each in problems) for part in ("text", "remedy"))
+    return Concern(AlertKind.CERTIFICATE, f"{name} (file)", title, _stopped(f"{problems[0].file}: {text}"), f"{remedy}.")
+
+
+def partner_certificates(config: Config, seen: Iterable[SeenCertificate], now: datetime) -> tuple[Concern, ...]:
+    """Those whose end stops mail (`relay.policy.expiry.counted`), once for a certificate of a connector, at however many hops it is shown.
+
+    Threat: a partner, or a farm of its clients, with certificates without end: the first to end of each connector are told.
+    """
+    soonest: dict[str, dict[str, SeenCertificate]] = {}
+    for each in sorted(counted(config, seen, now), key=lambda each: each.soonest.ends):
+        of_it = soonest.setdefault(each.spot.connector, {})
+        if len(of_it) < _PARTNER_CERTIFICATES:
+            of_it.setdefault(each.soonest.subject, each)
+    return tuple(filter(None, (_partner_ending(each, now) for of_it in soonest.values() for each in of_it.values())))
+
+
+def _partner_ending(each: SeenCertificate, now: datetime) -> Concern | None:
+    spot, dated = each.spot, each.soonest
+    inbound = spot.direction is Direction.INBOUND
+    what = "their mail to us is refused from then on" if inbound else "mail to them waits from then on"
+    where = f"{'shown by' if inbound else 'at'} {spot.hop}, {each.domain}, last seen {each.last:%Y-%m-%d %H:%M} UTC"
+    remedy = (
+        f"Ask {each.domain} whether a new one is on its way (relay certs list shows the present one). If they change key or CA with it, "
+        f"write the new pin or CA beside the old one in connector {spot.connector} before they do."
+    )
+    subject, title = (
+        f"{spot.connector}: {dated.subject}",
+        f"the certificate {dated.subject} of partner {spot.connector}",
+    )
+    return _ending(AlertKind.PARTNER_CERTIFICATE, subject, title, dated.ends, f"{what} ({where}).", remedy, now)
+
+
+def _ending(
+    kind: AlertKind, subject: str, title: str, ends: datetime, what: str, remedy: str, now: datetime
+) -> Concern | None:
+    left = (ends - now) // timedelta(days=1)
+    stage, ended = _stage(left, THRESHOLDS), left < 0
+    if not stage:
+        return None
+    text = f"It {'ended' if ended else 'ends'} at {ends:%Y-%m-%d %H:%M} UTC: {what}"
+    severity = Severity.CRITICAL if left < THRESHOLDS[-1] else Severity.WARNING
+    return Concern(kind, subject, f"{title} {_ends(left)}", text, remedy, severity, stage, repeats=ended)
 
 
 def _stage(left: int, thresholds: Sequence[int]) -> int:

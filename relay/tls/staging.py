@@ -149,6 +149,15 @@ def _refuse_another(folder: Folder, path: Path, name: str, chain: Sequence[bytes
         )
 
 
+def links(path: Path, name: str) -> tuple[tuple[Path, Path], ...]:
+    """Which of the present files are links, and where they lead: `commit` puts files in their place.
+
+    Threat: certbot, or a secret's volume, goes on renewing what nobody looks at any more.
+    """
+    present = Pair.of(path, name)
+    return tuple((each, each.readlink()) for each in (present.certificate, present.key) if each.is_symlink())
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What is in use now, and where what was before is kept (None where there was nothing)."""

@@ -141,8 +141,8 @@ async def test_a_session_goes_on_over_a_change_and_the_next_one_sees_the_new_cer
 
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "another one's key": (lambda certs: write_key(certs, issued(HOST).key_pem), "the key does not match"),
-    "half a certificate": (lambda certs: halve(certs / f"{HOST}.pem"), "is not a PEM file"),
-    "half a key": (lambda certs: halve(certs / f"{HOST}.key"), "is not a PEM file"),
+    "half a certificate": (lambda certs: halve(certs / f"{HOST}.pem"), "is cut off"),
+    "half a key": (lambda certs: halve(certs / f"{HOST}.key"), "is cut off"),
     "nothing yet": (lambda certs: empty_file(certs / f"{HOST}.pem"), "is empty"),
     "ended": (lambda certs: write(issued(HOST, days=-1), certs), "the new certificate ended on"),
     "not begun": (lambda certs: write(issued(HOST, since=5), certs), "the new certificate begins on"),
@@ -188,6 +188,82 @@ async def test_what_is_wrong_is_said_once_and_the_old_pair_stays(case: str, tmp_
         assert await shown(relay) == new.der
         said = [each for each in heard.of(CertificateTrouble) if text in each.trouble]
         assert len(said) == 1
+        assert said[0].trouble.startswith(str(certs)), "which file it is"
+
+
+async def test_a_key_whose_rights_change_is_told_though_nothing_else_of_it_did(tmp_path: Path, certs: Path) -> None:
+    heard = Heard()
+    write(issued(HOST), certs)
+    async with Relay(config(tmp_path), observers=[heard], times=QUICK):
+        (certs / f"{HOST}.key").chmod(0o644)
+        (trouble,) = await heard.wait(CertificateTrouble)
+    assert "everybody on this machine can read the key" in trouble.trouble
+
+
+async def test_a_renewal_that_lost_a_name_and_its_intermediate_is_used_and_told(tmp_path: Path, certs: Path) -> None:
+    heard = Heard()
+    write(issued(HOST, "mail.test"), certs)
+    middle = CA.issue(Wish("middle", ca=True))
+    new = middle.issue(Wish(HOST, names=[HOST]))
+    async with Relay(config(tmp_path), observers=[heard], times=QUICK) as relay:
+        new.write(certs, HOST)
+        (certs / f"{HOST}.pem").write_bytes(new.pem)
+        troubles = [each.trouble for each in await heard.wait(CertificateTrouble, 3)]
+        assert await shown(relay) == new.der
+    assert any("it lacks mail.test" in each for each in troubles)
+    assert any("CN=middle is not in it; add the missing intermediate" in each for each in troubles)
+
+
+def link(target: Path, at: Path) -> None:
+    """In one step, as certbot and the kubelet do it."""
+    draft = at.with_name(f"{at.name}.tmp")
+    draft.symlink_to(target)
+    draft.replace(at)
+
+
+async def test_renewed_as_certbot_does_it(tmp_path: Path, certs: Path) -> None:
+    """NAME.pem and NAME.key are links into `live`, whose links lead to numbered files in `archive`, exchanged one after the other."""
+    old, new, heard = issued(HOST), issued(HOST), Heard()
+    live, archive = tmp_path / "live", tmp_path / "archive"
+    live.mkdir()
+
+    def renew(pair: Issued, number: int) -> None:
+        write(pair, archive, str(number))
+        for ours, theirs in (("pem", "fullchain.pem"), ("key", "privkey.pem")):
+            link(archive / f"{number}.{ours}", live / theirs)
+
+    archive.mkdir()
+    renew(old, 1)
+    (certs / f"{HOST}.pem").symlink_to(live / "fullchain.pem")
+    (certs / f"{HOST}.key").symlink_to(live / "privkey.pem")
+    async with Relay(config(tmp_path), observers=[heard], times=QUICK) as relay:
+        assert await shown(relay) == old.der
+        renew(new, 2)
+        await heard.wait(CertificatesLoaded, 2)
+        assert await shown(relay) == new.der
+
+
+async def test_renewed_as_kubernetes_does_it(tmp_path: Path, certs: Path) -> None:
+    """A volume of a secret: links to `..data/NAME`, and that is a link to a folder with a time in its name, which goes away."""
+    old, new, heard = issued(HOST), issued(HOST), Heard()
+
+    def mount(pair: Issued, stamp: str) -> None:
+        (certs / stamp).mkdir()
+        write(pair, certs / stamp)
+        link(Path(stamp), certs / "..data")
+
+    mount(old, "..2026_11_27_1")
+    for suffix in ("pem", "key"):
+        (certs / f"{HOST}.{suffix}").symlink_to(f"..data/{HOST}.{suffix}")
+    async with Relay(config(tmp_path), observers=[heard], times=QUICK) as relay:
+        assert await shown(relay) == old.der
+        mount(new, "..2026_11_27_2")
+        for each in (certs / "..2026_11_27_1").iterdir():
+            each.unlink()
+        (certs / "..2026_11_27_1").rmdir()
+        await heard.wait(CertificatesLoaded, 2)
+        assert await shown(relay) == new.der
+        assert not heard.of(CertificateTrouble)
 
 
 async def test_a_pair_that_begins_later_is_taken_when_it_begins(tmp_path: Path, certs: Path) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from relay.app.alerts import WATCHED, Alerts, Seen
 from relay.mail import events as e
+from relay.mail.seen import Dated, Direction, SeenCertificate, Spot
 from relay.mail.tls import TlsFailure
 from relay.policy.book import RuleBook
 from relay.queue.alerts import SqliteAlerts
@@ -70,6 +71,7 @@ class World:
     troubles: list[str] = field(default_factory=list)
     ended: int | None = None
     waiting: tuple[str, ...] = ()
+    partners: Sequence[SeenCertificate] | None = None
     now: datetime = NOW
 
     def make(self, *, leads: bool = True) -> Alerts:
@@ -89,6 +91,7 @@ class World:
             ended=ended,
             file="connectors.yaml",
             waiting=lambda: self.waiting,
+            partners=lambda: self.partners,
             look=0.02,
         )
         return Alerts(seen, clock=lambda: self.now, emit=self.heard, leads=leads, hand_on=self.handed_on.append)
@@ -122,6 +125,28 @@ async def test_a_worker_that_does_not_lead_hands_on_what_matters_and_nothing_els
     assert all(type(each) in WATCHED for each in world.handed_on)
     await alerts.close()
     assert world.store.saved == 0
+
+
+async def test_a_partner_s_certificate_that_ends_is_told_once_whatever_restarts_and_until_it_is_renewed() -> None:
+    connector = {
+        "name": "contoso",
+        "direction": "outbound",
+        "match": {"recipient_domains": ["contoso.example"]},
+        "tls": "certificate",
+    }
+    spot, leaf = Spot(Direction.OUTBOUND, "contoso", "mail:25"), Dated("CN=mail", "01", NOW + timedelta(days=2))
+    seen = SeenCertificate(spot, leaf, "CN=ca", (), NOW, "", "contoso.example", "192.0.2.1", "", NOW, NOW)
+    world = World(rules=book(connectors=[connector]), partners=[seen])
+    async with world.running():
+        assert await world.raised() == ["partner-certificate"]
+    # After a restart nothing is known of partners until the store has been read: that is no all clear.
+    world.partners, world.ended, world.heard = None, 0, Heard()
+    async with world.running() as alerts:
+        world.ended = 3
+        assert await world.raised() == ["worker-dies"]
+        assert alerts.counts["partner-certificate"] == 1
+        world.partners = [replace(seen, leaf=Dated("CN=mail", "02", NOW + timedelta(days=90)))]
+        assert await world.cleared() == ["partner-certificate"]
 
 
 async def test_partners() -> None:

@@ -264,3 +264,22 @@ def test_check_says_what_partners_will_stumble_over(certs: Path) -> None:
     listed = run("list", "--folder").stdout
     assert "warning     no trusted CA has signed" in listed
     assert "warning     everybody on this machine can read the key" in listed
+
+
+def test_links_are_not_replaced_unless_one_says_so(certs: Path) -> None:
+    """certbot would go on renewing what nobody looks at any more."""
+    live = certs.parent / "live"
+    live.mkdir()
+    for suffix in ("pem", "key"):
+        (certs / f"relay.{suffix}").rename(live / f"relay.{suffix}")
+        (certs / f"relay.{suffix}").symlink_to(live / f"relay.{suffix}")
+    assert run("next", "relay", given(certs, NEXT)).exit_code == 0
+    for arguments in (["next", "relay"], ["next", "relay", "--commit"]):
+        refused = run(*arguments)
+        assert refused.exit_code == 1
+        assert f"relay.pem is a link to {live}/relay.pem" in refused.stderr
+        assert leaf_of(certs) == PRESENT.der
+    assert run("next", "relay", "--commit", "--now").exit_code == 0
+    assert leaf_of(certs) == NEXT.der
+    assert not (certs / "relay.pem").is_symlink()
+    assert (live / "relay.pem").read_bytes().startswith(PRESENT.pem), "what others renew stays as it is"

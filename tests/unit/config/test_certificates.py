@@ -116,7 +116,7 @@ _CUT = LEAF.pem[: len(LEAF.pem) // 2]
 TROUBLE: dict[str, tuple[dict[str, bytes], str, str]] = {
     "empty": ({"a.pem": b""}, "a.pem", "is empty"),
     "no PEM": ({"a.pem": b"\x30\x82\x01\x00\xff"}, "a.pem", "is not a PEM file"),
-    "cut off": ({"a.pem": _CUT, "a.key": LEAF.key_pem}, "a.pem", "is not a PEM file"),
+    "cut off": ({"a.pem": _CUT, "a.key": LEAF.key_pem}, "a.pem", "is cut off"),
     "cut off in the chain": ({"a.pem": LEAF.pem + _CUT, "a.key": LEAF.key_pem}, "a.pem", "is cut off"),
     "key only": ({"a.pem": LEAF.key_pem}, "a.pem", "holds no certificate"),
     "not base64": (

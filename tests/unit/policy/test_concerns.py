@@ -1,12 +1,17 @@
 """What is a concern: exceptions and certificates by the days that are left, the queue by its age, workers by their deaths."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from relay.config.certificates import HAS_ENDED, Problem
+from relay.config.certificates import Severity as ProblemSeverity
 from relay.config.connectors import TlsException
+from relay.config.models import Config
 from relay.mail.alerts import AlertKind, Severity
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, DaneUnusable, StsFetchFailed, TlsWithheld
+from relay.mail.seen import Dated, Direction, SeenCertificate, Spot
 from relay.mail.tls import TlsFailure
 from relay.policy.concerns import (
     Deaths,
@@ -16,6 +21,7 @@ from relay.policy.concerns import (
     deaths,
     exceptions,
     not_renewed,
+    partner_certificates,
     partner_of,
     queue_age,
     reached,
@@ -78,14 +84,107 @@ def test_exceptions(left: int, stage: int | None, title: str) -> None:
     ],
 )
 def test_certificates(left: int, stage: int | None, severity: Severity | None) -> None:
-    found = certificates({"relay.example.com": NOW + timedelta(days=left, hours=1)}, {}, NOW)
+    found = certificates({"relay.example.com": NOW + timedelta(days=left, hours=1)}, (), NOW)
     assert [(each.stage, each.severity) for each in found] == ([] if stage is None else [(stage, severity)])
     assert all(each.repeats == (left < 0) for each in found)
 
 
-def test_a_certificate_file_in_trouble() -> None:
-    (found,) = certificates({}, {"a.pem": "the key does not fit; copy both"}, NOW)
-    assert (found.kind, found.subject) == (AlertKind.CERTIFICATE, "a.pem (file)")
+def test_certificate_files_in_trouble() -> None:
+    """What is not used and what is used and unwise are told apart; that one has ended is told by the certificate."""
+    key, pem, old = Path("certs/a.key"), Path("certs/b.pem"), Path("certs/c.pem")
+    problems = (
+        Problem(ProblemSeverity.ERROR, pem, "is cut off", "write all of it"),
+        Problem(ProblemSeverity.WARNING, key, "everybody can read the key", "chmod 600 a.key"),
+        Problem(ProblemSeverity.WARNING, pem, "it is old", "renew it"),
+        Problem(ProblemSeverity.WARNING, old, f"{HAS_ENDED} 2026-01-01", "renew it"),
+    )
+    found = certificates({}, problems, NOW)
+    assert [(each.kind, each.subject, each.title, each.text, each.remedy) for each in found] == [
+        (
+            AlertKind.CERTIFICATE,
+            "b.pem (file)",
+            "the certificate file b.pem is not used",
+            "certs/b.pem: is cut off; it is old",
+            "write all of it; renew it.",
+        ),
+        (
+            AlertKind.CERTIFICATE,
+            "a.key (file)",
+            "the certificate file a.key needs a look",
+            "certs/a.key: everybody can read the key",
+            "chmod 600 a.key.",
+        ),
+    ]
+
+
+def config(*names: str) -> Config:
+    """Connectors of these names, outbound and inbound, that verify; and one that does not."""
+    out = [
+        {**SMART, "name": name, "match": {"recipient_domains": [f"{name}.example"]}, "tls": "certificate"}
+        for name in names
+    ]
+    inner = {**SMART, "name": "lax", "tls": "encryption"}
+    into = {
+        "name": "contoso-in",
+        "direction": "inbound",
+        "match": {"sender_domains": ["contoso.example"]},
+        "require": {"certificate": {"names": ["mail.contoso.example"], "ca": "system"}},
+    }
+    return book(connectors=[*out, inner, into]).config
+
+
+def shown(connector: str, subject: str, days: float, hop: str = "mail:25", *, inbound: bool = False) -> SeenCertificate:
+    spot = Spot(Direction.INBOUND if inbound else Direction.OUTBOUND, connector, hop)
+    leaf = Dated(subject, f"{subject}{days}", NOW + timedelta(days=days, hours=1))
+    return SeenCertificate(
+        spot, leaf, "CN=ca", (), NOW, "sha256:x", "contoso.example", "192.0.2.1", "", NOW, NOW - timedelta(hours=2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "stage", "severity"),
+    [
+        (31, None, None),
+        (30, 1, Severity.WARNING),
+        (3, 4, Severity.WARNING),
+        (0, 5, Severity.CRITICAL),
+        (-1, 6, Severity.CRITICAL),
+    ],
+)
+def test_partners_certificates(left: int, stage: int | None, severity: Severity | None) -> None:
+    found = partner_certificates(config("contoso"), [shown("contoso", "CN=mail", left)], NOW)
+    assert [(each.stage, each.severity) for each in found] == ([] if stage is None else [(stage, severity)])
+    for each in found:
+        assert (each.kind, each.subject) == (AlertKind.PARTNER_CERTIFICATE, "contoso: CN=mail")
+        assert each.title.startswith("the certificate CN=mail of partner contoso ")
+        assert (
+            "mail to them waits from then on (at mail:25, contoso.example, last seen 2026-11-27 10:00 UTC)" in each.text
+        )
+        assert "Ask contoso.example" in each.remedy
+        assert each.repeats == (left < 0)
+
+
+def test_a_client_s_certificate() -> None:
+    (found,) = partner_certificates(config(), [shown("contoso-in", "CN=mail", 5, "mail", inbound=True)], NOW)
+    assert "their mail to us is refused from then on (shown by mail, contoso.example" in found.text
+
+
+def test_who_is_told_of_partners_certificates_and_how_often() -> None:
+    """The soonest of a subject, at however many hops; of a connector that verifies nobody, none; of too many, the first to end."""
+    seen = [
+        shown("contoso", "CN=mail", 9, "b:25"),
+        shown("contoso", "CN=mail", 2, "a:25"),
+        shown("lax", "CN=lax", 2),
+        shown("gone", "CN=gone", 2),
+        *(shown("fabrikam", f"CN={days}", days) for days in range(30)),
+    ]
+    found = partner_certificates(config("contoso", "fabrikam"), seen, NOW)
+    assert [each.subject for each in found if "contoso" in each.subject] == ["contoso: CN=mail"]
+    assert [each.stage for each in found if "contoso" in each.subject] == [4]
+    assert [each.subject for each in found if "fabrikam" in each.subject] == [
+        f"fabrikam: CN={days}" for days in range(10)
+    ]
+    assert len(found) == 11
 
 
 def test_whom_a_failure_is_about() -> None:

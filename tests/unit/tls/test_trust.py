@@ -237,7 +237,7 @@ def test_results_are_added_to_what_was_there(tmp_path: Path) -> None:
         (None, "cannot be read: No such file or directory"),
         (b"", "is empty"),
         (b"\xff\x00 what is this", "is not a PEM file"),
-        (ROOT.pem[:200], "is not a PEM file"),
+        (ROOT.pem[:200], "is cut off"),
         (ROOT.pem + OTHER.pem[:200], "is cut off"),
         (ROOT.key_pem, "holds no certificate"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds a certificate that cannot be read"),
@@ -278,7 +278,7 @@ def test_folder_of_certificates(tmp_path: Path) -> None:
         result = stores.check(evidence(leaf(issued).chain), [str(tmp_path)], SERVER, NOW).paths[str(tmp_path)]
         assert isinstance(result, Trusted)
     (tmp_path / "half.pem").write_bytes(ROOT.pem[:100])
-    assert f"{tmp_path / 'half.pem'} is not a PEM file" in stores.problem(str(tmp_path), NOW + 2 * SECOND)
+    assert f"{tmp_path / 'half.pem'} is cut off" in stores.problem(str(tmp_path), NOW + 2 * SECOND)
 
 
 def test_empty_folder(tmp_path: Path) -> None:
