@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
@@ -42,7 +42,7 @@ class Held:
     """A certificate with its key, and those above it up to the root."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
     above: tuple["Held", ...] = ()
 
     @property
@@ -90,13 +90,14 @@ class Wish:
 PLAIN = Wish()
 
 
-def make(subject: str, issuer: Held | None = None, wish: Wish = PLAIN) -> Held:
-    key = ec.generate_private_key(ec.SECP256R1())
+def make(subject: str, issuer: Held | None = None, wish: Wish = PLAIN, *, key: rsa.RSAPrivateKey | None = None) -> Held:
+    """With an EC key of its own, unless `key` is given."""
+    own = key or ec.generate_private_key(ec.SECP256R1())
     builder = (
         x509.CertificateBuilder()
         .subject_name(name(subject))
         .issuer_name(issuer.certificate.subject if issuer else name(subject))
-        .public_key(key.public_key())
+        .public_key(own.public_key())
         .serial_number(wish.serial or x509.random_serial_number())
         .not_valid_before(wish.before)
         .not_valid_after(wish.after)
@@ -115,22 +116,29 @@ def make(subject: str, issuer: Held | None = None, wish: Wish = PLAIN) -> Held:
         builder = builder.add_extension(x509.AuthorityInformationAccess(described), False)
     for extension, critical in wish.extensions:
         builder = builder.add_extension(extension, critical)
-    certificate = builder.sign((issuer.key if issuer else key), hashes.SHA256())
-    return Held(certificate, key, (issuer, *issuer.above) if issuer else ())
+    certificate = builder.sign((issuer.key if issuer else own), hashes.SHA256())
+    return Held(certificate, own, (issuer, *issuer.above) if issuer else ())
 
 
 def root(subject: str = "root") -> Held:
     return make(subject, wish=Wish(ca=True))
 
 
-def responder(issuer: Held, *, usage: bool = True, nocheck: bool = True, wish: Wish = PLAIN) -> Held:
+def responder(
+    issuer: Held,
+    *,
+    usage: bool = True,
+    nocheck: bool = True,
+    wish: Wish = PLAIN,
+    key: rsa.RSAPrivateKey | None = None,
+) -> Held:
     """A delegated OCSP responder of the issuer's."""
     extensions: list[tuple[x509.ExtensionType, bool]] = list(wish.extensions)
     if usage:
         extensions.append((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), False))
     if nocheck:
         extensions.append((x509.OCSPNoCheck(), False))
-    return make("responder", issuer, Wish(extensions=extensions, before=wish.before, after=wish.after))
+    return make("responder", issuer, Wish(extensions=extensions, before=wish.before, after=wish.after), key=key)
 
 
 @dataclass(frozen=True)

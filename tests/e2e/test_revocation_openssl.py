@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from relay.config.values import HostPort
@@ -124,19 +125,24 @@ async def openssl(folder: Path, *arguments: str, ready: str = "") -> AsyncIterat
         await running.wait()
 
 
+PSS = ("-rsigopt", "rsa_padding_mode:pss")
+
+
+@pytest.mark.parametrize("signed", [(), PSS], ids=["usual", "rsassa-pss"])
 @pytest.mark.parametrize(("letter", "state"), [("V", State.GOOD), ("R", State.REVOKED), ("", State.UNKNOWN)])
-async def test_the_responder_of_openssl(tmp_path: Path, letter: str, state: State) -> None:
+async def test_the_responder_of_openssl(tmp_path: Path, letter: str, state: State, signed: tuple[str, ...]) -> None:
     port = free_port()
     anchor = root()
     leaf = make("leaf", anchor, Wish(ocsp=[f"http://127.0.0.1:{port}/"]))
-    responder(anchor).write(tmp_path, "responder")
+    key = rsa.generate_private_key(65537, 2048) if signed else None
+    responder(anchor, key=key).write(tmp_path, "responder")
     (tmp_path / "ca.pem").write_bytes(anchor.pem)
     ends, revoked = (NOW + 90 * DAY).strftime("%y%m%d%H%M%SZ"), (NOW - DAY).strftime("%y%m%d%H%M%SZ,keyCompromise")
     serial = f"{leaf.serial:X}"
     line = f"{letter}\t{ends}\t{revoked if letter == 'R' else ''}\t{serial.zfill(len(serial) + len(serial) % 2)}\tunknown\t/CN=leaf\n"
     (tmp_path / "index.txt").write_text(line if letter else "", encoding="ascii")
     arguments = ("ocsp", "-index", "index.txt", "-port", str(port), "-CA", "ca.pem", "-ndays", "1")
-    signing = ("-rsigner", "responder.pem", "-rkey", "responder.key")
+    signing = ("-rsigner", "responder.pem", "-rkey", "responder.key", *signed)
     async with openssl(tmp_path, *arguments, *signing, ready="waiting for OCSP client connections"):
         answers, asked = checks(port)
         (found,) = await asked.check(leaf.path)

@@ -18,12 +18,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from relay.mail.revocation import By, CertificateStatus, State
 from relay.tls.facts import element, facts_of, spki_of
 from relay.tls.revocation.crl import NO_END, SKEW
 from relay.tls.revocation.links import Link, UnusableError, out_of_date
+from relay.tls.revocation.pss import pss_of
 
 MAX_ANSWER = 64 * 1024
 _DIGESTS = (hashes.SHA256, hashes.SHA384, hashes.SHA512)  # what may sign
@@ -209,14 +210,14 @@ def _may_sign(extensions: x509.Extensions) -> bool:
 
 
 def _holds(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
-    key, digest = signer.public_key(), response.signature_hash_algorithm
+    key, (how, digest) = signer.public_key(), _signed_how(response)
     data, signature = response.tbs_response_bytes, response.signature
     if digest is not None and not isinstance(digest, _DIGESTS):
         raise UnusableError(f"the OCSP answer is signed with {digest.name.upper()}, which is too weak")
     try:
         match key:
             case rsa.RSAPublicKey() if digest is not None:
-                key.verify(signature, data, padding.PKCS1v15(), digest)
+                key.verify(signature, data, how, digest)
             case ec.EllipticCurvePublicKey() if digest is not None:
                 key.verify(signature, data, ec.ECDSA(digest))
             case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
@@ -226,3 +227,9 @@ def _holds(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def _signed_how(response: ocsp.OCSPResponse) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm | None]:
+    if response.signature_algorithm_oid == SignatureAlgorithmOID.RSASSA_PSS:
+        return pss_of(response.public_bytes(Encoding.DER))
+    return padding.PKCS1v15(), response.signature_hash_algorithm
