@@ -21,6 +21,7 @@ from relay.outbound.client import Timeouts, Transaction, Transcript, accepted
 from relay.outbound.commands import PER_TRANSACTION, Commands, commands, header_is_utf8, needs_look_at_header
 from relay.outbound.connection import ClientTls, Connection, NoCertificateError, Trouble, open_connection, open_in_clear
 from relay.outbound.pool import Kept, Moment, Pool, Wish
+from relay.outbound.reuse import looked_at_again
 from relay.outbound.target import Target
 from relay.outbound.wire import Answer, Break
 from relay.policy.forward import OnBehalfOf
@@ -128,6 +129,8 @@ class Attempts:
             return tried
         moment = Moment(begun.at, begun.tick, job.generation)
         kept = self._pool.take(Wish(target, job.messages, context), moment)
+        if kept is not None and kept.connection.asks_revocation:
+            kept = await looked_at_again(kept, self._pool, self._tls, self._clock)
         if kept is not None:
             carried = await self._carry(job, kept, indexes, is_reused=True)
             if not carried.was_dead:

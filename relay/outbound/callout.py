@@ -17,6 +17,7 @@ from relay.outbound.client import Timeouts
 from relay.outbound.commands import probe_commands
 from relay.outbound.connection import ClientTls, Connection, NoCertificateError, Trouble, open_connection, open_in_clear
 from relay.outbound.pool import Kept, Moment, Pool, Wish
+from relay.outbound.reuse import looked_at_again
 from relay.outbound.target import Target
 from relay.outbound.wire import Answer as WireAnswer
 from relay.policy.callout import Answer, Heard, Known, needs_postmaster, read
@@ -75,6 +76,8 @@ class Questions:
             return _unknown(str(error))
         wish = Wish(target, where.connector.limits.messages_per_connection, context)
         kept = self._pool.take(wish, Moment(self._clock(), time.monotonic(), where.generation))
+        if kept is not None and kept.connection.asks_revocation:
+            kept = await looked_at_again(kept, self._pool, self._tls, self._clock)
         if kept is not None:
             answer = await self._ask(address, kept, where)
             if answer.reached:

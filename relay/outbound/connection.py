@@ -22,7 +22,7 @@ from relay.mail.attempt import Session, SessionEnd
 from relay.mail.outcome import Deferred
 from relay.mail.plan import Pins, Pkix, TlsPlan
 from relay.mail.reply import Reply
-from relay.mail.revocation import State, Statuses, ends_of, first_of
+from relay.mail.revocation import State, ends_of
 from relay.mail.tls import TlsEvidence, TlsFailure, Trusted
 from relay.outbound import outcomes
 from relay.outbound.client import Client, Timeouts, Transaction, Transcript
@@ -53,6 +53,10 @@ class ClientTls(Protocol):
 
     async def with_revocation(self, evidence: TlsEvidence, plan: TlsPlan) -> TlsEvidence:
         """The evidence with what can be found out, within seconds, about the paths that `plan.revocation` names."""
+        ...
+
+    async def with_news(self, evidence: TlsEvidence) -> TlsEvidence:
+        """The evidence with what is known of its paths by now. Asks nobody."""
         ...
 
     def resuming(self, target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -164,6 +168,17 @@ class Connection:
         if not self.holds_at(now):
             return Failed(TlsFailure.CERTIFICATE_EXPIRED, "default", "what made this connection good has ended")
         return Approved(self, verdict)
+
+    @property
+    def asks_revocation(self) -> bool:
+        return self.evidence is not None and bool(self.evidence.revocation)
+
+    async def still_holds(self, tls: ClientTls, clock: Callable[[], datetime]) -> bool:
+        """False where a certificate has been revoked since the connection was made, as far as that is known here by now."""
+        if self.evidence is not None:
+            self.evidence = await tls.with_news(self.evidence)
+            self._until = _until(self.target.plan, self.evidence)
+        return isinstance(self.judge(clock()), Approved)
 
     def when_lost(self, call: Callable[[], None]) -> None:
         self._client.lost = call
@@ -301,8 +316,7 @@ async def _secure(
         evidence = await tls.with_revocation(evidence, target.plan)
         await client.ehlo()
         reached(Stage.EHLO_INSIDE)
-        # A resumed session brings no staple: where something is unknown, the next handshake is to be a whole one.
-        if not evidence.revocation or all(_known(each) for each in evidence.revocation.values()):
+        if _may_resume(target.plan, evidence):
             tls.keep(bare, context, ssl_object)
     except SMTPException as error:
         refused = isinstance(error, SMTPResponseException)
@@ -324,8 +338,11 @@ async def _secure(
     return Connection(target, client, evidence, context)
 
 
-def _known(statuses: Statuses) -> bool:
-    return first_of(statuses, State.UNKNOWN) is None
+def _may_resume(plan: TlsPlan, evidence: TlsEvidence) -> bool:
+    """Where all is well. A resumed session shows the old certificate and brings no staple: where the certificate fails the plan, or nobody
+    knows whether it is revoked, the next handshake is to be a whole one, as the hop may have another by then."""
+    known = all(each.state is State.GOOD for statuses in evidence.revocation.values() for each in statuses)
+    return known and isinstance(judge(plan, evidence, requiretls_offered=True), Satisfied)
 
 
 def _broken(outcome: Deferred, step: Step, source: str) -> Trouble:

@@ -16,7 +16,7 @@ from relay.outbound.target import Target
 from relay.tls.connection import TlsConnection
 from relay.tls.context import Context, client_context
 from relay.tls.evidence import evidence_of
-from relay.tls.revocation.checks import NotChecked, RevocationChecks, with_statuses
+from relay.tls.revocation.checks import NotChecked, RevocationChecks, with_news, with_statuses
 from relay.tls.sessions import Sessions
 from relay.tls.tlsa import check_tlsa
 from relay.tls.trust import Purpose, TrustStores
@@ -69,6 +69,9 @@ class TlsClient:
     async def with_revocation(self, evidence: TlsEvidence, plan: TlsPlan) -> TlsEvidence:
         asked = plan.revocation
         return await with_statuses(self._revocations, evidence, {each.trust for each in asked}) if asked else evidence
+
+    async def with_news(self, evidence: TlsEvidence) -> TlsEvidence:
+        return await with_news(self._revocations, evidence)
 
 
 def _lowest(plan: TlsPlan) -> str:

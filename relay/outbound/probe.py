@@ -265,6 +265,9 @@ class _ForAll:
     async def with_revocation(self, evidence: TlsEvidence, _plan: TlsPlan) -> TlsEvidence:
         return await self._tls.with_revocation(evidence, self._plan)
 
+    async def with_news(self, evidence: TlsEvidence) -> TlsEvidence:
+        return await self._tls.with_news(evidence)
+
     def resuming(self, _target: Target, context: ssl.SSLContext) -> ssl.SSLContext:
         return context
 

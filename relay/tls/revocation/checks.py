@@ -43,6 +43,10 @@ class RevocationChecks(Protocol):
         """One for each certificate but the anchor. Never raises for what certificates, responders or the network do."""
         ...
 
+    async def again(self, path: Path, before: Statuses) -> Statuses:
+        """By what is at hand now, without asking anybody; `before` where that is nothing."""
+        ...
+
 
 class NotChecked:
     """Where nobody is there to find out."""
@@ -53,6 +57,9 @@ class NotChecked:
     async def check(self, path: Path, _staple: bytes = b"") -> Statuses:
         return self.held(path)
 
+    async def again(self, _path: Path, before: Statuses) -> Statuses:
+        return before
+
 
 async def with_statuses(checks: RevocationChecks, evidence: TlsEvidence, trusts: Iterable[str]) -> TlsEvidence:
     """The evidence with what was found out about the paths to `trusts`, and without its staple. Where there is no path there is nothing."""
@@ -62,6 +69,12 @@ async def with_statuses(checks: RevocationChecks, evidence: TlsEvidence, trusts:
         if path:
             found[trust] = await checks.check(path, evidence.staple)
     return replace(evidence, revocation=MappingProxyType(found), staple=b"")
+
+
+async def with_news(checks: RevocationChecks, evidence: TlsEvidence) -> TlsEvidence:
+    """The evidence of a connection that is an hour or a second old, with what is known by now. The very evidence where that is nothing new."""
+    found = {trust: await checks.again(_path(evidence, trust), before) for trust, before in evidence.revocation.items()}
+    return evidence if found == evidence.revocation else replace(evidence, revocation=MappingProxyType(found))
 
 
 def with_held(checks: RevocationChecks, evidence: TlsEvidence, trusts: Iterable[str]) -> TlsEvidence:
@@ -103,6 +116,7 @@ class Revocations:
         self._keep_unknown = min(_KEEP_UNKNOWN, settings.again)
         self._results: dict[tuple[bytes, ...], _Result] = {}
         self._checks: dict[tuple[bytes, ...], asyncio.Task[Statuses]] = {}
+        self._looked: dict[tuple[bytes, ...], datetime] = {}
 
     def held(self, path: Path) -> Statuses | None:
         found = self._results.get(tuple(path))
@@ -121,6 +135,31 @@ class Revocations:
             task.add_done_callback(lambda _done: self._checks.pop(key, None))
         return await asyncio.shield(task)
 
+    async def again(self, path: Path, before: Statuses) -> Statuses:
+        key, now = tuple(path), self._clock()
+        held = self.held(key)
+        if held is not None:
+            return held
+        looked = self._looked.get(key)
+        if looked is not None and looked <= now < looked + _KEEP:
+            return before
+        found = [await self._at_hand(own, above) for own, above in itertools.pairwise(key)]
+        self._looked.pop(key, None)
+        self._looked[key] = now
+        if len(self._looked) > _MANY:
+            del self._looked[next(iter(self._looked))]
+        statuses = tuple(new or old for new, old in zip(found, before, strict=True))
+        if all(found):
+            self._keep(key, statuses)
+        self._tell([each for each in statuses if each.state is State.REVOKED])
+        return statuses
+
+    async def _at_hand(self, certificate: bytes, issuer: bytes) -> CertificateStatus | None:
+        try:
+            return await _Look(self._answers, link_of(certificate, issuer), self._clock).at_hand(b"")
+        except UnusableError:
+            return None
+
     async def close(self) -> None:
         tasks = tuple(self._checks.values())
         for task in tasks:
@@ -132,13 +171,16 @@ class Revocations:
         works = (self._one(own, above, b"" if number else staple) for number, (own, above) in enumerate(pairs))
         statuses = tuple(await asyncio.gather(*works))
         self._keep(path, statuses)
+        self._tell(statuses)
+        return statuses
+
+    def _tell(self, statuses: Iterable[CertificateStatus]) -> None:
         for each in statuses:
             if each.state is State.REVOKED:
                 told = CertificateRevokedSeen(each.subject, each.serial, each.revoked_at, each.reason, each.by.value)
                 self._emit(told)
             elif each.state is State.UNKNOWN:
                 self._emit(RevocationUnavailable(each.subject, each.serial, each.why))
-        return statuses
 
     def _keep(self, path: tuple[bytes, ...], statuses: Statuses) -> None:
         now = self._clock()

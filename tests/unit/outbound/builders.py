@@ -19,6 +19,7 @@ from relay.outbound.ourselves import Ourselves
 from relay.outbound.pool import PoolLimits
 from relay.outbound.publications import NothingPublished, Publications
 from relay.policy.book import RuleBook
+from relay.tls.revocation.checks import NotChecked, RevocationChecks
 from relay.tls.trust import TrustStores
 from tests.fakes import FakeResolver
 from tests.unit.policy.builders import book
@@ -80,10 +81,11 @@ class World:
     events: list[Event] = field(default_factory=list)
     seed: int = 1
     publications: Publications = field(default_factory=NothingPublished)
+    revocations: RevocationChecks = field(default_factory=NotChecked)
 
     def __post_init__(self) -> None:
         resolver: Resolver = self.resolver
-        self.tls = TlsClient(lambda _name: None, TrustStores(), lambda: self.clock())
+        self.tls = TlsClient(lambda _name: None, TrustStores(), lambda: self.clock(), self.revocations)
         self.outbound = Outbound(
             book=lambda: self.book,
             resolver=resolver,
@@ -123,7 +125,8 @@ def smart_host(port: int, *more: int, host: str = HOST, **keys: Any) -> dict[str
 
 def world(port: int, *more: int, exceptions: Sequence[dict[str, Any]] = (), **keys: Any) -> World:
     """One connector to 127.0.0.1 at these ports."""
-    settings = {name: keys.pop(name) for name in ("settings", "clock", "ourselves", "publications") if name in keys}
+    own = ("settings", "clock", "ourselves", "publications", "revocations")
+    settings = {name: keys.pop(name) for name in own if name in keys}
     rules = book(connectors=[smart_host(port, *more, **keys)], exceptions=list(exceptions))
     return World(rules, FakeResolver(hosts={HOST: ["127.0.0.1"]}), **settings)
 

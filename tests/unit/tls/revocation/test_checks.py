@@ -30,7 +30,22 @@ from relay.tls.revocation.crl import read_crl
 from relay.tls.revocation.reach import needed_and_reachable
 from relay.tls.trust import TrustStores
 from tests.fakes import FakeResolver
-from tests.revoking import DAY, HOUR, NOW, CrlWish, Held, OcspWish, WebHost, Wish, answer, crl, http, make, root
+from tests.revoking import (
+    DAY,
+    HOUR,
+    NO_REV_AVAIL,
+    NOW,
+    CrlWish,
+    Held,
+    OcspWish,
+    WebHost,
+    Wish,
+    answer,
+    crl,
+    http,
+    make,
+    root,
+)
 
 REVOKED, UNKNOWN = ocsp.OCSPCertStatus.REVOKED, ocsp.OCSPCertStatus.UNKNOWN
 
@@ -388,3 +403,51 @@ async def test_a_fetcher_with_a_bug_is_told_and_passes_nothing() -> None:
     assert any(isinstance(each, Unexpected) for each in events)
     await checks.close()
     await answers.close()
+
+
+async def said_again(world: World, leaf: Held) -> list[str]:
+    """Of a connection that is kept."""
+    before = await world.checks.check(leaf.path)
+    world.now += timedelta(minutes=2)
+    return [f"{each.state.value} {each.by.value}".strip() for each in await world.checks.again(leaf.path, before)]
+
+
+async def test_what_is_known_by_now_is_looked_up_without_asking(host: WebHost) -> None:
+    tree, keeper = Tree(host, names=["crl"]), MemoryKeeper()
+    world, other = World(host, keeper), World(host, keeper)
+    before = await world.checks.check(tree.leaf.path)
+    requests = len(host.requests)
+    assert await world.checks.again(tree.leaf.path, before) == before, "of a minute ago"
+    world.now += timedelta(minutes=2)
+    assert await world.checks.again(tree.leaf.path, before) == before, "by the very answers"
+    # The first worker has fetched it anew, in time; this one finds that in the store.
+    tree.serve("/ca.crl", crl(tree.ca, CrlWish(revoked=[tree.leaf.serial], this_update=NOW)))
+    other.now = world.now = world.now + timedelta(days=6)
+    await other.answers.look()
+    await other.answers.settle()
+    requests = len(host.requests)
+    found = await world.checks.again(tree.leaf.path, before)
+    assert [each.state for each in found] == [State.REVOKED, State.GOOD]
+    assert len(host.requests) == requests
+    assert world.count(CertificateRevokedSeen) == 1
+    assert (await world.checks.again(tree.leaf.path, before))[0].state is State.REVOKED
+    assert world.count(CertificateRevokedSeen) == 1, "once a minute"
+    await world.close()
+    await other.close()
+
+
+async def test_where_nothing_is_at_hand_it_stays_as_it_was_and_new_connections_ask(host: WebHost) -> None:
+    tree, world = Tree(host, names=["crl"]), World(host)
+    held, host.replies = host.replies, {}
+    assert await said_again(world, tree.leaf) == ["unknown", "unknown"]
+    host.replies = held
+    world.now += timedelta(minutes=11)
+    assert (await world.said(tree.leaf))[0] == "good crl", "looking again has kept nothing"
+    await world.close()
+
+
+async def test_an_exempt_certificate_stays_so(host: WebHost) -> None:
+    world, anchor = World(host), root()
+    leaf = make("leaf", anchor, Wish(extensions=[(NO_REV_AVAIL, False)]))
+    assert await said_again(world, leaf) == ["good"]
+    await world.close()
