@@ -114,11 +114,15 @@ def _commit(config: "Config", name: str, json: bool, *, really: bool, anyway: bo
     """Or, unless `really`, only says what would be in the way."""
     from relay.policy.candidate import obstacles
     from relay.tls.inventory import Anchors, holding_of
-    from relay.tls.staging import commit, links
+    from relay.tls.staging import commit, finish, links
 
     moment = datetime.now(UTC)
     keyring = read_keyring(config, moment)
     coming = next((each for each in keyring.next if each.replaces == name), None)
+    if coming is None and really and finish(folder_of(config), name):
+        done_already = f"the next one of {name} was in use already; what was left over of it is taken away"
+        print_json({"name": name, "done": "committed", "remarks": []}) if json else typer.echo(done_already)
+        return
     if coming is None and (folder_of(config) / f"{name}.next.csr").exists():
         stop(f"a request is out for {name}: when its certificate is there, relay certs next {name} CERT.pem")
     if coming is None:

@@ -25,6 +25,7 @@ from relay.policy.route import LookupFailed, public_addresses
 
 _ADDRESSES = 4  # tried at most
 _STEP = 10.0  # seconds for one connection or one read
+_TOO_LARGE = "ask the CA for OCSP, or for its CRL in parts"
 _PORTS = {"http": 80, "https": 443}
 _PLAN = TlsPlan(
     Level.ENCRYPTION, Plaintext.NEVER, frozenset({Encryption("revocation"), TlsVersion("revocation", "TLSv1.2")})
@@ -140,19 +141,21 @@ def host_of(url: str) -> HostPort:
 
 
 async def _body(response: httpx.Response, limit: int) -> bytes:
+    if response.has_redirect_location:
+        text = f"the answer is {response.status_code}, a redirect, which is not followed"
+        raise NotFetchedError(text, "ask the CA to name the address it leads to in its certificates")
     if response.status_code != 200:
-        where = " (redirects are not followed)" if response.has_redirect_location else ""
-        raise NotFetchedError(f"the answer is {response.status_code}{where}, not 200")
+        raise NotFetchedError(f"the answer is {response.status_code}, not 200")
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise NotFetchedError("the answer is packed though that was not asked for")
     declared = response.headers.get("Content-Length", "")
     if declared.isdigit() and int(declared[:20]) > limit:
-        raise NotFetchedError(f"the answer is larger than {limit} bytes")
+        raise NotFetchedError(f"the answer is larger than {limit} bytes", _TOO_LARGE)
     data = bytearray()
     async for piece in response.aiter_raw():
         data += piece
         if len(data) > limit:
-            raise NotFetchedError(f"the answer is larger than {limit} bytes")
+            raise NotFetchedError(f"the answer is larger than {limit} bytes", _TOO_LARGE)
     return bytes(data)
 
 

@@ -310,7 +310,10 @@ def _revoked(event: e.CertificateRevokedSeen) -> Record:
 
 
 def _unavailable(event: e.RevocationUnavailable) -> Record:
-    fields = _some(certificate=event.certificate, serial=event.serial, trouble=event.trouble[:_LONG])
+    remedy = (
+        "relay certs check HOST (or FILE --connector NAME) says which addresses must be reachable, and what to open"
+    )
+    fields = _some(certificate=event.certificate, serial=event.serial, trouble=event.trouble[:_LONG], remedy=remedy)
     return WARNING, "revocation-unavailable", fields
 
 

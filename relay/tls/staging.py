@@ -8,11 +8,13 @@ Decides nothing about partners: `relay.policy.candidate`.
 Threat: a key that others can read for a moment; a renewal that is cut off half way and leaves a relay without TLS.
 """
 
+import glob
 import ipaddress
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from relay.config.certificates import (
@@ -39,6 +41,7 @@ from relay.tls.keyring import checked_folder
 OLD = "old"
 """The sub-folder that what was in use before goes to; sub-folders are not read."""
 _MAX_COMMON_NAME = 64  # RFC 5280 appendix A.1, ub-common-name
+_STALE = 600.0  # seconds after which a draft is nobody's
 KINDS = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 
 
@@ -87,6 +90,7 @@ def drafted(
     The key: `key`, or in the same file, or the one that `request` made, or the present one. Raises StagingError, OSError.
     """
     chain, pem = _read(certificate), b""
+    _sweep(path, name)
     try:
         pem = _key_for(chain, folder, Pair.of(path, f"{name}{NEXT}"), key, certificate)
         _refuse_another(folder, path, name, chain)
@@ -185,8 +189,34 @@ def commit(path: Path, coming: CertificateFiles) -> Committed:
         _write(present.certificate, chain, mode, like)
     for each in (waiting.certificate, waiting.key, waiting.request):
         each.unlink(missing_ok=True)
+    _sweep(path, name)
     _sync(path)
     return Committed(present, old)
+
+
+def finish(path: Path, name: str) -> bool:
+    """True where a `commit` was cut off behind all that matters: what still waits, key or request, is of the key in use, and is taken away."""
+    present, waiting = Pair.of(path, name), Pair.of(path, f"{name}{NEXT}")
+    if waiting.certificate.exists() or not present.certificate.exists():
+        return False
+    with suppress(PemError, ValueError):
+        in_use = x509.load_der_x509_certificate(read_pem(present.certificate).certificates[0]).public_key()
+        left = [load_pem_private_key(waiting.key.read_bytes(), None).public_key()] if waiting.key.exists() else []
+        if waiting.request.exists():
+            left.append(x509.load_pem_x509_csr(waiting.request.read_bytes()).public_key())
+        if left and all(each == in_use for each in left):
+            cancel(path, name)
+            return True
+    return False
+
+
+def _sweep(path: Path, name: str) -> None:
+    """Drafts of a command that was killed. They may hold a key, and nobody looks at hidden files."""
+    for each in (*path.glob(f".{glob.escape(name)}.*"), *(path / OLD).glob(f".{glob.escape(name)}.*")):
+        with suppress(FileNotFoundError):
+            if time.time() - each.stat().st_mtime < _STALE:
+                continue  # perhaps somebody is at it
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def _keep(path: Path, present: Pair, coming: CertificateFiles, like: "_Like") -> Path | None:
@@ -210,6 +240,7 @@ def _keep(path: Path, present: Pair, coming: CertificateFiles, like: "_Like") ->
 
 def cancel(path: Path, name: str) -> tuple[Path, ...]:
     """Takes the next one of `name` away, its key and request too. What was there. Raises OSError."""
+    _sweep(path, name)
     waiting = Pair.of(path, f"{name}{NEXT}")
     gone = tuple(each for each in (waiting.certificate, waiting.key, waiting.request) if each.exists())
     for each in gone:
@@ -224,6 +255,7 @@ def request(path: Path, name: str, names: Sequence[str], kind: str) -> Pair:
     Raises StagingError where something waits already, OSError.
     """
     waiting = Pair.of(path, f"{name}{NEXT}")
+    _sweep(path, name)
     for each in (waiting.key, waiting.certificate, waiting.request):
         if each.exists():
             raise StagingError(f"{each} is there already: `relay certs next {name} --cancel` takes it away")

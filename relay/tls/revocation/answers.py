@@ -29,6 +29,7 @@ OCSP_SECONDS = 10.0
 CRL_SECONDS = 60.0
 UNUSED = timedelta(days=7)
 """What nobody asked for so long is not refreshed any more, and then forgotten."""
+ASK_CA = "tell the CA, or whoever runs the address; this machine reaches it"
 _FETCHES = 8  # at the same time
 _CRL_FETCHES = 3  # at the same time, at 20 MiB each
 _MANY = 2000  # failures remembered
@@ -287,7 +288,7 @@ class Answers:
             self._failures.popitem(last=False)
         held = self._memory.get(asked.key)
         counts = held is not None and not out_of_date(held.answer.this_update, held.answer.ends, now, SKEW)
-        hint = error.hint if isinstance(error, NotFetchedError) else ""
+        hint = (error.hint if isinstance(error, NotFetchedError) else "") or ASK_CA
         self._emit(RevocationFetchFailed(asked.url, str(error), hint, held.answer.ends if held and counts else None))
 
     # Refreshing

@@ -18,12 +18,10 @@ from relay.mail.revocation import (
     Wanted,
     first_of,
 )
-from relay.tls.revocation.answers import CRL_SECONDS, OCSP_SECONDS, Fetch
+from relay.tls.revocation.answers import ASK_CA, CRL_SECONDS, OCSP_SECONDS, Fetch
 from relay.tls.revocation.crl import MAX_CRL, look_up, read_crl
 from relay.tls.revocation.links import Link, UnusableError, link_of
 from relay.tls.revocation.ocsp import MAX_ANSWER, question, read_answer, status
-
-_ASK_CA = "tell the CA, or whoever runs the address; this machine reaches it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ async def _reach(link: Link, kind: Kind, url: str, fetch: Fetch, clock: Callable
         else:
             found = look_up(await asyncio.to_thread(read_crl, data, link.issuer), link, url, clock())
     except NotFetchedError as error:
-        return Reached(kind, url, time.monotonic() - begun, str(error), error.hint or _ASK_CA)
+        return Reached(kind, url, time.monotonic() - begun, str(error), error.hint or ASK_CA)
     except UnusableError as error:
-        return Reached(kind, url, time.monotonic() - begun, str(error), _ASK_CA, size)
+        return Reached(kind, url, time.monotonic() - begun, str(error), ASK_CA, size)
     return Reached(kind, url, time.monotonic() - begun, size=size, found=found)

@@ -1,14 +1,19 @@
 """`relay certs`: what is printed, what the exit codes say, and that a record that DNS lacks keeps the next certificate out."""
 
 import json
+import os
+import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typer.testing import CliRunner, Result
 
 from relay.cli import build
-from relay.config.certificates import read_folder
+from relay.config.certificates import PrivateKey, read_folder
 from tests.fakes import FakeResolver
 from tests.unit.tls.pki import DAY, NOW, Issued, Wish, root, tlsa_record
 
@@ -283,3 +288,65 @@ def test_links_are_not_replaced_unless_one_says_so(certs: Path) -> None:
     assert leaf_of(certs) == NEXT.der
     assert not (certs / "relay.pem").is_symlink()
     assert (live / "relay.pem").read_bytes().startswith(PRESENT.pem), "what others renew stays as it is"
+
+
+def killed_after(steps: int, *arguments: str) -> bool:
+    """Runs a command in a process that is killed (SIGKILL) at its n-th change of the folder. True where it ended before that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that the child will not have: it needs none
+        child = os.fork()
+    if child:
+        _child, status = os.waitpid(child, 0)
+        return os.WIFEXITED(status)
+    made = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            nonlocal made
+            if made == steps:
+                os.kill(os.getpid(), signal.SIGKILL)
+            made += 1
+            return real(*given, **options)
+
+        return call
+
+    for name in ("replace", "unlink", "mkdir"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    os.fsync, os.fchmod = counted(os.fsync), counted(os.fchmod)  # between them a draft is written, in part or whole
+    run(*arguments)
+    os._exit(0)
+
+
+def test_kill_9_in_the_middle_of_a_commit(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever moment: a relay that starts then has a pair that matches, doing it again finishes it, and no key lies about."""
+    monkeypatch.setattr("relay.tls.staging._STALE", 0.0)
+    original = {each.name: each.read_bytes() for each in certs.iterdir()}
+    assert run("request", "relay").exit_code == 0
+    key = load_pem_private_key((certs / "relay.next.key").read_bytes(), None)
+    coming = ROOT.issue(Wish(HOST, names=[HOST], after=NOW + 300 * DAY), cast(PrivateKey, key))
+    requested = {each.name: each.read_bytes() for each in certs.iterdir()}
+    for steps in range(60):
+        for each in (*certs.glob("*"), *certs.glob(".*"), *certs.glob("old/*"), *certs.glob("old/.*")):
+            if each.is_file():
+                each.unlink()
+        for name, content in requested.items():
+            (certs / name).touch(mode=0o600 if name.endswith(".key") else 0o644)
+            (certs / name).write_bytes(content)
+        (certs.parent / "given.pem").write_bytes(coming.pem)
+        assert run("next", "relay", str(certs.parent / "given.pem")).exit_code == 0
+        ended = killed_after(steps, "next", "relay", "--commit")
+        assert leaf_of(certs) in (PRESENT.der, coming.der)
+        for each in certs.rglob("*"):
+            if each.is_file() and b"PRIVATE KEY" in each.read_bytes():
+                assert each.stat().st_mode & 0o077 == 0, each
+        if not ended:
+            done = not list(certs.glob("relay.next.*"))
+            again = run("next", "relay", "--commit")
+            assert again.exit_code == (1 if done else 0), again.stderr
+        assert leaf_of(certs) == coming.der
+        assert sorted(each.name for each in certs.iterdir()) == ["old", *sorted(original)]
+        assert sorted(each.name for each in (certs / "old").iterdir()) == ["relay.old.key", "relay.old.pem"]
+        if ended:
+            assert steps > 10
+            return
+    raise AssertionError("it never ended")

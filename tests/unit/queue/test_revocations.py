@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.mail.events import StoreTrouble
 from relay.mail.revocation import Kind, RevocationKept
 from relay.queue import revocations
 from relay.queue.schema import MIGRATIONS, prepare
+from tests.unit.queue.test_trouble import recovered
 from tests.unit.queue.world import START, World
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -93,6 +95,40 @@ async def test_half_of_one_is_none(path: Path) -> None:
     queue.clock.now = START + 3 * HOUR
     await queue.store.drop_revocations(START - DAY)
     assert await pieces(queue) == 2
+    await queue.close()
+
+
+async def limit_pages(queue: World, most: int) -> None:
+    def limit(db: sqlite3.Connection) -> None:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + most}")
+
+    await queue.store.work(limit)
+
+
+@pytest.mark.parametrize("room", range(0, 200, 20))
+async def test_a_disk_that_is_full_in_the_middle_of_one(path: Path, room: int) -> None:
+    """What was kept is still whole, half of the new one is never read, and mail is taken again once there is room."""
+    queue = World(path)
+    await queue.start()
+    small = replace(KEPT, data=b"small")
+    await queue.store.save_revocation(small)
+    await limit_pages(queue, room)
+    newer = replace(KEPT, this_update=START, fetched=START + HOUR)
+    await queue.store.save_revocation(newer)
+    found = await queue.store.load_revocation("a", None)
+    assert found == (newer if room * 4096 > len(LARGE) else small)
+    if found == small:
+        assert queue.of(StoreTrouble)
+        await queue.store.save_revocation(newer)
+        assert await queue.store.load_revocation("a", None) == small, "while there is no room, nobody tries"
+    await limit_pages(queue, 1_000_000)
+    if queue.store.trouble:
+        await recovered(queue)
+    assert await queue.put(body=b"x")
+    await queue.store.save_revocation(newer)
+    assert await queue.store.load_revocation("a", None) == newer
+    assert await pieces(queue) == 3, "of the half nothing is left"
     await queue.close()
 
 
