@@ -149,11 +149,13 @@ class CertificateWatch:
         self._keyring, self._folder = keyring, folder
         self._config, self._emit, self._clock, self._compares = config, emit, clock, compares
         self._seen = _listing(folder)
-        self._said: frozenset[Problem] = frozenset()
+        self._found: tuple[Problem, ...] = keyring.problems
+        self._doubted = self._said = frozenset[Problem]()
 
     def start(self) -> None:
         self._emit(CertificatesLoaded(tuple(each.name for each in self._keyring.certificates)))
-        self._complain(self._keyring.problems)
+        self._doubted = frozenset(self._found)
+        self._complain()
 
     async def look(self) -> None:
         listing = _listing(self._folder)
@@ -162,12 +164,13 @@ class CertificateWatch:
             self._seen = listing
             before = {each.name: each for each in self._keyring.certificates}
             changes = self._keyring.reload()
-            self._complain(tuple(dict.fromkeys((*self._keyring.problems, *changes.kept))))
+            self._found = tuple(dict.fromkeys((*self._keyring.problems, *changes.kept)))
             if changes.any:
                 self._emit(CertificatesLoaded(tuple(each.name for each in self._keyring.certificates)))
             after = {each.name: each for each in self._keyring.certificates}
             for name in changes.replaced if self._compares else ():
                 await self._compare(before[name], after[name])
+        self._complain()
 
     async def _compare(self, before: CertificateFiles, after: CertificateFiles) -> None:
         """A renewal is used whatever it lost: a missing intermediate, a name. It may be meant, and the old one ends. But it is said."""
@@ -175,13 +178,15 @@ class CertificateWatch:
             remedy = f"; {each.remedy}" if each.remedy else ""
             self._emit(CertificateTrouble(after.name, f"{after.name}.pem is in use, and {each.text}{remedy}"))
 
-    def _complain(self, problems: tuple[Problem, ...]) -> None:
-        """Each problem once, and again when it comes back."""
-        now = frozenset(problems)
-        for problem in problems:
-            if problem not in self._said:
+    def _complain(self) -> None:
+        """Each problem once, and again when it comes back; not before it is there at two looks, for a renewal takes a moment: the key is there,
+        the certificate not yet."""
+        for problem in self._found:
+            if problem in self._doubted and problem not in self._said:
                 self._emit(CertificateTrouble(problem.file.stem, str(problem)))
-        self._said = now
+        found = frozenset(self._found)
+        self._said = found & (self._said | self._doubted)
+        self._doubted = found
 
 
 def _listing(folder: Path) -> frozenset[tuple[str, int, int, int, int]]:
