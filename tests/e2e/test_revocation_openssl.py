@@ -9,23 +9,30 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiosmtplib
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 
+from relay.app import Relay
 from relay.config.values import HostPort
 from relay.dns.download import Downloader
+from relay.mail.events import AttemptMade
+from relay.mail.outcome import Deferred, Delivered
 from relay.mail.revocation import By, State
 from relay.outbound.handshake import TlsClient
+from relay.testing import write_config
 from relay.tls.context import client_context
 from relay.tls.evidence import evidence_of
 from relay.tls.revocation.answers import Answers, KeepsNothing
 from relay.tls.revocation.checks import Revocations
 from relay.tls.trust import TrustStores
+from tests.e2e.heard import Heard
 from tests.e2e.peers import program
 from tests.fakes import FakeResolver
-from tests.revoking import DAY, NOW, CrlWish, Held, WebHost, Wish, answer, crl, http, make, responder, root
+from tests.revoking import DAY, NOW, CrlWish, Held, OcspWish, WebHost, Wish, answer, crl, http, make, responder, root
 
 pytestmark = pytest.mark.peers
 
@@ -179,3 +186,117 @@ async def test_a_staple_of_openssl_s_server(tmp_path: Path, version: str) -> Non
 
 def answer_of(folder: Path) -> bytes:
     return (folder / "staple.der").read_bytes()
+
+
+class Stapling:
+    """An SMTP server whose TLS is `openssl s_server`'s: in front of it the clear part up to STARTTLS, behind it, by its standard input and
+    output, the part inside."""
+
+    def __init__(self, folder: Path, certificate: str, staple: str) -> None:
+        self._folder, self._port = folder, free_port()
+        self._arguments = ("-cert", f"{certificate}.pem", "-key", f"{certificate}.key", "-status_file", staple)
+        self.port, self.inside = 0, bytearray()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 b.test\r\n")
+        while (line := await reader.readline()) and not line.startswith(b"STARTTLS"):
+            writer.write(b"250-b.test\r\n250 STARTTLS\r\n")
+        if not line:
+            writer.close()
+            return
+        accept = ("s_server", "-quiet", "-naccept", "1", "-accept", f"127.0.0.1:{self._port}")
+        tls = await asyncio.create_subprocess_exec(
+            program("openssl"),
+            *accept,
+            *self._arguments,
+            cwd=self._folder,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            inner_reader, inner_writer = await self._connected()
+            writer.write(b"220 go\r\n")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pipe(reader, inner_writer))
+                group.create_task(_pipe(inner_reader, writer))
+                group.create_task(self._talk(tls))
+        finally:
+            if tls.returncode is None:
+                tls.kill()
+            await tls.wait()
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """It says nothing of being ready."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    return await asyncio.open_connection("127.0.0.1", self._port)
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.02)
+
+    async def _talk(self, tls: asyncio.subprocess.Process) -> None:
+        assert tls.stdin is not None
+        assert tls.stdout is not None
+        in_data = False
+        while line := await tls.stdout.readline():
+            self.inside += line
+            if in_data and line != b".\r\n":
+                continue
+            starts = not in_data and line.upper().startswith(b"DATA")
+            in_data = starts
+            tls.stdin.write(b"354 go on\r\n" if starts else b"250 ok\r\n")
+            await tls.stdin.drain()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("status", ["GOOD", "REVOKED"])
+async def test_mail_to_a_server_of_openssl_that_staples(tmp_path: Path, status: str) -> None:
+    """Nothing but the staple says anything of the certificate: its responder is nowhere."""
+    anchor = root()
+    leaf = make("leaf", anchor, Wish(names=["b.test"], ocsp=["http://127.0.0.1:1/"]))
+    leaf.write(tmp_path, "leaf")
+    (tmp_path / "root.pem").write_bytes(anchor.pem)
+    (tmp_path / "staple.der").write_bytes(answer(leaf, OcspWish(ocsp.OCSPCertStatus[status])))
+    peer, heard = Stapling(tmp_path, "leaf", "staple.der"), Heard()
+    async with peer.running():
+        connector = {
+            "name": "to-b",
+            "direction": "outbound",
+            "match": {"recipient_domains": ["b.test"]},
+            "tls": "domain",
+            "names": ["b.test"],
+            "ca": str(tmp_path / "root.pem"),
+            "revocation": "require",
+            "route": {"smart_hosts": [f"127.0.0.1:{peer.port}"]},
+        }
+        values = {
+            "hostname": "a.test",
+            "postmaster": "postmaster@a.test",
+            "listeners": [{"address": "127.0.0.1:0", "starttls": "off"}],
+            "queue": "sqlite:queue.db",
+            "limits": {"free_space": "1MiB"},
+            "accept": {"networks": ["127.0.0.0/8"]},
+            "connectors": [connector],
+        }
+        async with Relay(write_config(tmp_path, values, {}), observers=[heard]) as relay:
+            async with aiosmtplib.SMTP(hostname="127.0.0.1", port=relay.address().port, use_tls=False) as client:
+                await client.sendmail("alice@a.test", ["bob@b.test"], b"Subject: stapled\r\n\r\nhello\r\n")
+            (made,) = await heard.wait(AttemptMade)
+    assert made.attempt.evidence is not None
+    ((found,),) = made.attempt.evidence.revocation.values()
+    assert (found.state, found.by) == (State[status], By.STAPLED)
+    assert isinstance(made.attempt.outcomes[0][1], Delivered if status == "GOOD" else Deferred)
+    assert (b"Subject: stapled" in peer.inside) == (status == "GOOD")
