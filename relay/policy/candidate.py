@@ -10,6 +10,8 @@ from relay.policy.holdings import Holding, chain_defects
 from relay.policy.publish_check import Finding, State
 from relay.policy.sheet import day
 
+_ALL_NAMES = "have it issued for all of them, unless nobody needs these"
+
 
 @dataclass(frozen=True, slots=True)
 class Remark:
@@ -53,16 +55,37 @@ def judge(present: Holding | None, coming: Holding, now: datetime) -> Iterator[R
         )
 
 
+def _lost_names(present: Holding, coming: Holding) -> str:
+    after = coming.chain[0].certificate.names
+    return ", ".join(name for name in present.chain[0].certificate.names if name not in after)
+
+
 def _beside(present: Holding, coming: Holding) -> Iterator[Remark]:
     before, after = present.chain[0].certificate, coming.chain[0].certificate
-    lost = [name for name in before.names if name not in after.names]
-    if lost:
-        text = f"it lacks {', '.join(lost)}, which {present.name} has"
-        yield Remark(Severity.WARNING, text, "have it issued for all of them, unless nobody needs these")
+    names = _lost_names(present, coming)
+    if names:
+        yield Remark(Severity.WARNING, f"it lacks {names}, which {present.name} has", _ALL_NAMES)
     if after.sha256 == before.sha256:
         yield Remark(Severity.WARNING, f"it is the very certificate that {present.name} has: nothing would change")
     elif after.not_after <= before.not_after:
         yield Remark(Severity.WARNING, f"it ends on {day(after.not_after)}, not later than the present one")
+
+
+def lost(before: Holding, after: Holding) -> Iterator[Remark]:
+    """What partners will stumble over in a renewed pair that they did not in the one before."""
+    known = {each.text for each in chain_defects(before.chain, before.anchor)}
+    for each in chain_defects(after.chain, after.anchor):
+        if each.text not in known:
+            yield Remark(Severity.ERROR if each.fatal else Severity.WARNING, each.text, each.remedy)
+    if before.anchor is not None and before.anchor.trust and after.anchor is not None and not after.anchor.trust:
+        root = after.anchor.details.certificate.subject
+        text = f"it leads to {root}, which is in no trust store here; the one before led to one that is"
+        yield Remark(
+            Severity.WARNING, text, "tell partners who verify it (relay certs sheet), or take one of the CA of before"
+        )
+    names = _lost_names(before, after)
+    if names:
+        yield Remark(Severity.WARNING, f"it lacks {names}, which the one before had", _ALL_NAMES)
 
 
 def obstacles(

@@ -15,7 +15,7 @@ from relay.config.certificates import CertificateFiles, Folder, Problem, Severit
 from relay.config.models import Config, ListenerKind, Switch
 from relay.config.references import trust_places
 from relay.mail.tls import SYSTEM_TRUST
-from relay.policy.candidate import Remark, judge
+from relay.policy.candidate import Remark, lost
 from relay.policy.holdings import Anchor, Holding, Shown, Standing, chain_defects, is_error, troubled
 from relay.policy.stsfile import HOST
 from relay.tls.details import details_of
@@ -89,11 +89,10 @@ def holdings(config: Config, keyring: Keyring, now: datetime) -> tuple[Holding, 
 
 
 def worse(before: CertificateFiles, after: CertificateFiles, config: Config, now: datetime) -> tuple[Remark, ...]:
-    """What partners will stumble over in a renewed pair that they did not in the one before."""
+    """As `relay.policy.candidate.lost`."""
     anchors = Anchors(config)
     present, coming = (holding_of(each, config, anchors, now) for each in (before, after))
-    known = {each.text for each in judge(None, present, now)}
-    return tuple(each for each in judge(present, coming, now) if each.text not in known)
+    return tuple(lost(present, coming))
 
 
 def folder_defects(config: Config, folder: Folder, now: datetime) -> Iterable[Problem]:

@@ -20,11 +20,11 @@ def issued(days: int = 90) -> Issued:
 
 
 class Watched:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: str) -> None:
         self.folder, self.events = folder, list[Event]()
         clock = lambda: datetime.now(UTC)  # noqa: E731
         keyring = Keyring(folder, hostname=HOST, clock=clock)
-        config = book().config
+        config = book(**more).config
         self.watch = CertificateWatch(
             keyring, folder, config=lambda: config, emit=self.events.append, clock=clock, compares=True
         )
@@ -77,3 +77,20 @@ async def test_what_is_wrong_at_the_start_is_told_at_once(tmp_path: Path) -> Non
     (trouble,) = [each.trouble for each in watched.events if isinstance(each, CertificateTrouble)]
     assert "the key does not match" in trouble
     assert await watched.troubles() == []
+
+
+async def test_a_renewal_that_leads_to_no_trusted_root_any_more_is_told(tmp_path: Path) -> None:
+    trusted, folder = tmp_path / "ca.pem", tmp_path / "certs"
+    folder.mkdir()
+    trusted.write_bytes(CA.pem)
+    issued().write(folder, "relay")
+    watched = Watched(folder, trust=str(trusted))
+    (folder / "relay.pem").write_bytes((folder / "relay.pem").read_bytes() + CA.pem)
+    assert await watched.troubles() == [], "the same pair with its root"
+    assert watched.loaded == 1
+    own = root(HOST)
+    new = own.issue(Wish(HOST, names=[HOST]))
+    new.write(folder, "relay")
+    (folder / "relay.pem").write_bytes(new.pem + own.pem)
+    (trouble,) = await watched.troubles()
+    assert "relay.pem is in use, and it leads to CN=relay.example.com, which is in no trust store here" in trouble
