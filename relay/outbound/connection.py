@@ -237,13 +237,38 @@ class Approved:
 async def open_connection(
     target: Target, context: ssl.SSLContext, tls: ClientTls, timeouts: Timeouts, reached: Reached = _nobody
 ) -> Connection | Trouble:
-    """Connects, says EHLO and does what the plan says next. `context` is what `tls` gave for the plan. `reached` is told how far it comes."""
-    client = await _reach(target, timeouts, reached)
+    """Connects, says EHLO and does what the plan says next. `context` is what `tls` gave for the plan. `reached` is told how far it comes.
+
+    A resumed session shows what the hop had when it began. Where that fails the plan, the hop is asked anew by a whole handshake: it may
+    have been renewed, and the rules with it (a TLSA record, a pin).
+    """
+    means = _Means(tls, timeouts, reached)
+    opened = await _open(target, context, means)
+    if isinstance(opened, Trouble) or opened.evidence is None or not opened.evidence.resumed:
+        return opened
+    if _may_resume(target.plan, opened.evidence):
+        return opened
+    opened.leave()
+    return await _open(target, context, replace(means, resumes=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a connection is made with. `resumes`: by an earlier session, where there is one."""
+
+    tls: ClientTls
+    timeouts: Timeouts
+    reached: Reached
+    resumes: bool = True
+
+
+async def _open(target: Target, context: ssl.SSLContext, means: _Means) -> Connection | Trouble:
+    client = await _reach(target, means.timeouts, means.reached)
     if isinstance(client, Trouble):
         return client
     step = after_ehlo(target.plan, starttls_offered=client.offer.starttls)
     if step is Step.START_TLS:
-        return await _secure(target, client, context, tls, reached)
+        return await _secure(target, client, context, means)
     if step is Step.SEND_IN_CLEAR:
         return Connection(target, client, None, None)
     session = Session(SessionEnd.NOT_OFFERED, client.source)
@@ -302,15 +327,15 @@ async def _greet(client: Client, plan: TlsPlan) -> None:
         await client.helo()
 
 
-async def _secure(
-    target: Target, client: Client, context: ssl.SSLContext, tls: ClientTls, reached: Reached
-) -> Connection | Trouble:
+async def _secure(target: Target, client: Client, context: ssl.SSLContext, means: _Means) -> Connection | Trouble:
     """STARTTLS, handshake, evidence, EHLO again."""
+    tls, reached = means.tls, means.reached
     step, source = after_broken_tls(target.plan), client.source
     evidence: TlsEvidence | None = None
     bare = target.on_behalf_of(None)  # a TLS session is the hop's, whoever the mail is from
     try:
-        ssl_object = await client.secure(tls.resuming(bare, context), target.server_name)
+        used = tls.resuming(bare, context) if means.resumes else context
+        ssl_object = await client.secure(used, target.server_name)
         evidence = tls.evidence(ssl_object, target.plan)
         reached(Stage.TLS)
         evidence = await tls.with_revocation(evidence, target.plan)

@@ -49,8 +49,9 @@ async def test_a_ca_that_is_trusted_no_more_is_not_trusted_in_a_resumed_session(
             trusted.unlink()
             later = timedelta(seconds=5)  # files are looked at once a second
             (attempt,) = await mail.deliver("bob@b.example")
+        assert len(server.sessions) == 3, "what fails in a resumed session is looked at in a whole handshake"
     assert attempt.evidence is not None
-    assert attempt.evidence.resumed
+    assert not attempt.evidence.resumed
     assert isinstance(attempt.outcomes[0][1], Deferred)
 
 

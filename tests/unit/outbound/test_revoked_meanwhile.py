@@ -1,11 +1,14 @@
 """A certificate that is revoked while a connection is kept, and what is resumed after that."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from relay.mail.address import parse_mailbox
 from relay.mail.attempt import Attempt
@@ -65,8 +68,10 @@ async def test_a_kept_connection_is_looked_at_before_each_message(pki: Pki) -> N
             assert (len(server.sessions), checks.asked, checks.news) == (1, 1, 2)
             checks.state = State.REVOKED
             (attempt,) = await mail.deliver("bob@b.example")
-        assert len(server.sessions) == 2, "the hop may have another certificate by now"
-        assert not server.sessions[1].inside or b"MAIL" not in server.sessions[1].inside
+        assert len(server.sessions) == 3, (
+            "a resumed one, and a whole handshake: the hop may have another certificate by now"
+        )
+        assert all(b"MAIL" not in each.inside for each in server.sessions[1:])
         assert len(server.taken) == 3
     outcome = attempt.outcomes[0][1]
     assert isinstance(outcome, Deferred)
@@ -139,3 +144,44 @@ async def test_nor_is_one_whose_certificate_fails_the_plan(pki: Pki) -> None:
         assert each.evidence is not None
         assert not each.evidence.resumed
         assert isinstance(each.outcomes[0][1], Deferred)
+
+
+@dataclass
+class OldIsRevoked(Checks):
+    """`revoked`: leaves, DER."""
+
+    revoked: set[bytes] = field(default_factory=set)
+
+    def _all(self, path: Sequence[bytes]) -> Statuses:
+        state = State.REVOKED if path[0] in self.revoked else State.GOOD
+        return tuple(CertificateStatus("CN=b", "01", state) for _ in path[1:])
+
+
+async def test_a_hop_that_has_been_renewed_gets_its_mail_though_the_session_remembers_the_old_certificate(
+    tmp_path: Path,
+) -> None:
+    """A server goes on resuming after its certificate was exchanged: the first try must already see the new one."""
+    authority, checks = trustme.CA(), OldIsRevoked()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    old, new = authority.issue_cert("b.example"), authority.issue_cert("b.example")
+    old.configure_cert(context)
+    keys = {
+        "tls": "certificate",
+        "ca": str(tmp_path / "ca.pem"),
+        "revocation": "require",
+        "revocations": checks,
+        "limits": ONE_EACH,
+    }
+    async with HostileServer(Behaviour(tls=context)) as server, world(server.port, **keys) as mail:
+        assert isinstance(await mail.outcome("bob@b.example"), Delivered)
+        new.configure_cert(context)
+        (resumed,) = await mail.deliver("bob@b.example")
+        assert resumed.evidence is not None
+        assert resumed.evidence.resumed, "else this tries nothing"
+        checks.revoked.add(ssl.PEM_cert_to_DER_cert(old.cert_chain_pems[0].bytes().decode()))
+        (attempt,) = await mail.deliver("bob@b.example")
+        assert len(server.sessions) == 4
+    assert isinstance(attempt.outcomes[0][1], Delivered)
+    assert attempt.evidence is not None
+    assert not attempt.evidence.resumed
