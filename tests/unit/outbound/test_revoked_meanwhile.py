@@ -137,7 +137,7 @@ async def test_a_session_with_a_certificate_that_is_not_good_is_not_resumed(pki:
 
 
 async def test_nor_is_one_whose_certificate_fails_the_plan(pki: Pki) -> None:
-    keys = {"tls": "domain", "ca": str(pki.ca), "names": ["other.example"], "limits": ONE_EACH}
+    keys: dict[str, Any] = {"tls": "domain", "ca": str(pki.ca), "names": ["other.example"], "limits": ONE_EACH}
     async with HostileServer(Behaviour(tls=pki.good)) as server, world(server.port, **keys) as mail:
         attempts = [(await mail.deliver("bob@b.example"))[0] for _ in range(2)]
     for each in attempts:
@@ -166,7 +166,7 @@ async def test_a_hop_that_has_been_renewed_gets_its_mail_though_the_session_reme
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     old, new = authority.issue_cert("b.example"), authority.issue_cert("b.example")
     old.configure_cert(context)
-    keys = {
+    keys: dict[str, Any] = {
         "tls": "certificate",
         "ca": str(tmp_path / "ca.pem"),
         "revocation": "require",
