@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from relay.app.base import Base, utc_now
 from relay.app.configuration import NotAppliedError
@@ -119,6 +120,7 @@ class Passage:
         """What waits is delivered. Raises StoreUnavailable."""
         await self.reports.start()
         stack.push_async_callback(self.reports.close)
+        await self._finish_orders(stack)
         await self.scheduler.start()
         stack.push_async_callback(lambda: self.scheduler.stop(self._base.grace))
 
@@ -160,9 +162,21 @@ class Passage:
 
     async def adopt(self, slot: int) -> None:
         """Takes over the mail of a slot, however long the store takes."""
+        await self._insist(partial(self.operations.adopt, slot))
+
+    async def _finish_orders(self, stack: AsyncExitStack) -> None:
+        """What was ordered of our mail and not done. While the store cannot do it, nothing is delivered either."""
+        finish = partial(self.operations.start, self._base.place.share.slot)
+        try:
+            await finish()
+        except StoreUnavailable:
+            task = asyncio.create_task(self._insist(finish), name="unfinished-orders")
+            stack.callback(task.cancel)
+
+    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self.scheduler.adopt(slot)
+                await work()
             except StoreUnavailable:
                 await asyncio.sleep(self._base.times.watch)
             else:

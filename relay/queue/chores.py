@@ -76,6 +76,7 @@ def forget(db: sqlite3.Connection, numbers: Collection[int]) -> int:
     for statement in (
         "DELETE FROM attempt WHERE n IN (SELECT value FROM json_each(?))",
         "DELETE FROM recipient WHERE n IN (SELECT value FROM json_each(?))",
+        "DELETE FROM ordered WHERE n IN (SELECT value FROM json_each(?))",
         "DELETE FROM imported WHERE n IN (SELECT value FROM json_each(?))",
         "DELETE FROM message WHERE n IN (SELECT value FROM json_each(?))",
     ):

@@ -192,6 +192,15 @@ class Operations:
         """An order about our own mail: how many recipients it changed, and how many it will once their attempt is over."""
         return await self._orders.carry_out(rows, command)
 
+    async def start(self, slot: int) -> None:
+        """What was ordered of our own mail and not done: before the scheduler starts. Raises StoreUnavailable."""
+        await self._orders.finish(slot)
+
+    async def adopt(self, slot: int) -> None:
+        """Takes over the mail of a slot that no process has, and what was ordered of it. Raises StoreUnavailable; then it can go on."""
+        await self._orders.finish(slot)
+        await self._scheduler.adopt(slot)
+
     def _dress(self, message: Json, running: frozenset[Key]) -> Json:
         """Adds to each recipient what the store does not know."""
         for index, recipient in enumerate(message["recipients"]):

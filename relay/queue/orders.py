@@ -1,27 +1,29 @@
 """Carries out what operators want of recipients: retry, hold, release, bounce, delete, reroute.
 
 Against deliveries there are three cases. A recipient that nobody has in hand is reserved, changed in the store, and given back. One that
-waits in a lane's window is taken out of it first. One that is being delivered keeps its order: when the attempt is over, the order is
-carried out unless the recipient was delivered, or bounced by the hop (a deletion holds even then: no report is sent). One that is to go
-another way does so once the attempt is over, if it still waits then. A crash before
-that forgets the order; the recipient then still waits, for all to see.
+waits in a lane's window is taken out of it first. One that is being delivered keeps its order, in the store too: when the attempt is
+over, the order is carried out unless the recipient was delivered, or bounced by the hop (a deletion holds even then: no report is sent).
+One that is to go another way does so once the attempt is over, if it still waits then. Where a crash cuts the attempt off, what was ordered
+is done before the mail is tried again.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from relay.policy.reroute import Detour, key
 from relay.queue.claims import Claims
 from relay.queue.ids import Clock
-from relay.queue.lanes import Key
+from relay.queue.lanes import Candidate, Key
 from relay.queue.recorder import Recorder, Result
 from relay.queue.results import Terms, settle_bounced
 from relay.queue.scheduler import Scheduler
 from relay.queue.store import Command, Order, Row, Store, StoreUnavailable, Waiting
 
-_LATER = frozenset({Order.HOLD, Order.BOUNCE, Order.DELETE})  # those that a delivery under way has to end for
+_LATER = frozenset(
+    {Order.HOLD, Order.BOUNCE, Order.DELETE, Order.REROUTE}
+)  # those that a delivery under way has to end for
 
 
 class Orders:
@@ -38,56 +40,82 @@ class Orders:
     async def carry_out(self, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         """How many recipients it changed, and how many will be once their attempt is over. Raises StoreUnavailable."""
         order = command.order
+        let_go = await self._take_back_holds(rows) if order is Order.RELEASE else 0
         rows = [row for row in rows if row.state in order.applies_to and not self._store.is_coming(row.message)]
         free: list[Row] = []
-        changed = running = 0
+        running: dict[Row, Candidate] = {}
         for row in rows:
-            if await self._runs(row.key):
-                running += self._leave(row, command)
-            else:
+            candidate = await self._running(row.key)
+            if candidate is None:
                 free.append(row)
                 self._claims.reserve([row.key])
+            elif order in _LATER:
+                running[row] = candidate
+                if order is not Order.REROUTE:  # whoever settles the attempt has to know
+                    candidate.orders[row.index] = command
         try:
-            if free:
-                changed = await (
-                    self._bounce(free, command.reason) if order is Order.BOUNCE else self._amend(free, command)
-                )
+            if running:
+                await self._keep(running, command)
+            changed = await self._change(free, command) if free else 0
         finally:
             self._claims.free(row.key for row in free)
         if order in (Order.RETRY, Order.RELEASE):
             self._scheduler.look_again(row.destination for row in rows)
         elif order is Order.REROUTE:
             self._scheduler.look_again(_sent_to(row, command.detour) for row in rows)
-        return changed, running
+        return changed + let_go, len(running)
 
-    async def _runs(self, key: Key) -> bool:
-        """True where it is being delivered; else it is in nobody's hands when this returns."""
+    async def finish(self, slot: int) -> None:
+        """Carries out what was ordered of mail of that slot whose attempt a crash has cut off. Before it is tried again. Raises StoreUnavailable."""
+        while found := await self._store.ordered(slot):
+            for row, command in found:
+                await self.carry_out([row], command)
+                await self._store.drop_orders([row.key], command.order)
+
+    async def _running(self, key: Key) -> Candidate | None:
+        """Where it is being delivered. None: it is in nobody's hands when this returns."""
         while self._claims.is_held(key) and not self._scheduler.withdraw(key):
             candidate = self._claims.candidate(key)
             if candidate is not None and candidate.is_running:
-                return True
+                return candidate
             await self._claims.freed(key)  # an outcome or another order is being written
-        return False
+        return None
 
-    def _leave(self, row: Row, command: Command) -> int:
-        candidate = self._claims.candidate(row.key)
-        if candidate is None:
-            return 0
-        if command.order is Order.REROUTE:
-            task = asyncio.create_task(self._when_over(row, command), name="queue-reroute")
+    async def _keep(self, running: Mapping[Row, Candidate], command: Command) -> None:
+        """Until the attempts are over: there are no more of them than deliveries may run."""
+        await self._store.note_orders([row.key for row in running], command)
+        for row, candidate in running.items():
+            task = asyncio.create_task(self._when_over(row, candidate, command), name="queue-order")
             self._later.add(task)
             task.add_done_callback(self._later.discard)
-            return 1
-        if command.order not in _LATER:
-            return 0
-        candidate.orders[row.index] = command
-        return 1
 
-    async def _when_over(self, row: Row, command: Command) -> None:
-        """One of a delivery under way: there are no more of them than deliveries may run."""
+    async def _when_over(self, row: Row, candidate: Candidate, command: Command) -> None:
         await self._claims.freed(row.key)
-        with contextlib.suppress(StoreUnavailable):  # it waits where it did, for all to see
-            await self.carry_out([row], command)
+        was_cut_off = candidate.is_running  # the relay stops: nothing was settled
+        with contextlib.suppress(StoreUnavailable):  # it is kept: the next start finds it
+            if was_cut_off or command.order is Order.REROUTE:
+                await self.carry_out([row], command)
+            await self._store.drop_orders([row.key], command.order)
+
+    async def _take_back_holds(self, rows: Sequence[Row]) -> int:
+        """Of what is being delivered and was to be held behind that."""
+        found: list[Row] = []
+        for row in rows:
+            candidate = self._claims.candidate(row.key)
+            if candidate is None or not candidate.is_running:
+                continue
+            command = candidate.orders.get(row.index)
+            if command is not None and command.order is Order.HOLD:
+                del candidate.orders[row.index]
+                found.append(row)
+        if found:
+            await self._store.drop_orders([row.key for row in found], Order.HOLD)
+        return len(found)
+
+    async def _change(self, rows: Sequence[Row], command: Command) -> int:
+        if command.order is Order.BOUNCE:
+            return await self._bounce(rows, command.reason)
+        return await self._amend(rows, command)
 
     async def _amend(self, rows: Sequence[Row], command: Command) -> int:
         changed = await self._store.amend([row.key for row in rows], command, self._clock())

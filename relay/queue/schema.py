@@ -213,6 +213,16 @@ _TALLY = (
     "CREATE INDEX certificate_used ON certificate (used)",
 )
 
+# What operators ordered of recipients that were being delivered just then, until the attempt is over (orders.py).
+_ORDERED = (
+    """
+    CREATE TABLE ordered (
+        n INTEGER NOT NULL, i INTEGER NOT NULL, reroutes INTEGER NOT NULL, command TEXT NOT NULL, reason TEXT NOT NULL, detour TEXT NOT NULL,
+        PRIMARY KEY (n, i, reroutes)
+    ) WITHOUT ROWID
+    """,
+)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
@@ -225,6 +235,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _CONTROL,
     _REVOCATIONS,
     _TALLY,
+    _ORDERED,
 )
 
 

@@ -21,7 +21,7 @@ from relay.mail.envelope import Message
 from relay.mail.events import Emit, StoreDamaged, Unexpected
 from relay.mail.published import StsKept, StsUnknown
 from relay.mail.revocation import RevocationKept
-from relay.queue import chores, loading, policies, questions, revocations
+from relay.queue import chores, loading, ordered, policies, questions, revocations
 from relay.queue.check import Problem, glance
 from relay.queue.database import Database
 from relay.queue.destinations import destinations
@@ -272,6 +272,15 @@ class SqliteStore:
         if command.order is Order.DELETE:
             future.add_done_callback(lambda _done: self._asked.set())
         return future
+
+    def note_orders(self, rows: Sequence[tuple[str, int]], command: Command) -> asyncio.Future[None]:
+        return self.work(partial(ordered.note, rows=_listed(rows), command=command))
+
+    def drop_orders(self, rows: Sequence[tuple[str, int]], order: Order) -> asyncio.Future[None]:
+        return self.work(partial(ordered.drop, rows=_listed(rows), order=order))
+
+    async def ordered(self, slot: int) -> tuple[tuple[Row, Command], ...]:
+        return await self._asking.run(ordered.read, slot)
 
     def put_aside(self, rows: Sequence[tuple[str, int]]) -> asyncio.Future[None]:
         return self.work(partial(chores.put_aside, rows=_listed(rows)))

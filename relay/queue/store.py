@@ -422,6 +422,18 @@ class Store(Protocol):
         """Makes some of a slot's mail ours; its destinations, none once all of it is. Only while no process has that slot."""
         ...
 
+    def note_orders(self, rows: Sequence[tuple[str, int]], command: Command) -> asyncio.Future[None]:
+        """Keeps an order about recipients (message id, index) that are being delivered. Raises StoreUnavailable in the future."""
+        ...
+
+    def drop_orders(self, rows: Sequence[tuple[str, int]], order: Order) -> asyncio.Future[None]:
+        """It is carried out, or taken back. Raises StoreUnavailable in the future."""
+        ...
+
+    async def ordered(self, slot: int) -> tuple[tuple[Row, Command], ...]:
+        """Some of the orders that were kept about mail of that slot; none once they are dropped."""
+        ...
+
     async def rows(self, query: Query) -> tuple[Row, ...]:
         """The recipients that match, message by message; `limit` counts messages."""
         ...

@@ -226,6 +226,7 @@ class World:
 
     async def start(self, **options: Any) -> None:
         await self.open(**options)
+        await self.operations.start(options["share"].slot if "share" in options else 0)
         await self.scheduler.start()
 
     async def close(self, grace: float = 1.0) -> None:
