@@ -4,14 +4,16 @@ Suspensions are in the store before anybody heeds them, and heeded by all worker
 not answer is replaced, and begins with what the store has.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
 from relay.admin.control import Purge, Refused, Suspend, Undo
-from relay.admin.endpoint import Json, Unavailable
+from relay.admin.endpoint import Caller, Change, Json, Unavailable
 from relay.admin.queue import Selection as Selected
+from relay.app.audit import ITSELF
 from relay.app.colleagues import Colleagues
 from relay.config.values import HostPort
 from relay.dns.answers import Addresses, Resolver
@@ -40,6 +42,7 @@ class Around:
     resolver: Resolver
     book: Callable[[], RuleBook]
     ourselves: Callable[[], Ourselves]
+    note: Callable[[Caller, str, Change], Awaitable[None]]
     clock: Callable[[], datetime]
     port: int
 
@@ -50,6 +53,7 @@ class Control:
     def __init__(self, around: Around) -> None:
         self._around = around
         self._kept = SqliteSuspensions(around.store)
+        self._ends: datetime | None = None  # when the first of those in the store ends by itself
 
     # In every worker.
 
@@ -59,9 +63,24 @@ class Control:
 
     def heed(self, suspensions: tuple[Suspension, ...]) -> None:
         """From now on, these and no others."""
-        self._around.scheduler.suspend(Suspensions(suspensions))
+        found = Suspensions(suspensions)
+        self._ends = found.ends
+        self._around.scheduler.suspend(found)
 
     # In the first one.
+
+    async def look(self) -> None:
+        """Called every few seconds: what has ended by itself is told of once, in log and audit, and forgotten. Every worker has let go of it."""
+        if self._ends is None or self._around.clock() < self._ends:
+            return
+        with contextlib.suppress(StoreUnavailable):  # next time
+            now = self._around.clock()
+            kept = await self._kept.load()
+            gone = await self._kept.remove(tuple(each.id for each in kept if not each.holds_at(now)))
+            self._ends = Suspensions(each for each in kept if each.holds_at(now)).ends
+            for each in gone:
+                what = f"{each.stops.value} {each.what}, whose time is over"
+                await self._around.note(ITSELF, "resume", Change(what, 1, [suspension_json(each)], []))
 
     async def suspensions(self) -> Json:
         now = self._around.clock()
@@ -76,7 +95,7 @@ class Control:
         stops = Stops(wanted.stops)
         if stops is Stops.CONNECTOR and find_connector(self._around.book(), wanted.what) is None:
             raise Refused(f"there is no outbound connector {wanted.what}")
-        await _asked(self._kept.drop_ended(now))
+        await self.look()  # what has ended takes no room
         made = await _asked(self._kept.add(Suspension(stops, wanted.what, wanted.reason, who, now, wanted.until)))
         if made is None:
             raise Refused(f"there are {MOST} suspensions already: end some, or suspend by pattern")
@@ -85,11 +104,11 @@ class Control:
 
     async def resume(self, undo: Undo) -> Json:
         """The suspensions that were ended."""
-        now = self._around.clock()
+        await self.look()  # what has ended by itself is not what is resumed now
         found = [each for each in await _asked(self._kept.load()) if _is_meant(each, undo)]
         gone = await _asked(self._kept.remove(tuple(each.id for each in found)))
         await self._share()
-        return {"ended": [suspension_json(each) for each in gone if each.holds_at(now)]}
+        return {"ended": [suspension_json(each) for each in gone]}
 
     async def _share(self) -> None:
         kept = await _asked(self._kept.load())

@@ -117,6 +117,7 @@ class Offices:
                 resolver=self._outside.resolver,
                 book=base.book,
                 ourselves=self._outside.ourselves,
+                note=self.audit.note,
                 clock=utc_now,
                 port=passage.port,
             )

@@ -268,7 +268,8 @@ class Relay:
         certificates = self._certificates.look
         if not self._place.leads:
             return [certificates]
-        return [self._base.configuration.look, *outside.looks, self.audit.look, *self._admin_looks, certificates]
+        told = (self.audit.look, self._offices.control.look)
+        return [self._base.configuration.look, *outside.looks, *told, *self._admin_looks, certificates]
 
     # While it runs.
 

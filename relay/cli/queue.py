@@ -120,7 +120,8 @@ def _recipient_lines(recipient: Mapping[str, Any]) -> Iterable[str]:
     if stopped:
         what = " ".join(f"{key} {stopped[key]}" for key in ("to", "connector", "from") if stopped.get(key))
         until = f", until {_moment(stopped['until'])}" if stopped["until"] else ""
-        yield f"  suspended ({one_line(what)}) by {one_line(stopped['who'])}{until}: {one_line(stopped['reason'])}"
+        why = f": {one_line(stopped['reason'])}" if stopped["reason"] else ""
+        yield f"  suspended ({one_line(what)}) by {one_line(stopped['who'])}{until}{why}"
     last = recipient["last"]
     if last:
         yield f"  {one_line(' '.join(str(last[key] or '') for key in ('code', 'status', 'text')))[:74]}"

@@ -95,7 +95,7 @@ def resume(
         print_json(ended)
     else:
         for each in ended:
-            typer.echo(f"Resumed: {suspension_words(each)}.")
+            typer.echo(f"Resumed: {suspension_words(each, is_over=True)}.")
         if not ended:
             typer.echo("No such suspension: `relay queue suspensions` shows them.", err=True)
     if not ended:

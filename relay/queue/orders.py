@@ -66,7 +66,7 @@ class Orders:
         return changed + let_go, len(running)
 
     async def finish(self, slot: int) -> None:
-        """Carries out what was ordered of mail of that slot whose attempt a crash has cut off. Before it is tried again. Raises StoreUnavailable."""
+        """Carries out what was ordered of mail of that slot whose attempt a crash has cut off. Raises StoreUnavailable."""
         while found := await self._store.ordered(slot):
             for row, command in found:
                 await self.carry_out([row], command)

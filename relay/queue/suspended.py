@@ -1,7 +1,6 @@
 """Suspensions in the SQLite store, so that they outlive a restart and all processes of a relay know them (relay.policy.suspension)."""
 
 import sqlite3
-from datetime import datetime
 from functools import partial
 
 from relay.policy.suspension import Stops, Suspension
@@ -28,9 +27,6 @@ class SqliteSuspensions:
     async def remove(self, ids: tuple[int, ...]) -> tuple[Suspension, ...]:
         """Those that were there."""
         return await self._store.work(partial(_remove, ids=ids))
-
-    async def drop_ended(self, now: datetime) -> None:
-        await self._store.work(lambda db: db.execute("DELETE FROM suspension WHERE until <= ?", (milliseconds(now),)))
 
 
 _COLUMNS = "s, kind, what, reason, who, since, until"

@@ -133,12 +133,12 @@ def via_words(via: Json) -> str:
     return f"connector {via['connector']}{', although that asks for less' if via.get('weaker') else ''}"
 
 
-def suspension_words(suspension: Json) -> str:
-    """What a suspension is about, until when, whose it is and why."""
-    what = " ".join(f"{key} {suspension[key]}" for key in ("to", "connector", "from") if suspension.get(key))
+def suspension_words(suspension: Json, *, is_over: bool = False) -> str:
+    """What a suspension is about, until when (if it is not over), whose it is and why."""
+    what = one_line(" ".join(f"{key} {suspension[key]}" for key in ("to", "connector", "from") if suspension.get(key)))
     until = f"until {suspension['until'][:19]}Z" if suspension["until"] else "until it is resumed"
     parts = (
-        f"{one_line(what)}, {until}",
+        what if is_over else f"{what}, {until}",
         f"by {one_line(suspension['who'])} since {suspension['since'][:19]}Z",
         one_line(suspension["reason"]),
     )

@@ -104,6 +104,40 @@ async def test_all_workers_heed_it_at_once(tmp_path: Path) -> None:
             assert "nothing" in (await relay("queue", "list")).lower() or await relay.states() == []
 
 
+async def test_one_that_ends_by_itself_is_told_of(tmp_path: Path) -> None:
+    """In log and audit, once, also where it ended while the relay was down."""
+    async with Sink() as sink:
+        file = config(tmp_path, sink)
+        relay = Shell(file)
+        process = RelayProcess(file)
+        await process.start()
+        await process.all_listen(2)
+        await relay("queue", "suspend", "--to", "a.example", "--until", "2s", "--reason", "their move")
+        await relay("queue", "suspend", "--from", "@b.example", "--until", "8s")
+        await by_all(process, "bob@a.example")
+        await taken(sink, 8)
+        await until(lambda: "to a.example, whose time is over" in _ended(process))
+        await process.kill()
+        await process.start()
+        await until(lambda: "from @b.example, whose time is over" in _ended(process))
+        assert json.loads(await relay("queue", "suspensions", "--json")) == []
+        noted = json.loads(await relay("audit", "--json", "--action", "resume"))
+        assert {(each["who"], each["via"], each["before"][0]["reason"]) for each in noted} == {
+            ("relay", "itself", "their move"),
+            ("relay", "itself", ""),
+        }
+        assert len(noted) == 2
+        await process.__aexit__(None, None, None)
+
+
+def _ended(process: RelayProcess) -> list[str]:
+    return [
+        each["selection"]
+        for each in process.lines
+        if each.get("event") == "admin-acted" and each["action"] == "resume" and each["who"] == "relay"
+    ]
+
+
 async def test_out_of_one_queue_and_into_another(tmp_path: Path) -> None:
     """Bytes and envelope are the same; what came in once does not come in twice; kill -9 right after loses nothing."""
     (tmp_path / "one").mkdir()

@@ -204,8 +204,6 @@ async def test_the_store_keeps_them(tmp_path: Path) -> None:
         assert again.id > second.id
         assert await kept.load() == (second, again)
         assert await kept.remove((again.id, 99)) == (again,)
-        await kept.add(Suspension(Stops.TO, "b.example", "", "", START, START + HOUR))
-        await kept.drop_ended(START + HOUR)
         assert await kept.load() == (second,)
 
 
