@@ -17,6 +17,7 @@ from relay.cli.queue_common import (
     ToOption,
     chunks,
     id_of,
+    say_suspended,
     selection_of,
 )
 from relay.cli.queue_control import register as register_control
@@ -218,17 +219,19 @@ def _is_terminal() -> bool:
 def _act(
     action: str, relay: Relay, selection: Mapping[str, Any], *, json: bool, more: Mapping[str, Any] = _NO_MORE
 ) -> None:
-    changed, running, unknown = 0, 0, []
+    changed, running, suspended, unknown = 0, 0, 0, []
     with relay:
         for body in chunks(selection):
             done = relay.post(f"/queue/{action}", {**body, **more})
             changed += done["changed"]
             running += done["running"]
+            suspended += done["after"].get("suspended", 0)
             unknown += done["unknown"]
     if json:
         print_json({"changed": changed, "running": running, "unknown": unknown})
     else:
         _say(action, changed, running, unknown)
+        say_suspended(suspended)
     if unknown or not changed + running:
         raise typer.Exit(ExitCode.NO)
 

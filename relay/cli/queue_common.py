@@ -49,3 +49,10 @@ def chunks(selection: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 def plural(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def say_suspended(count: int) -> None:
+    """Of what an order would have had tried."""
+    if count:
+        verb = "stays" if count == 1 else "stay"
+        typer.echo(f"{plural(count, 'recipient')} {verb} suspended: `relay queue suspensions` says by what.", err=True)

@@ -14,6 +14,7 @@ from relay.cli.queue_common import (
     ToOption,
     chunks,
     plural,
+    say_suspended,
     selection_of,
 )
 
@@ -183,8 +184,7 @@ def flush(
         print_json({**done, "suspensions": stopped})
         return
     typer.echo(f"{plural(done['changed'], 'recipient')} to be tried at once.")
-    if stopped:
-        typer.echo(f"{plural(len(stopped), 'suspension')} in force: their mail still waits.", err=True)
+    say_suspended(done["after"].get("suspended", 0))
 
 
 def _say_rest(running: int, unknown: list[str]) -> None:

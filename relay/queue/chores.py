@@ -149,7 +149,8 @@ def adopt(db: sqlite3.Connection, slot: int, into: int) -> tuple[str, ...]:
 
 
 _AMEND = {
-    Order.RETRY: "UPDATE recipient SET due = :now WHERE n = :n AND i = :i AND state = 0",
+    # What was put aside is due as soon as it may be.
+    Order.RETRY: "UPDATE recipient SET due = :now WHERE n = :n AND i = :i AND state = 0 AND due IS NOT NULL",
     Order.HOLD: "UPDATE recipient SET state = 1, due = NULL WHERE n = :n AND i = :i AND state = 0",
     Order.RELEASE: "UPDATE recipient SET state = 0, due = :now, slot = :slot WHERE n = :n AND i = :i AND state = 1",
     Order.DELETE: "UPDATE recipient SET state = 4, due = NULL WHERE n = :n AND i = :i AND state IN (0, 1)",

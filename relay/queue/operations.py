@@ -106,7 +106,7 @@ class Operations:
         return self._dress(found[0], await self._running()) if found else None
 
     async def retry(self, selection: Selection) -> Json:
-        """Due now, and a destination that was down is tried."""
+        """Due now, and a destination that was down is tried. What is suspended stays so: it is counted apart, and due once that ends."""
         return await self._order(selection, Command(Order.RETRY))
 
     async def hold(self, selection: Selection) -> Json:
@@ -226,7 +226,7 @@ class Operations:
     async def _order(self, selection: Selection, command: Command) -> Json:
         """`{"changed": recipients, "running": recipients whose attempt has to end first, "unknown": ids that are not in the queue,
         "before": recipients that were looked at, by state, "after": those that it concerned, by their state now}`."""
-        changed = running = 0
+        changed = running = suspended = 0
         before: Counter[str] = Counter()
         seen: set[str] = set()
         query = await self._query(replace(selection, states=LIVE))
@@ -235,13 +235,17 @@ class Operations:
             if not rows:
                 break
             before.update(row.state.value for row in rows)
-            for slot, its in self._by_slot(rows).items():
-                ours, theirs = self._orders.carry_out, self._others.carry_out
-                done, later = await (ours(its, command) if slot is None else theirs(slot, its, command))
-                changed, running = changed + done, running + later
+            stopped = self._stopped(rows, command.order)
+            suspended += len(stopped)
+            done, later = await self._carry_out([row for row in rows if row not in stopped], command)
+            changed, running = changed + done, running + later
+            if stopped:
+                done, later = await self._carry_out([row for row in rows if row in stopped], command)
+                changed, running = changed + (done if command.order is Order.RELEASE else 0), running + later
             seen.update(row.message for row in rows if selection.ids)
             query = replace(query, after=rows[-1].message)
-        after = {_LEADS_TO[command.order]: changed, State.DELIVERING.value: running}
+        led_to = changed if command.order is Order.RETRY else max(changed - suspended, 0)
+        after = {_LEADS_TO[command.order]: led_to, State.DELIVERING.value: running, State.SUSPENDED.value: suspended}
         return {
             "changed": changed,
             "running": running,
@@ -249,6 +253,26 @@ class Operations:
             "before": dict(before),
             "after": {state: count for state, count in after.items() if count},
         }
+
+    def _stopped(self, rows: Sequence[Row], order: Order) -> frozenset[Row]:
+        """Those that are suspended, and stay so: they are tried once that ends."""
+        if not self._suspended or order not in (Order.RETRY, Order.RELEASE):
+            return frozenset()
+        return frozenset(
+            row
+            for row in rows
+            if row.state in order.applies_to
+            and self._suspended.of(row.sender, row.domain, self._lane_of(row.destination).connector) is not None
+        )
+
+    async def _carry_out(self, rows: Sequence[Row], command: Command) -> tuple[int, int]:
+        """By whoever has them."""
+        changed = running = 0
+        for slot, its in self._by_slot(rows).items():
+            ours, theirs = self._orders.carry_out, self._others.carry_out
+            done, later = await (ours(its, command) if slot is None else theirs(slot, its, command))
+            changed, running = changed + done, running + later
+        return changed, running
 
     def _by_slot(self, rows: Sequence[Row]) -> Mapping[int | None, Sequence[Row]]:
         """None: ours."""

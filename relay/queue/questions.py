@@ -106,13 +106,13 @@ def rows(db: sqlite3.Connection, query: Query) -> tuple[Row, ...]:
     wanted = set(_codes(query.states))
     listed = json.dumps(_matching(db, query))
     found = db.execute(
-        "SELECT m.id, r.i, r.local, r.domain, r.state, r.slot, r.via FROM json_each(?) CROSS JOIN message m ON m.n = value"
+        "SELECT m.id, r.i, r.local, r.domain, r.state, r.slot, r.via, m.sender FROM json_each(?) CROSS JOIN message m ON m.n = value"
         " JOIN recipient r ON r.n = m.n ORDER BY m.n, r.i",
         (listed,),
     )
     return tuple(
-        Row(message, index, f"{local}@{domain}" if domain else local, domain, STATES[state], slot, via or "")
-        for message, index, local, domain, state, slot, via in found
+        Row(message, index, f"{local}@{domain}" if domain else local, domain, STATES[state], slot, via or "", sender)
+        for message, index, local, domain, state, slot, via, sender in found
         if state in wanted and (query.domains is None or domain in query.domains)
     )
 

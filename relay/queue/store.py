@@ -220,7 +220,8 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One recipient, as operations handle it. `slot`: whose it is, where a relay has several processes (share.py). `via` as in `Standing`."""
+    """One recipient, as operations handle it. `slot`: whose it is, where a relay has several processes (share.py). `via` as in `Standing`;
+    `sender` as in the envelope, "" for the null one."""
 
     message: str
     index: int
@@ -229,6 +230,7 @@ class Row:
     state: State
     slot: int = 0
     via: str = ""
+    sender: str = ""
 
     @property
     def destination(self) -> str:

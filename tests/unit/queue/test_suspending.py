@@ -240,3 +240,41 @@ async def test_more_suspended_destinations_than_are_remembered(queue: World, mon
     for _ in range(3):
         await queue.pass_(HOUR)
     assert {name for name, _to in queue.hops.delivered} == {each.id for each in put}
+
+
+@pytest.mark.parametrize(("stops", "what"), KINDS)
+async def test_a_retry_says_what_stays_suspended(queue: World, stops: Stops, what: str) -> None:
+    queue.connectors["b.example"] = "other"
+    queue.hops.says[""] = [LATER]
+    await queue.put("x@b.example", sender="carol@b.example")
+    message = await queue.put()
+    await queue.settle()
+    stop(queue, stops, what)
+    listed = len(queue.hops.seen)
+    done = await queue.operations.retry(ALL)
+    await queue.settle()
+    every = what == "*"
+    assert done["changed"] == (0 if every else 1)
+    assert done["after"] == ({"suspended": 2} if every else {"waiting": 1, "suspended": 1})
+    assert len(queue.hops.seen) == listed + (0 if every else 1)
+    await queue.operations.hold(ALL)
+    done = await queue.operations.release(Selection(ids=(message.id,)))
+    assert (done["changed"], done["after"]) == (1, {"suspended": 1})
+
+
+async def test_what_is_sent_another_way_is_suspended_by_that(queue: World) -> None:
+    """By the connector that it goes by now, not by its own."""
+    way = "example.com>connector backup"
+    queue.connectors[way] = "backup"
+    queue.hops.says[""] = [LATER]
+    message = await queue.put()
+    await queue.settle()
+    stop(queue, Stops.CONNECTOR, "backup")
+    await queue.operations.reroute(ALL, "connector backup")
+    await queue.settle()
+    assert await queue.states(message) == ["suspended"]
+    assert (await queue.operations.retry(ALL))["after"] == {"suspended": 1}
+    await queue.operations.reroute(ALL, "")
+    await queue.settle()
+    assert await queue.states(message) == ["waiting"]
+    assert all(each == {} for each in queue.hops.vias)
