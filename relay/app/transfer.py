@@ -126,7 +126,9 @@ class Transfer:
                 await self._store.note_import(exported.id, incoming.id)
             protocol = LOCAL if exported.is_own_report else IMPORT
             now = self._clock()
-            accepted = Accepted(now, client="", helo="", listener=IMPORT, protocol=protocol, may_relay=True)
+            # Threat: backscatter. A stranger's mail is not better known for having been moved.
+            known = not exported.is_strangers
+            accepted = Accepted(now, client="", helo="", listener=IMPORT, protocol=protocol, may_relay=known)
             header = self._received(exported, incoming.id, who, now) + exported.header
             message = await incoming.commit(
                 exported.envelope,

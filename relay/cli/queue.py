@@ -202,10 +202,14 @@ register_transfer(app)
 
 
 def _confirm(action: str, selection: Mapping[str, Any], *, yes: bool) -> None:
-    """What cannot be undone and names no ids is asked for once more; a script says --yes."""
-    if yes or action not in _FINAL or "ids" in selection:
+    """What cannot be undone and names no ids, or is told to nobody, is asked for once more; a script says --yes."""
+    named = selection.get("ids")
+    if yes or action not in _FINAL or (named is not None and action != "delete"):
         return
-    what = "everything" + "".join(f", {key} {selection[key]}" for key in ("to", "connector") if key in selection)
+    if named is not None:
+        what = named[0] if len(named) == 1 else f"{len(named)} messages"
+    else:
+        what = "everything" + "".join(f", {key} {selection[key]}" for key in ("to", "connector") if key in selection)
     if not _is_terminal():
         stop(f"{action} {what}: this cannot be undone; add --yes", ExitCode.USAGE)
     if not typer.confirm(f"{action.capitalize()} {what}: {_DONE[action]}. Go on?", err=True):

@@ -199,8 +199,8 @@ def _messages(files: Iterable[Path]) -> Iterator[Path]:
 def _import(relay: Relay, file: Path, envelope: Path | dict[str, Any], *, again: bool, crlf: bool) -> dict[str, Any]:
     """`{"id": ...}` or `{"error": ...}`."""
     try:
-        about = envelope if isinstance(envelope, dict) else _read(envelope)
         with file.open("rb") as message:
+            about = envelope if isinstance(envelope, dict) else _read(envelope)
             content = _with_line_ends(message) if crlf else _pieces(message)
             return relay.upload("/queue/import", {"again": again}, _body(about, content))
     except OSError as error:
@@ -210,7 +210,11 @@ def _import(relay: Relay, file: Path, envelope: Path | dict[str, Any], *, again:
 
 
 def _read(path: Path) -> Any:
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except FileNotFoundError:
+        raise ValueError(f"there is no envelope {path}: give --envelope FILE.json, or --from and --to") from None
+    with opened as file:
         text = file.read(_MOST_ENVELOPE + 1)
     if len(text) > _MOST_ENVELOPE:
         raise ValueError(f"{path}: larger than any envelope")

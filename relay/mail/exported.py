@@ -36,12 +36,14 @@ _OF_RECIPIENT = frozenset("address state notify orcpt attempts next_attempt last
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """`id` is what the message was called where it came from, "" if that is not told; `header` what that relay put in front of it."""
+    """`id` is what the message was called where it came from, "" if that is not told; `header` what that relay put in front of it.
+    `is_strangers`: it came from a client that nobody there knew, and its sender may be forged."""
 
     envelope: Envelope
     id: str = ""
     header: bytes = b""
     is_own_report: bool = False
+    is_strangers: bool = False
 
 
 def document(message: Message, states: Sequence[Mapping[str, Any]]) -> Json:
@@ -97,9 +99,12 @@ def read(text: bytes) -> Exported:
     )
     if envelope.requiretls and envelope.tls_optional:
         raise ValueError("tls_optional: not together with requiretls")
-    accepted = data.get("accepted")
-    local = isinstance(accepted, dict) and accepted.get("protocol") == LOCAL
-    return Exported(envelope, name, header.encode("ascii"), local and sender.is_null)
+    accepted = data.get("accepted", {})
+    if not isinstance(accepted, dict):
+        raise ValueError("accepted: an object")
+    local = accepted.get("protocol") == LOCAL
+    strangers = not local and not accepted.get("auth") and accepted.get("may_relay", True) is not True
+    return Exported(envelope, name, header.encode("ascii"), local and sender.is_null, strangers)
 
 
 def _recipients(data: Any) -> tuple[Recipient, ...]:

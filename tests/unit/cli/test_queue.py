@@ -84,7 +84,7 @@ def test_an_id_never_becomes_another_path(shell: Shell, relay: FakeRelay, name: 
 
 @pytest.mark.parametrize("action", Action)
 def test_orders_by_id(shell: Shell, relay: FakeRelay, action: Action) -> None:
-    result = shell("queue", action.value, ID, ID.replace("1", "2"))
+    result = shell("queue", action.value, ID, ID.replace("1", "2"), "--yes")
     assert result.exit_code == 0
     assert result.stdout.startswith("1 recipient ")
     assert relay.asked == [(action, Selection(ids=(ID, ID.replace("1", "2"))))]
@@ -134,6 +134,12 @@ def test_orders_about_nothing_or_two_things_are_wrong_usage(
         ({"changed": 0, "running": 0, "unknown": []}, 1, "0 recipients to be tried", ""),
         ({"changed": 0, "running": 2, "unknown": []}, 0, "2 under way just now", ""),
         ({"changed": 1, "running": 0, "unknown": ["X"]}, 1, "1 recipient to be tried at once.", "X"),
+        (
+            {"changed": 1, "running": 0, "unknown": [], "after": {"suspended": 1}},
+            0,
+            "1 recipient to be tried at once.",
+            "1 recipient stays suspended: `relay queue suspensions`",
+        ),
     ],
 )
 def test_what_came_of_it(shell: Shell, relay: FakeRelay, result: dict[str, Any], code: int, out: str, err: str) -> None:
@@ -152,6 +158,18 @@ def test_what_cannot_be_undone_needs_a_yes(shell: Shell, relay: FakeRelay, actio
     assert relay.asked == []
     assert shell("queue", action, "--all", "--yes").exit_code == 0
     assert len(relay.asked) == 1
+
+
+def test_a_deletion_by_id_needs_one_too(shell: Shell, relay: FakeRelay) -> None:
+    """Nobody would hear of a slip of the pen; of a bounce the sender does."""
+    for words, what in (((ID,), ID), ((ID, ID), "2 messages")):
+        said = shell("queue", "delete", *words)
+        assert said.exit_code == 2
+        assert f"delete {what}: this cannot be undone; add --yes" in said.stderr
+    assert relay.asked == []
+    assert shell("queue", "delete", ID, "--yes").exit_code == 0
+    assert shell("queue", "bounce", ID).exit_code == 0
+    assert len(relay.asked) == 2
 
 
 @pytest.mark.parametrize(("answer", "code", "asked"), [("y\n", 0, 1), ("n\n", 1, 0), ("\n", 1, 0)])

@@ -7,6 +7,8 @@ import pytest
 
 from relay.cli import queue_transfer
 from relay.cli.queue_transfer import _Fresh, _messages, _with_line_ends
+from tests.unit.admin.fake import FakeRelay
+from tests.unit.cli.conftest import Shell
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 64])
@@ -60,3 +62,14 @@ def test_folders_give_their_messages(tmp_path: Path) -> None:
     (tmp_path / "d.eml").mkdir()
     assert sorted(each.name for each in _messages([tmp_path])) == ["a.eml", "b.eml"]
     assert list(_messages([Path("x.eml")])) == [Path("x.eml")]
+
+
+def test_what_is_missing_is_named_with_the_remedy(shell: Shell, relay: FakeRelay, tmp_path: Path) -> None:
+    assert "none.eml: No such file" in shell("queue", "import", str(tmp_path / "none.eml")).stderr
+    file = tmp_path / "a.eml"
+    file.write_bytes(b"Subject: x\r\n\r\nhi\r\n")
+    said = shell("queue", "import", str(file))
+    assert said.exit_code == 1
+    flat = " ".join(said.stderr.split())
+    assert "a.json: give --envelope FILE.json, or --from and --to" in flat
+    assert relay.asked == []

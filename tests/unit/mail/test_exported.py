@@ -53,6 +53,23 @@ def test_there_and_back() -> None:
     assert (found.id, found.header, found.is_own_report) == (ID, HEADER, False)
 
 
+@pytest.mark.parametrize(
+    ("accepted", "strangers"),
+    [
+        (Accepted(NOW, "192.0.2.1", "client.example", "mx", "ESMTP"), True),
+        (Accepted(NOW, "192.0.2.1", "client.example", "mx", "ESMTP", may_relay=True), False),
+        (Accepted(NOW, "192.0.2.1", "client.example", "submission", "ESMTPSA", auth="alice"), False),
+        (Accepted(NOW, "", "", "", LOCAL), False),
+    ],
+)
+def test_a_strangers_mail_stays_a_strangers(accepted: Accepted, strangers: bool) -> None:
+    """Threat: the hop refuses it where it was moved to, and somebody who never wrote gets the bounce."""
+    envelope = Envelope(parse_mailbox("a@b.example"), (Recipient(parse_mailbox("b@c.example")),))
+    moved = Message(ID, envelope, accepted, 100, HEADER, "<m@x>")
+    assert read(json.dumps(document(moved, [WAITS])).encode()).is_strangers is strangers
+    assert not read(written()).is_strangers, "what an operator writes is his own"
+
+
 def test_only_those_that_wait_come_back() -> None:
     some = tuple(Recipient(parse_mailbox(f"{name}@c.example")) for name in ("a", "b", "c", "d"))
     envelope = Envelope(NULL, some)
