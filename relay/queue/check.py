@@ -59,7 +59,6 @@ _OF_MESSAGES = {
         "SELECT m.n FROM live m LEFT JOIN chunk c ON c.n = m.n GROUP BY m.n"
         " HAVING coalesce(sum(length(c.data)), 0) <> m.size OR coalesce(max(c.seq) + 1, 0) <> count(c.seq)"
     ),
-    # One that waits without a time is that of a suspended sender, and is looked at anew at every start.
     "recipients that do not wait and have a time for their next attempt": (
         "SELECT m.n FROM live m JOIN recipient r ON r.n = m.n WHERE r.state <> 0 AND r.due IS NOT NULL"
     ),
@@ -76,6 +75,11 @@ _STRAY_CHUNKS = "SELECT DISTINCT n FROM chunk WHERE n NOT IN (SELECT n FROM mess
 _NAMED = (
     "WITH named AS (SELECT k, count(*) AS times FROM (SELECT plan AS k FROM attempt UNION ALL SELECT evidence FROM attempt"
     " UNION ALL SELECT tls FROM message) WHERE k IS NOT NULL GROUP BY k)"
+)
+# Mail of a suspended sender is put aside: it waits, and is not due at any time until that is over. Each start looks at all of it anew.
+_ASIDE = (
+    "SELECT n FROM recipient WHERE state = 0 AND due IS NULL AND n IN (SELECT n FROM live)"
+    " AND NOT EXISTS (SELECT 1 FROM suspension WHERE kind = 'from')"
 )
 _FACTS = {
     "plans or pieces of evidence that traces name and that are not there": (
@@ -141,6 +145,14 @@ def _name(db: sqlite3.Connection, row: int) -> str:
     return str(known[0]) if known else spell(row)
 
 
+def _aside(db: sqlite3.Connection) -> Iterator[Problem]:
+    if db.execute(
+        "SELECT 1 FROM sqlite_schema WHERE name = 'suspension'"
+    ).fetchone():  # a file of an older version has none
+        what = "recipients that wait without a time for their next attempt, and no sender is suspended: the next start takes them up"
+        yield from _rows(db, _LIVE, {what: _ASIDE}, harmless=True)
+
+
 def _facts(db: sqlite3.Connection) -> Iterator[Problem]:
     for what, sql in _FACTS.items():
         count = _count(db, f"{_NAMED} {sql}")
@@ -152,6 +164,7 @@ _STEPS: tuple[Callable[[sqlite3.Connection], Iterator[Problem]], ...] = (
     lambda db: _by_sqlite(db, "integrity_check"),
     lambda db: _rows(db, _LIVE, _OF_MESSAGES),
     lambda db: _rows(db, _LIVE, _OF_ALL),
+    _aside,
     lambda db: _rows(db, _LIVE, {"pieces of messages that nobody needs": _STRAY_CHUNKS}, harmless=True),
     _facts,
 )

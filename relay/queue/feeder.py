@@ -21,11 +21,13 @@ by domain meets it, and looked at for its age too.
 """
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from operator import itemgetter
 
 from relay.mail.events import ClockSetBack, Emit
 from relay.mail.outcome import Outcome
@@ -94,6 +96,7 @@ class Feeder:
         self._parked: dict[str, int] = {}  # and when each was last looked through
         self._aside = False  # there may be mail of suspended senders
         self._look_aside = False  # it is time to
+        self._aside_after = ""  # from behind this one
         self._resuming = True  # what was put aside is due: a crash may have left some whose sender is suspended no more
         self._emit = emit
         self._clock = clock
@@ -173,15 +176,14 @@ class Feeder:
     def look(self) -> None:
         """The minute is over: backlogs that wait longer than that are looked through for mail that grew too old."""
         now = self._now()
-        for lane in self._lanes():
-            for domain, looked in lane.backlog.items():
-                if len(self._looks) < _LOOKS and now - looked >= _LOOK:
-                    lane.backlog[domain] = now
-                    self._looks.append(_Look(domain))
-        for domain, looked in self._parked.items():
-            if len(self._looks) < _LOOKS and now - looked >= _LOOK:
-                self._parked[domain] = now
-                self._looks.append(_Look(domain))
+        places = [*(lane.backlog for lane in self._lanes()), self._parked]
+        waiting = (
+            (looked, domain, place) for place in places for domain, looked in place.items() if now - looked >= _LOOK
+        )
+        # The longest ago first: where there are more than can be looked at, each has its turn.
+        for _looked, domain, place in heapq.nsmallest(_LOOKS - len(self._looks), waiting, key=itemgetter(0)):
+            place[domain] = now
+            self._looks.append(_Look(domain))
         self._look_aside = self._aside
         self._wake.set()
 
@@ -252,9 +254,10 @@ class Feeder:
             await self._sweep()
         elif self._look_aside:
             self._look_aside = False
-            found = await self._store.aside_domains(_LOOKS)
-            self._aside = bool(found)
-            self._looks.extend(_Look(domain, aside=True) for domain in found)
+            found = await self._store.aside_destinations(self._aside_after, _LOOKS)
+            self._aside = bool(found or self._aside_after)
+            self._aside_after = found[-1] if len(found) == _LOOKS else ""  # the others are looked at a minute later
+            self._looks.extend(_Look(destination, aside=True) for destination in found)
         elif self._looks and not self._hungry and self._recorder.ready:
             await self._look(self._looks[0])
         else:
@@ -343,19 +346,10 @@ class Feeder:
             if page.after is not None:
                 self._looks.appendleft(replace(look, after=page.after))
             trouble = WHY if look.aside or domain in self._parked else lane.trouble
-            aged = [
-                found
-                for each in page.found
-                for its in (self._lanes_of(each) if look.aside else (lane,))
-                if (found := self._aged(its, each, now, trouble))
-            ]
+            aged = [found for each in page.found if (found := self._aged(lane, each, now, trouble))]
         for candidate, settled in aged:
             done = partial(self._recorded, candidate, settled)
             await self._recorder.record(Result(candidate.message, candidate.body, settled, (), done))
-
-    def _lanes_of(self, waiting: Waiting) -> Iterable[LaneState]:
-        """What was put aside may have been sent another way: then another lane's terms hold."""
-        return dict.fromkeys(self._lane_of(waiting.destination(index)) for index in waiting.standing)
 
     def _aged(
         self, lane: LaneState, waiting: Waiting, now: datetime, trouble: Outcome | None

@@ -111,19 +111,34 @@ def detours(db: sqlite3.Connection, slot: int, now: int) -> tuple[tuple[str, ...
     return tuple(via for via, due, _later in rows if due is not None), min(following, default=None)
 
 
-def aside_domains(db: sqlite3.Connection, slot: int, limit: int) -> tuple[str, ...]:
-    """One step in the index for each domain, however much was put aside."""
+_ASIDE_WAYS = """
+    WITH RECURSIVE ways (via) AS (
+        SELECT min(via) FROM recipient INDEXED BY recipient_by_via WHERE state = 0 AND via IS NOT NULL AND via > :after
+        UNION ALL
+        SELECT (SELECT min(via) FROM recipient INDEXED BY recipient_by_via WHERE state = 0 AND via IS NOT NULL AND via > ways.via)
+        FROM ways WHERE ways.via IS NOT NULL
+    )
+    SELECT via FROM ways WHERE via IS NOT NULL AND EXISTS
+    (SELECT 1 FROM recipient r INDEXED BY recipient_by_via
+     WHERE r.state = 0 AND r.via IS NOT NULL AND r.via = ways.via AND r.slot = :slot AND r.due IS NULL)
+    LIMIT :limit
+"""
+
+
+def aside_destinations(db: sqlite3.Connection, slot: int, after: str, limit: int) -> tuple[str, ...]:
+    """Some of those where mail was put aside, in their order, from behind `after`. One step in an index for each, however much that is."""
     found: list[str] = []
     while len(found) < limit:
         row = db.execute(
             "SELECT domain FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = ? AND due IS NULL AND domain > ?"
             " ORDER BY domain LIMIT 1",
-            (slot, found[-1] if found else ""),
+            (slot, found[-1] if found else after),
         ).fetchone()
         if row is None:
             break
         found.append(row[0])
-    return tuple(found)
+    ways = db.execute(_ASIDE_WAYS, {"slot": slot, "after": after, "limit": limit})
+    return tuple(sorted((*found, *(row[0] for row in ways))))[:limit]
 
 
 class Loader:
@@ -166,21 +181,12 @@ class Loader:
         """As `overdue`, of those without a due time."""
         expired, late = times
         rows = db.execute(
-            "SELECT n, i FROM recipient INDEXED BY recipient_by_due WHERE state = 0 AND slot = :slot AND due IS NULL"
-            " AND domain = :domain AND n < max(:expired, :late) AND (n, i) > (:n, :i)"
-            " AND (n < :expired OR warned = 0) ORDER BY n, i LIMIT :limit",
-            {
-                "slot": self._slot,
-                "domain": domain,
-                "expired": first_number(expired),
-                "late": first_number(late),
-                "n": after[0] if after else -1,
-                "i": after[1] if after else 0,
-                "limit": limit,
-            },
+            f"SELECT warned, n, i FROM recipient {_there(domain)} AND slot = ? AND due IS NULL"  # noqa: S608 - one of two
+            " AND (warned, n, i) > (?, ?, ?) AND (n < ? OR (n < ? AND warned = 0)) ORDER BY warned, n, i LIMIT ?",
+            (domain, self._slot, *(after or (-1, 0, 0)), first_number(expired), first_number(late), limit),
         ).fetchall()
         which = "state = 0 AND slot = ? AND due IS NULL"
-        found = self._messages(db, dict.fromkeys(n for n, _i in rows), which, (self._slot,))
+        found = self._messages(db, dict.fromkeys(row[1] for row in rows), which, (self._slot,))
         return found, rows[-1] if len(rows) == limit else None
 
     def load(self, db: sqlite3.Connection, ids: Sequence[str]) -> list[Loaded]:

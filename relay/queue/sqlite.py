@@ -62,6 +62,7 @@ KEEP = timedelta(days=30)
 
 _LOOK = 0.2
 _PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
+_IDLE = 2.0  # seconds between two looks at the files while nothing is written
 _REMEDY = "`relay store check` says more, docs/operations.md what to do about it"
 _COUNTS_FOR = timedelta(seconds=5)  # how long counted figures are good enough
 
@@ -340,8 +341,8 @@ class SqliteStore:
         loaded, cursor = await self._scheduling.run(self._loader.overdue, domain, times, after, limit)
         return OverduePage(self._waiting(loaded), cursor)
 
-    async def aside_domains(self, limit: int) -> tuple[str, ...]:
-        return await self._scheduling.run(loading.aside_domains, self._share.slot, limit)
+    async def aside_destinations(self, after: str, limit: int) -> tuple[str, ...]:
+        return await self._scheduling.run(loading.aside_destinations, self._share.slot, after, limit)
 
     async def aside(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
         times = (milliseconds(age.expired), milliseconds(age.late))
@@ -512,9 +513,16 @@ class SqliteStore:
                 pass  # in trouble: the next round will do it
             except Exception:  # noqa: BLE001 - a bug in the chores must not end them; mail goes on
                 self._emit(Unexpected(secrets.token_hex(4), "queue chores", traceback.format_exc()))
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until there is something to do."""
+        for _ in range(round(_PAUSE / _IDLE)):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PAUSE):
+                async with asyncio.timeout(_IDLE):
                     await self._asked.wait()
+                    return
+            self._writer.look()
 
     async def _drop_loose(self) -> None:
         """Chunks that no message needs: left by a crash, given up while they arrived, or of a large message that has ended."""

@@ -361,8 +361,9 @@ class Store(Protocol):
         """Some of ours that were put aside are due. False once none is left."""
         ...
 
-    async def aside_domains(self, limit: int) -> tuple[str, ...]:
-        """The domains that have mail of ours which was put aside."""
+    async def aside_destinations(self, after: str, limit: int) -> tuple[str, ...]:
+        """The destinations that have mail of ours which was put aside, in their order, from behind `after`. (A domain too where all of that
+        goes another way.)"""
         ...
 
     async def aside(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:

@@ -104,6 +104,11 @@ class Writer:
             self._urgent += operation.kind is not Kind.OUTCOME
             self._call()
 
+    def look(self) -> None:
+        """Called now and then: an idle relay, too, is told that its file is gone or its disk full."""
+        if not self._waiting:
+            self._soon()
+
     async def close(self) -> None:
         """Writes what was submitted, closes the database. Outcomes that cannot be written fail with StoreUnavailable."""
         if not self._closing:

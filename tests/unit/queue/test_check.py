@@ -91,6 +91,7 @@ def test_what_is_wrong_is_found(filled: Path, statement: str) -> None:
     [
         ("INSERT INTO chunk VALUES (77, 0, x'00')", "pieces of messages that nobody needs"),
         ("UPDATE fact SET refs = refs + 1", "kept for longer than needed"),
+        ("UPDATE recipient SET due = NULL WHERE state = 0", "wait without a time for their next attempt"),
     ],
 )
 def test_what_only_costs_room_is_harmless(filled: Path, statement: str, problem: str) -> None:
@@ -98,6 +99,22 @@ def test_what_only_costs_room_is_harmless(filled: Path, statement: str, problem:
     report = examine(filled)
     assert report.is_sound
     assert [problem in str(each) and each.harmless for each in report.problems] == [True]
+
+
+def test_mail_of_a_suspended_sender_may_wait_without_a_time(filled: Path) -> None:
+    change(
+        filled,
+        "UPDATE recipient SET due = NULL WHERE state = 0",
+        "INSERT INTO suspension (kind, what, reason, who, since) VALUES ('from', '@example.org', '', '', 0)",
+    )
+    assert examine(filled).problems == ()
+
+
+def test_an_older_files_check_is_no_problem(filled: Path) -> None:
+    change(filled, "UPDATE recipient SET due = NULL WHERE state = 0")
+    with closing(sqlite3.connect(filled)) as db:
+        db.execute("DROP TABLE suspension")
+    assert examine(filled).problems == ()
 
 
 def test_examples_are_ids(filled: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from relay.config.models import Retry
 from relay.policy.route import Lane
+from relay.policy.suspension import Stops, Suspension, Suspensions
 from relay.queue.operations import Selection
 from relay.queue.reports import Fate
 from relay.queue.store import Row, State, TracePurge, TraceQuery
@@ -201,3 +202,31 @@ def test_where_a_row_goes() -> None:
     row = Row("m", 0, "bob@example.com", "example.com", State.WAITING)
     assert row.destination == "example.com"
     assert Row("m", 0, "bob@example.com", "example.com", State.WAITING, via=VIA).destination == VIA
+
+
+async def test_more_detours_than_a_page_of_anything(tmp_path: Path) -> None:
+    """Each message has a way of its own; all of them are found after a restart, and what is suspended among them grows old."""
+    queue = World(tmp_path / "queue.db")
+    queue.hops.says[""] = [LATER]
+    await queue.start()
+    put = [await queue.put(sender="bad@example.org" if number % 2 else "good@example.org") for number in range(1100)]
+    await queue.settle()
+    await queue.store.work(
+        lambda db: db.execute("UPDATE recipient SET via = domain || '>host h' || n || '.example:25' WHERE state = 0")
+    )
+    after = await queue.crash(tmp_path / "after.db")
+    after.retry = Retry(expire=timedelta(hours=8))
+    after.hops.says.clear()
+    after.clock.now += HOUR
+    await after.open()
+    held = Suspension(Stops.FROM, "bad@example.org", "", "uid 0", after.clock.now)
+    after.scheduler.suspend(Suspensions((held,)))
+    await after.scheduler.start()
+    await after.settle()
+    assert {name for name, _to in after.hops.delivered} == {each.id for each in put[::2]}
+    assert len({tuple(each.values()) for each in after.hops.vias}) == 550
+    after.clock.now += 8 * HOUR
+    await after.pass_(3 * MINUTE)
+    bounced = {name for name, fate, _index in after.reporter.told if fate is Fate.FAILED}
+    assert bounced == {each.id for each in put[1::2]}
+    await after.close()

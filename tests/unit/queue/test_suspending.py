@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.models import Retry
+from relay.policy.route import Lane
 from relay.policy.suspension import NONE, WHY, Stops, Suspension, Suspensions
 from relay.queue.operations import Selection
 from relay.queue.reports import Fate
@@ -181,7 +182,7 @@ async def test_a_crash_in_between_forgets_no_mail(tmp_path: Path) -> None:
     stop(queue, Stops.FROM, "@example.org")
     message = await queue.put()
     await queue.settle()
-    assert await queue.store.aside_domains(10) == ("example.com",)
+    assert await queue.store.aside_destinations("", 10) == ("example.com",)
     after = await queue.crash(tmp_path / "after.db")
     await after.start()
     await after.settle()
@@ -278,3 +279,39 @@ async def test_what_is_sent_another_way_is_suspended_by_that(queue: World) -> No
     await queue.settle()
     assert await queue.states(message) == ["waiting"]
     assert all(each == {} for each in queue.hops.vias)
+
+
+async def test_rerouted_mail_of_a_suspended_sender_grows_old(queue: World) -> None:
+    """By the terms of the way that it would go."""
+    way = "example.com>connector backup"
+    queue.lanes[way] = Lane(
+        "backup", "backup", 20, 0.0, Retry(expire=timedelta(hours=4), delay_warning=timedelta(hours=1))
+    )
+    queue.hops.says[""] = [LATER]
+    message = await queue.put()
+    await queue.settle()
+    stop(queue, Stops.FROM, "alice@example.org")
+    await queue.operations.reroute(ALL, "connector backup")
+    tried = len(queue.hops.seen)
+    await queue.pass_(2 * HOUR)
+    assert await queue.states(message) == ["suspended"]
+    assert queue.reporter.told == [(message.id, Fate.DELAYED, 0)]
+    await queue.pass_(3 * HOUR)
+    assert await queue.states(message) == ["bounced"]
+    assert [name for name, _to in queue.hops.seen[tried:]].count(message.id) == 0
+
+
+@pytest.mark.parametrize(("stops", "what"), [(Stops.TO, "*"), (Stops.FROM, "@example.org")])
+async def test_however_many_destinations_are_suspended_each_grows_old(
+    queue: World, monkeypatch: pytest.MonkeyPatch, stops: Stops, what: str
+) -> None:
+    """No more than some are looked at in a minute: the others have their turn in the next."""
+    monkeypatch.setattr("relay.queue.feeder._LOOKS", 3)
+    queue.retry = Retry(expire=timedelta(hours=4))
+    stop(queue, stops, what)
+    put = [await queue.put(f"bob@d{number}.example") for number in range(10)]
+    await queue.settle()
+    await queue.operations.reroute(Selection(domain="d1.example"), "host other.example:25")
+    await queue.pass_(4 * HOUR + 5 * MINUTE)
+    bounced = {name for name, fate, _index in queue.reporter.told if fate is Fate.FAILED}
+    assert bounced == {each.id for each in put}

@@ -201,6 +201,19 @@ async def test_a_queue_file_that_was_removed_is_written_anew(queue: World) -> No
     await queue.start()
 
 
+async def test_an_idle_relay_notices_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.queue.sqlite._IDLE", 0.01)
+    async with world(tmp_path / "queue.db") as queue:
+        message = await queue.put()
+        await queue.settle()
+        for suffix in ("", "-wal", "-shm"):
+            beside(queue.path, suffix).unlink()
+        await until(lambda: queue.of(StoreRecovered) != [])
+        assert "is gone" in queue.of(StoreTrouble)[0].trouble
+        assert queue.path.exists()
+        assert await queue.states(message) == ["delivered"]
+
+
 async def test_a_log_that_was_removed_is_written_anew(queue: World) -> None:
     message = await queue.put()
     await queue.settle()
