@@ -21,6 +21,7 @@ from relay.mail.events import Event
 from relay.mail.published import StsKept, StsUnknown
 from relay.observe.metrics import WORKERS_ENDED, CountKey
 from relay.policy.suspension import Suspension
+from relay.queue.keepers import SqlitePolicies
 from relay.queue.lanes import Key
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import Command, Row, StoreUnavailable
@@ -210,7 +211,8 @@ class Colleagues:
 
     def keeper(self, store: SqliteStore) -> StsKeeper:
         """Where MTA-STS policies are kept: in the store, and the others hear of them."""
-        return store if self._link is None else _TellingKeeper(store, self._link)
+        kept = SqlitePolicies(store)
+        return kept if self._link is None else _TellingKeeper(kept, self._link)
 
     def saw(self, event: Event) -> None:
         """The first worker hears of what it may have to alert somebody of."""
@@ -293,18 +295,18 @@ def _told(hear: Callable[[Any], None]) -> Handler:
 class _TellingKeeper:
     """Implements relay.dns.sts.StsKeeper."""
 
-    def __init__(self, store: SqliteStore, link: Link) -> None:
-        self._store, self._link = store, link
+    def __init__(self, kept: StsKeeper, link: Link) -> None:
+        self._kept, self._link = kept, link
 
     async def load_sts(self, domain: str) -> StsKept | StsUnknown | None:
-        return await self._store.load_sts(domain)
+        return await self._kept.load_sts(domain)
 
     def save_sts(self, kept: StsKept) -> None:
-        self._store.save_sts(kept)
+        self._kept.save_sts(kept)
         self._link.tell_others(LEARN, kept)
 
     async def due_sts(self, now: datetime, used: datetime, limit: int) -> tuple[str, ...]:
-        return await self._store.due_sts(now, used, limit)
+        return await self._kept.due_sts(now, used, limit)
 
     async def drop_sts(self, ended: datetime) -> None:
-        await self._store.drop_sts(ended)
+        await self._kept.drop_sts(ended)

@@ -43,6 +43,7 @@ from relay.observe.http import observe_listener
 from relay.observe.metrics import Metrics
 from relay.outbound.deliver import OutboundSettings
 from relay.outbound.outside import Asking, Here, Kept, Outside
+from relay.queue.keepers import SqliteRevocations
 from relay.tls.revocation.answers import RevocationSettings
 from relay.tls.trust import TrustStores
 
@@ -208,7 +209,12 @@ class Relay:
         self._begin(stack, self._dane.run())
         portrait = SelfPortrait(lambda: base.config, lambda: (each.address for each in self._passage.listeners.bound))
         here = Here(base.keyring, base.trust, portrait.look, lambda: base.config.revocation_hosts, utc_now, self._emit)
-        outside = Outside(here, resolver, Kept(self._colleagues.keeper(base.store), base.store), self._asking)
+        outside = Outside(
+            here,
+            resolver,
+            Kept(self._colleagues.keeper(base.store), SqliteRevocations(base.store, utc_now)),
+            self._asking,
+        )
         stack.push_async_callback(outside.close)
         return outside
 

@@ -6,26 +6,23 @@ kill -9 and power loss: it is in the log (WAL), and that was synced.
 
 import asyncio
 import contextlib
-import secrets
 import sqlite3
-import traceback
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
-from relay.mail.events import Emit, StoreDamaged, Unexpected
-from relay.mail.published import StsKept, StsUnknown
-from relay.mail.revocation import RevocationKept
-from relay.queue import chores, loading, ordered, policies, questions, revocations
+from relay.mail.events import Emit, StoreDamaged
+from relay.queue import chores, loading, ordered, questions
 from relay.queue.check import Problem, glance
 from relay.queue.database import Database
 from relay.queue.destinations import destinations
 from relay.queue.disk import Disk, Lock, beside, room
+from relay.queue.housekeeping import Housekeeping
 from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
 from relay.queue.progress import Progress
@@ -46,7 +43,6 @@ from relay.queue.store import (
     Record,
     Row,
     Statistics,
-    StoreError,
     StoreUnavailable,
     StoreUnusable,
     TracePurge,
@@ -54,15 +50,13 @@ from relay.queue.store import (
     Waiting,
 )
 from relay.queue.turn import Turn
-from relay.queue.work import Asked, Chore, ForgetFacts, Keep, KeepPolicy, Put, PutChunk
+from relay.queue.work import Asked, Chore, ForgetFacts, Keep, Operation, Put, PutChunk
 from relay.queue.writer import Writer
 
 FREE_SPACE = 500 * 2**20
 KEEP = timedelta(days=30)
 
 _LOOK = 0.2
-_PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
-_IDLE = 2.0  # seconds between two looks at the files while nothing is written
 _REMEDY = "`relay store check` says more, docs/operations.md what to do about it"
 _COUNTS_FOR = timedelta(seconds=5)  # how long counted figures are good enough
 
@@ -123,8 +117,6 @@ class SqliteStore:
         self._keep = keep
         self._arriving: set[int] = set()
         self._coming: set[str] = set()  # messages that readers may see already, and whose commit nobody was told of yet
-        self._asked = asyncio.Event()
-        self._tidying = asyncio.Lock()
         self._latest = opened.latest
         self._statistics: tuple[datetime, Statistics] | None = None
         self._loader = Loader(share.slot)
@@ -135,10 +127,12 @@ class SqliteStore:
             disk,
             slot=share.slot,
             emit=emit,
-            loosened=self._asked.set,
+            loosened=lambda: self._housekeeping.ask(),
             reopened=self._reopened,
         )
-        self._chores = asyncio.create_task(self._do_chores(), name="queue-chores")
+        self._housekeeping = Housekeeping(
+            self, share, arriving=self._arriving, emit=emit, clock=clock, look=self._writer.look
+        )
 
     @classmethod
     async def open(
@@ -175,9 +169,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Writes what was submitted, closes the files, gives the lock back."""
-        self._chores.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._chores
+        await self._housekeeping.close()
         await self._writer.close()
         self._disk.close()
         await self._scheduling.close()
@@ -210,7 +202,7 @@ class SqliteStore:
     def keep(self, keep: timedelta) -> None:
         if keep != self._keep:
             self._keep = keep
-            self._asked.set()
+            self._housekeeping.ask()
 
     # --- writing ---
 
@@ -246,7 +238,7 @@ class SqliteStore:
     def discard(self, message: str) -> None:
         self.progress.ended(message)
         self._arriving.discard(number(message))
-        self._asked.set()
+        self._housekeeping.ask()
 
     def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
         attempts = self.progress.recording(len(record.attempts))
@@ -271,7 +263,7 @@ class SqliteStore:
             partial(chores.amend, rows=_listed(rows), command=command, now=milliseconds(now), slot=self._share.slot)
         )
         if command.order is Order.DELETE:
-            future.add_done_callback(lambda _done: self._asked.set())
+            future.add_done_callback(lambda _done: self._housekeeping.ask())
         return future
 
     def note_orders(self, rows: Sequence[tuple[str, int]], command: Command) -> asyncio.Future[None]:
@@ -302,9 +294,17 @@ class SqliteStore:
         """The answer of a function of a reading connection."""
         return await self._asking.run(question)
 
+    async def look_up(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """As `ask`, for what mail waits for: an operator's long question is not in its way."""
+        return await self._scheduling.run(question)
+
     def work(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Has a function of the writing connection called in the next transaction."""
         return self._submit(Chore(self._future(), work))
+
+    def submit(self, operation: Operation[Any]) -> None:
+        """Any other operation for the next transaction."""
+        self._writer.submit(operation)
 
     def _submit(self, operation: Asked[T]) -> asyncio.Future[T]:
         self._writer.submit(operation)
@@ -400,7 +400,7 @@ class SqliteStore:
             forgotten += await self.work(partial(chores.forget, numbers=found))
             after = found[-1]
         if forgotten:
-            await self._submit(ForgetFacts(self._future()))
+            await self.forget_facts()
         return forgotten
 
     async def statistics(self) -> Statistics:
@@ -428,67 +428,6 @@ class SqliteStore:
         row = (origin, number(message))
         await self.work(lambda db: db.execute("INSERT OR REPLACE INTO imported (origin, n) VALUES (?, ?)", row))
 
-    # --- MTA-STS policies (relay.dns.sts.StsKeeper) ---
-
-    async def load_sts(self, domain: str) -> StsKept | StsUnknown | None:
-        try:
-            return await self._scheduling.run(policies.load, domain)
-        except StoreUnavailable as error:
-            return StsUnknown(error.reason)
-
-    def save_sts(self, kept: StsKept) -> None:
-        self._writer.submit(KeepPolicy(kept))
-
-    async def due_sts(self, now: datetime, used: datetime, limit: int) -> tuple[str, ...]:
-        """Empty while nothing can be written: what cannot be kept is not worth fetching again and again."""
-        if self.trouble:
-            return ()
-        try:
-            return await self._scheduling.run(policies.due, milliseconds(now), milliseconds(used), limit)
-        except StoreUnavailable:
-            return ()
-
-    async def drop_sts(self, ended: datetime) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self.work(partial(policies.drop, ended=milliseconds(ended)))
-
-    # --- CRLs and OCSP answers (relay.tls.revocation.answers.RevocationKeeper) ---
-
-    async def load_revocation(self, key: str, after: datetime | None) -> RevocationKept | None:
-        since = -1 if after is None else milliseconds(after)
-        with contextlib.suppress(StoreUnavailable):
-            return await self._scheduling.run(revocations.load, key, since)
-        return None
-
-    async def save_revocation(self, kept: RevocationKept) -> None:
-        """Nothing while the store takes no mail: there is no room, or no way to write."""
-        with contextlib.suppress(StoreUnavailable):
-            for piece, data in revocations.pieces(kept):
-                if self.trouble:
-                    return
-                await self.work(partial(revocations.put_piece, kept=kept, number=piece, data=data))
-            await self.work(partial(revocations.save, kept=kept))
-
-    async def use_revocation(self, key: str, now: datetime) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self.work(partial(revocations.use, key=key, now=milliseconds(now)))
-
-    async def due_revocations(self, now: datetime, used: datetime, limit: int) -> tuple[RevocationKept, ...]:
-        if self.trouble:
-            return ()
-        with contextlib.suppress(StoreUnavailable):
-            return await self._scheduling.run(revocations.due, milliseconds(now), milliseconds(used), limit)
-        return ()
-
-    async def postpone_revocation(self, key: str, until: datetime) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self.work(partial(revocations.postpone, key=key, until=milliseconds(until)))
-
-    async def drop_revocations(self, unused: datetime) -> None:
-        now = milliseconds(self._clock())
-        with contextlib.suppress(StoreUnavailable):
-            await self.work(partial(revocations.drop, unused=milliseconds(unused), now=now))
-
     # --- chores ---
 
     def _reopened(self) -> None:
@@ -496,44 +435,9 @@ class SqliteStore:
         self._asking.reopen()
 
     async def tidy(self) -> None:
-        """One round of chores, a step at a time, each waiting for the transaction that carries the one before. One at a time."""
-        async with self._tidying:
-            await self._drop_loose()
-            if self._share.leads:
-                await self._purge()
-                while await self.work(chores.give_back):
-                    pass
+        """One round of chores, a step at a time. Raises StoreUnavailable."""
+        await self._housekeeping.tidy()
 
-    async def _do_chores(self) -> None:
-        while True:
-            self._asked.clear()
-            try:
-                await self.tidy()
-            except StoreError:
-                pass  # in trouble: the next round will do it
-            except Exception:  # noqa: BLE001 - a bug in the chores must not end them; mail goes on
-                self._emit(Unexpected(secrets.token_hex(4), "queue chores", traceback.format_exc()))
-            await self._rest()
-
-    async def _rest(self) -> None:
-        """Until there is something to do."""
-        for _ in range(round(_PAUSE / _IDLE)):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_IDLE):
-                    await self._asked.wait()
-                    return
-            self._writer.look()
-
-    async def _drop_loose(self) -> None:
-        """Chunks that no message needs: left by a crash, given up while they arrived, or of a large message that has ended."""
-        for message in await self._scheduling.run(chores.loose, self._share.slot, self._share.count):
-            while message not in self._arriving and not await self.work(partial(chores.drop_chunks, message=message)):
-                pass
-
-    async def _purge(self) -> None:
-        before = milliseconds(self._clock() - self._keep)
-        purged = False
-        while await self.work(partial(chores.purge, before=before)):
-            purged = True
-        if purged:
-            await self._submit(ForgetFacts(self._future()))
+    async def forget_facts(self) -> None:
+        """Those that no row names any more."""
+        await self._submit(ForgetFacts(self._future()))

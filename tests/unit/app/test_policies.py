@@ -14,6 +14,7 @@ from relay.dns.stsfetch import FetchSettings
 from relay.mail.events import Event, StsFetchFailed, StsPolicyChanged, StsPolicyFetched
 from relay.mail.published import StsFetched, StsKept, StsMode
 from relay.policy.stsfile import read_policy
+from relay.queue.keepers import SqlitePolicies
 from relay.queue.sqlite import SqliteStore
 from relay.testing import Pki
 from tests.fakes import FakeResolver
@@ -35,7 +36,7 @@ def now() -> datetime:
 
 async def kept(path: Path) -> StsKept:
     store = await SqliteStore.open(path, emit=lambda _event: None, clock=now)
-    found = await store.load_sts("b.example")
+    found = await SqlitePolicies(store).load_sts("b.example")
     await store.close()
     assert isinstance(found, StsKept)
     return found
@@ -43,7 +44,7 @@ async def kept(path: Path) -> StsKept:
 
 async def keep(path: Path, what: StsKept) -> None:
     store = await SqliteStore.open(path, emit=lambda _event: None, clock=now)
-    store.save_sts(what)
+    SqlitePolicies(store).save_sts(what)
     await store.close()
 
 

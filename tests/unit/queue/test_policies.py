@@ -11,6 +11,7 @@ import pytest
 from relay.mail.events import StoreRecovered
 from relay.mail.published import StsFetched, StsKept, StsMode, StsPolicy, StsUnknown
 from relay.queue import database, policies, writer
+from relay.queue.keepers import SqlitePolicies
 from relay.queue.schema import _STS_POLICIES, MIGRATIONS, prepare
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
@@ -24,39 +25,43 @@ POLICY = StsPolicy(
 KEPT = StsKept("b.example", StsFetched(POLICY, START), START + DAY, START + timedelta(milliseconds=1))
 
 
+def policies_of(queue: World) -> SqlitePolicies:
+    return SqlitePolicies(queue.store)
+
+
 async def test_a_policy_comes_back_as_it_was(queue: World) -> None:
-    assert await queue.store.load_sts("b.example") is None
-    queue.store.save_sts(KEPT)
+    assert await policies_of(queue).load_sts("b.example") is None
+    policies_of(queue).save_sts(KEPT)
     await queue.store.barrier()
-    assert await queue.store.load_sts("b.example") == KEPT
-    assert await queue.store.load_sts("B.example") is None
+    assert await policies_of(queue).load_sts("b.example") == KEPT
+    assert await policies_of(queue).load_sts("B.example") is None
 
 
 async def test_the_latest_takes_the_place_of_the_one_before(queue: World) -> None:
-    queue.store.save_sts(KEPT)
+    policies_of(queue).save_sts(KEPT)
     latest = replace(KEPT, fetched=StsFetched(replace(POLICY, mode=StsMode.NONE, mx=()), START + DAY))
-    queue.store.save_sts(latest)
+    policies_of(queue).save_sts(latest)
     await queue.store.barrier()
-    assert await queue.store.load_sts("b.example") == latest
+    assert await policies_of(queue).load_sts("b.example") == latest
 
 
 async def test_an_older_policy_takes_nobodys_place(queue: World) -> None:
     """Another process of the relay has fetched a newer one, while this one could not and says what it has."""
     latest = replace(KEPT, fetched=StsFetched(POLICY, KEPT.fetched.at + DAY))
-    queue.store.save_sts(latest)
-    queue.store.save_sts(KEPT)
+    policies_of(queue).save_sts(latest)
+    policies_of(queue).save_sts(KEPT)
     await queue.store.barrier()
-    assert await queue.store.load_sts("b.example") == latest
+    assert await policies_of(queue).load_sts("b.example") == latest
 
 
 async def test_a_policy_is_there_after_a_crash(tmp_path: Path) -> None:
     queue = World(tmp_path / "queue.db")
     await queue.start()
-    queue.store.save_sts(KEPT)
+    policies_of(queue).save_sts(KEPT)
     await queue.store.barrier()
     after = await queue.crash(tmp_path / "after.db")
     await after.start()
-    assert await after.store.load_sts("b.example") == KEPT
+    assert await policies_of(after).load_sts("b.example") == KEPT
     await after.close()
 
 
@@ -65,15 +70,15 @@ async def test_a_queue_of_before_there_were_policies(tmp_path: Path, monkeypatch
         patch.setattr("relay.queue.schema.MIGRATIONS", MIGRATIONS[: MIGRATIONS.index(_STS_POLICIES)])
         prepare(db, "queue.db")
     async with world(tmp_path / "queue.db") as made:
-        made.store.save_sts(KEPT)
+        policies_of(made).save_sts(KEPT)
         await made.store.barrier()
-        assert await made.store.load_sts("b.example") == KEPT
+        assert await policies_of(made).load_sts("b.example") == KEPT
 
 
 async def test_what_is_due(queue: World) -> None:
     def keep(domain: str, *, refresh: timedelta, used: timedelta = DAY, fetched: timedelta = DAY) -> None:
         when = StsFetched(POLICY, START - fetched)
-        queue.store.save_sts(StsKept(domain, when, START + refresh, START - used))
+        policies_of(queue).save_sts(StsKept(domain, when, START + refresh, START - used))
 
     keep("later.example", refresh=timedelta(milliseconds=1))
     keep("now.example", refresh=timedelta(0))
@@ -81,17 +86,17 @@ async def test_what_is_due(queue: World) -> None:
     keep("ended.example", refresh=-DAY, fetched=8 * DAY)
     keep("unused.example", refresh=-2 * DAY, used=31 * DAY)
     await queue.store.barrier()
-    assert await queue.store.due_sts(START, START - 30 * DAY, 10) == ("long.example", "now.example")
-    assert await queue.store.due_sts(START, START - 30 * DAY, 1) == ("long.example",)
-    assert await queue.store.due_sts(START - 3 * DAY, START - 30 * DAY, 10) == ()
+    assert await policies_of(queue).due_sts(START, START - 30 * DAY, 10) == ("long.example", "now.example")
+    assert await policies_of(queue).due_sts(START, START - 30 * DAY, 1) == ("long.example",)
+    assert await policies_of(queue).due_sts(START - 3 * DAY, START - 30 * DAY, 10) == ()
 
 
 async def test_what_has_long_ended_is_dropped(queue: World) -> None:
-    queue.store.save_sts(KEPT)
-    await queue.store.drop_sts(START + 7 * DAY)
-    assert await queue.store.load_sts("b.example") == KEPT
-    await queue.store.drop_sts(START + 7 * DAY + timedelta(milliseconds=1))
-    assert await queue.store.load_sts("b.example") is None
+    policies_of(queue).save_sts(KEPT)
+    await policies_of(queue).drop_sts(START + 7 * DAY)
+    assert await policies_of(queue).load_sts("b.example") == KEPT
+    await policies_of(queue).drop_sts(START + 7 * DAY + timedelta(milliseconds=1))
+    assert await policies_of(queue).load_sts("b.example") is None
 
 
 async def test_a_policy_waits_for_a_store_in_trouble(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,39 +105,39 @@ async def test_a_policy_waits_for_a_store_in_trouble(queue: World, monkeypatch: 
     monkeypatch.setattr(database, "BUSY", 0.05)
     blocker = sqlite3.connect(queue.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    queue.store.save_sts(KEPT)
+    policies_of(queue).save_sts(KEPT)
     with pytest.raises(StoreUnavailable):
         await queue.store.work(lambda _db: None)
-    assert await queue.store.due_sts(START + 2 * DAY, START - DAY, 10) == ()
-    await queue.store.drop_sts(START + 30 * DAY)
+    assert await policies_of(queue).due_sts(START + 2 * DAY, START - DAY, 10) == ()
+    await policies_of(queue).drop_sts(START + 30 * DAY)
     blocker.execute("ROLLBACK")
     blocker.close()
     while not queue.of(StoreRecovered):
         await queue.store.barrier()
-    assert await queue.store.load_sts("b.example") == KEPT
+    assert await policies_of(queue).load_sts("b.example") == KEPT
 
 
 async def test_a_store_that_cannot_be_read_does_not_say_that_there_is_nothing(
     queue: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(db: sqlite3.Connection, *_: object) -> None:
+    def broken(db: sqlite3.Connection, **_: object) -> None:
         db.execute("SELECT x FROM nowhere")
 
     monkeypatch.setattr(policies, "load", broken)
     monkeypatch.setattr(policies, "due", broken)
-    found = await queue.store.load_sts("b.example")
+    found = await policies_of(queue).load_sts("b.example")
     assert isinstance(found, StsUnknown)
     assert "no such table" in found.text
-    assert await queue.store.due_sts(START, START, 10) == ()
+    assert await policies_of(queue).due_sts(START, START, 10) == ()
 
 
 async def test_a_policy_that_comes_too_late_is_given_up_without_noise(tmp_path: Path) -> None:
     made = World(tmp_path / "queue.db")
     await made.start()
     await made.close()
-    made.store.save_sts(KEPT)
+    policies_of(made).save_sts(KEPT)
     store = await SqliteStore.open(tmp_path / "queue.db", emit=made.events.append, clock=made.clock)
-    assert await store.load_sts("b.example") is None
+    assert await SqlitePolicies(store).load_sts("b.example") is None
     await store.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 from relay.mail.events import StoreTrouble
 from relay.mail.revocation import Kind, RevocationKept
 from relay.queue import revocations
+from relay.queue.keepers import SqliteRevocations
 from relay.queue.schema import MIGRATIONS, prepare
 from tests.unit.queue.test_trouble import recovered
 from tests.unit.queue.world import START, World
@@ -32,6 +33,10 @@ KEPT = RevocationKept(
 )
 
 
+def kept_by(queue: World) -> SqliteRevocations:
+    return SqliteRevocations(queue.store, queue.clock)
+
+
 async def pieces(queue: World) -> int:
     return await queue.store.ask(lambda db: db.execute("SELECT count(*) FROM revocation_piece").fetchone()[0])
 
@@ -44,13 +49,13 @@ def path(tmp_path: Path) -> Path:
 async def test_kept_over_a_restart(path: Path) -> None:
     queue = World(path)
     await queue.start()
-    await queue.store.save_revocation(KEPT)
+    await kept_by(queue).save_revocation(KEPT)
     await queue.close()
     again = World(path)
     await again.start()
-    assert await again.store.load_revocation("a", None) == KEPT
-    assert await again.store.load_revocation("a", START) is None
-    assert await again.store.load_revocation("b", None) is None
+    assert await kept_by(again).load_revocation("a", None) == KEPT
+    assert await kept_by(again).load_revocation("a", START) is None
+    assert await kept_by(again).load_revocation("b", None) is None
     await again.close()
 
 
@@ -63,7 +68,7 @@ async def test_a_command_beside_the_relay_reads_it(path: Path) -> None:
     assert await revocations.KeptRevocations(other).load_revocation("a", None) is None
     queue = World(path)
     await queue.start()
-    await queue.store.save_revocation(KEPT)
+    await kept_by(queue).save_revocation(KEPT)
     assert await beside.load_revocation("a", None) == KEPT
     assert await beside.load_revocation("a", START) is None
     await queue.close()
@@ -72,12 +77,12 @@ async def test_a_command_beside_the_relay_reads_it(path: Path) -> None:
 async def test_only_a_newer_one_takes_its_place(path: Path) -> None:
     queue = World(path)
     await queue.start()
-    await queue.store.save_revocation(KEPT)
+    await kept_by(queue).save_revocation(KEPT)
     newer = replace(KEPT, this_update=START, fetched=START + HOUR, data=b"newer")
-    await queue.store.save_revocation(newer)
+    await kept_by(queue).save_revocation(newer)
     assert await pieces(queue) == 1
-    await queue.store.save_revocation(replace(KEPT, this_update=START - DAY, fetched=START + 2 * HOUR, data=b"old"))
-    assert await queue.store.load_revocation("a", START) == newer
+    await kept_by(queue).save_revocation(replace(KEPT, this_update=START - DAY, fetched=START + 2 * HOUR, data=b"old"))
+    assert await kept_by(queue).load_revocation("a", START) == newer
     assert await pieces(queue) == 1
     await queue.close()
 
@@ -86,14 +91,14 @@ async def test_half_of_one_is_none(path: Path) -> None:
     """A crash between two pieces, or before the row: what was there before still counts, the stray pieces go."""
     queue = World(path)
     await queue.start()
-    await queue.store.save_revocation(KEPT)
+    await kept_by(queue).save_revocation(KEPT)
     half = replace(KEPT, this_update=START, fetched=START + HOUR)
     await queue.store.work(lambda db: revocations.put_piece(db, half, 0, LARGE[: revocations.PIECE]))
-    assert await queue.store.load_revocation("a", None) == KEPT
+    assert await kept_by(queue).load_revocation("a", None) == KEPT
     await queue.store.work(lambda db: db.execute("DELETE FROM revocation_piece WHERE seq = 2"))
-    assert await queue.store.load_revocation("a", None) is None
+    assert await kept_by(queue).load_revocation("a", None) is None
     queue.clock.now = START + 3 * HOUR
-    await queue.store.drop_revocations(START - DAY)
+    await kept_by(queue).drop_revocations(START - DAY)
     assert await pieces(queue) == 2
     await queue.close()
 
@@ -137,21 +142,21 @@ async def test_what_is_due_and_what_is_forgotten(path: Path) -> None:
     await queue.start()
     unnamed = replace(KEPT, key="staple", url="", data=b"x")
     for each in (KEPT, replace(KEPT, key="b", refresh=START + DAY, data=b"x"), unnamed):
-        await queue.store.save_revocation(each)
+        await kept_by(queue).save_revocation(each)
 
     async def due(now: timedelta) -> list[str]:
-        return [each.key for each in await queue.store.due_revocations(START + now, START - DAY, 10)]
+        return [each.key for each in await kept_by(queue).due_revocations(START + now, START - DAY, 10)]
 
     assert [await due(HOUR), await due(2 * DAY), await due(6 * DAY)] == [[], ["b"], ["b", "a"]]
-    await queue.store.postpone_revocation("b", START + 3 * DAY)
+    await kept_by(queue).postpone_revocation("b", START + 3 * DAY)
     assert await due(2 * DAY) == []
-    await queue.store.use_revocation("a", START + DAY)
-    assert await queue.store.due_revocations(START + 6 * DAY, START + HOUR, 10) == (
+    await kept_by(queue).use_revocation("a", START + DAY)
+    assert await kept_by(queue).due_revocations(START + 6 * DAY, START + HOUR, 10) == (
         replace(KEPT, used=START + DAY, data=b""),
     )
-    await queue.store.drop_revocations(START + HOUR)
-    assert await queue.store.load_revocation("b", None) is None
-    assert await queue.store.load_revocation("a", None) is not None
+    await kept_by(queue).drop_revocations(START + HOUR)
+    assert await kept_by(queue).load_revocation("b", None) is None
+    assert await kept_by(queue).load_revocation("a", None) is not None
     await queue.close()
 
 
@@ -161,8 +166,8 @@ async def test_all_together_have_a_limit(path: Path, monkeypatch: pytest.MonkeyP
     queue = World(path)
     await queue.start()
     for number in range(5):
-        await queue.store.save_revocation(replace(KEPT, key=str(number), used=START + number * HOUR))
-    left = [number for number in range(5) if await queue.store.load_revocation(str(number), None)]
+        await kept_by(queue).save_revocation(replace(KEPT, key=str(number), used=START + number * HOUR))
+    left = [number for number in range(5) if await kept_by(queue).load_revocation(str(number), None)]
     assert left == [2, 3, 4]
     await queue.close()
 
@@ -174,6 +179,6 @@ async def test_a_store_of_before_there_were_any(path: Path, monkeypatch: pytest.
         prepare(db, "queue.db")
     queue = World(path)
     await queue.start()
-    await queue.store.save_revocation(KEPT)
-    assert await queue.store.load_revocation("a", None) == KEPT
+    await kept_by(queue).save_revocation(KEPT)
+    assert await kept_by(queue).load_revocation("a", None) == KEPT
     await queue.close()

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from relay.config.models import Retry
+from relay.policy.suspension import Stops, Suspension, Suspensions
 from relay.queue import chores
 from relay.queue.disk import beside
 from relay.queue.facts import StaleFacts
@@ -153,7 +155,7 @@ async def test_what_is_held_goes_to_whoever_releases_it(tmp_path: Path) -> None:
         made[1].hops.gate.set()
         await settle(made)
         (row,) = await made[0].store.rows(Query(states=frozenset({State.HELD})))
-        assert row == Row(message.id, 0, "bob@example.com", "example.com", State.HELD, 1)
+        assert row == Row(message.id, 0, "bob@example.com", "example.com", State.HELD, 1, sender="alice@example.org")
         assert await made[0].operations.carry_out([row], Command(Order.RELEASE)) == (1, 0)
         await settle(made)
         assert made[0].hops.delivered == [(message.id, "bob@example.com")]
@@ -457,3 +459,33 @@ async def test_one_in_trouble_does_not_stop_the_others(tmp_path: Path) -> None:
         message = await made[1].put()
         await asyncio.wait_for(made[1].settle(), 10)
         assert await made[1].states(message) == ["delivered"]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_what_was_put_aside_is_adopted_too(tmp_path: Path, is_over: bool) -> None:
+    """Its sender is still suspended, and its age is looked at here from then on; or is not any more, and it goes out."""
+    queue = World(tmp_path / "queue.db")
+    held = Suspensions((Suspension(Stops.FROM, "@example.org", "", "uid 0", START),))
+    await queue.start(share=Share(1, 2))
+    queue.scheduler.suspend(held)
+    message = await queue.put("bob@a.example", "eve@b.example")
+    await queue.settle()
+    after = await queue.crash(tmp_path / "after.db")
+    after.retry = Retry(expire=timedelta(hours=4))
+    await after.open(share=Share(0, 1))
+    if not is_over:
+        after.scheduler.suspend(held)
+    await after.scheduler.start()
+    await after.settle()
+    assert after.hops.seen == []
+    await after.operations.adopt(1)
+    await after.settle()
+    assert await slots(after) == [0, 0]
+    if is_over:
+        assert await after.states(message) == ["delivered", "delivered"]
+    else:
+        assert await after.states(message) == ["suspended", "suspended"]
+        assert after.hops.seen == []
+        await after.pass_(timedelta(hours=5))
+        assert await after.states(message) == ["bounced", "bounced"]
+    await after.close()

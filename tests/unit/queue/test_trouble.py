@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import shutil
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -202,7 +200,7 @@ async def test_a_queue_file_that_was_removed_is_written_anew(queue: World) -> No
 
 
 async def test_an_idle_relay_notices_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.queue.sqlite._IDLE", 0.01)
+    monkeypatch.setattr("relay.queue.housekeeping._IDLE", 0.01)
     async with world(tmp_path / "queue.db") as queue:
         message = await queue.put()
         await queue.settle()
@@ -266,21 +264,6 @@ async def test_reading_a_broken_database_is_unavailable_not_a_crash(queue: World
     with pytest.raises(StoreUnavailable, match="no such table: nowhere"):
         await queue.store.ask(broken)
     assert (await queue.operations.statistics())["messages"] == 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MiB of its own, or the reason why there is none."""
-    mount = shutil.which("mount")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small file system")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=3m", "none", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a small file system: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 async def test_a_disk_that_fills_up(small_disk: Path) -> None:

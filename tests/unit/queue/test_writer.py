@@ -242,10 +242,10 @@ async def test_chores_outlive_a_bug(queue: World, monkeypatch: pytest.MonkeyPatc
         seen.set()
         raise RuntimeError("broom")
 
-    monkeypatch.setattr(queue.store, "tidy", broken)
+    monkeypatch.setattr(queue.store._housekeeping, "tidy", broken)
     for _ in range(2):
         seen.clear()
-        queue.store._asked.set()
+        queue.store._housekeeping.ask()
         await asyncio.wait_for(seen.wait(), 5)
     await asyncio.sleep(0)
     assert "broom" in queue.of(Unexpected)[0].trace
