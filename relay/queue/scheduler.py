@@ -4,8 +4,8 @@ Messages come from two sides: fresh ones from the intake, with their bytes still
 Each waits in the window of its lane. A lane starts deliveries as its concurrency, its rate and its health allow (lanes.py); beyond the
 number that may run altogether, lanes take turns. What an attempt means is decided in results.py and recorded by recorder.py.
 
-In memory are at most `Limits.candidates` messages that wait, `Limits.memory` bytes of bodies, and what is under way; all else stays in
-the store until there is room.
+In memory are at most `Limits.candidates` messages that wait, `Limits.memory` bytes of bodies (windows.py), and what is under way; all
+else stays in the store until there is room. What is suspended is kept out (suspending.py).
 """
 
 import asyncio
@@ -20,9 +20,7 @@ from relay.mail.attempt import Attempt, Delivery, MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit
 from relay.mail.outcome import Deferred
-from relay.policy.reroute import domain_of
 from relay.policy.route import Lane
-from relay.policy.suspension import NONE as NO_SUSPENSIONS
 from relay.policy.suspension import Suspensions
 from relay.queue.claims import Claims
 from relay.queue.feeder import Feeder
@@ -32,7 +30,9 @@ from relay.queue.recorder import Recorder, Result
 from relay.queue.reports import Compose
 from relay.queue.results import Settled, Terms, last_outcomes, settle
 from relay.queue.store import NEW, Last, Standing, Store, Waiting
+from relay.queue.suspending import Suspending
 from relay.queue.timers import LoopTimers, Timer, Timers
+from relay.queue.windows import Windows
 
 _MINUTE = timedelta(seconds=60)
 _RETRY = timedelta(seconds=1)  # after the store could not be written
@@ -95,13 +95,8 @@ class Scheduler:
         self._workers: dict[asyncio.Task[None], Candidate] = {}
         self._starved: dict[LaneState, None] = {}  # could run but for the total
         self._held_up: dict[LaneState, None] = {}  # could run but for the store
-        self._crowded: dict[LaneState, None] = {}  # could be fed but for the memory
         self._alarms: dict[LaneState, Timer] = {}
-        self._candidates = 0
-        self._memory = 0
         self._open = False
-        self.suspensions = NO_SUSPENSIONS
-        self._suspended: Timer | None = None  # until the first of them ends
         self._feeder = Feeder(
             store,
             self.claims,
@@ -109,10 +104,20 @@ class Scheduler:
             lane_of=self._lane,
             fed=self._fed,
             lanes=lambda: self._lanes.values(),
-            stopped=self._is_stopped,
+            stopped=lambda destination, lane: self._suspending.stops(destination, lane),
             emit=emit,
             clock=clock,
             timers=self._timers,
+        )
+        self._suspending = Suspending(
+            store, self.claims, self._feeder, clock=clock, timers=self._timers, changed=self._sort_anew
+        )
+        self._windows = Windows(
+            store,
+            self.claims,
+            most=self._limits.candidates,
+            memory=self._limits.memory,
+            feed=self._feeder.feed,
         )
         self._feeding: asyncio.Task[None] | None = None
         self._minute: Timer | None = None
@@ -130,7 +135,8 @@ class Scheduler:
         if self._feeding is not None:
             self._feeding.cancel()
             await asyncio.wait([self._feeding])
-        for timer in (*self._alarms.values(), self._minute, self._retry, self._suspended):
+        self._suspending.close()
+        for timer in (*self._alarms.values(), self._minute, self._retry):
             if timer is not None:
                 timer.cancel()
         if self._workers:
@@ -153,22 +159,20 @@ class Scheduler:
         self._sort_anew()
         self._resume()
 
+    @property
+    def suspensions(self) -> Suspensions:
+        """That hold now."""
+        return self._suspending.held
+
     def suspend(self, suspensions: Suspensions) -> None:
         """What is suspended from now on: all of it. A delivery under way is let finish. Each ends at its time."""
-        before, self.suspensions = self.suspensions, suspensions.at(self._clock())
-        if before.by_sender:
-            self._feeder.resume_aside()
-        self._sort_anew()
-        if self._suspended is not None:
-            self._suspended.cancel()
-        ends = self.suspensions.ends
-        self._suspended = None if ends is None else self._timers.call_at(ends, lambda: self.suspend(self.suspensions))
+        self._suspending.hold(suspensions)
 
     def _sort_anew(self) -> None:
         """Into lanes, and what is suspended into none."""
         destinations: dict[str, None] = dict.fromkeys(self._feeder.unpark())
         for lane in self._lanes.values():
-            destinations |= dict.fromkeys(self._feeder.forget(lane)) | dict.fromkeys(self._clear(lane))
+            destinations |= dict.fromkeys(self._feeder.forget(lane)) | dict.fromkeys(self._windows.clear(lane))
         for each in destinations:
             self._feeder.found(each)
         self._feeder.sweep_again()  # there may have been more suspended destinations than are remembered
@@ -183,10 +187,11 @@ class Scheduler:
         try:
             for lane, fresh in self._by_lane(message):
                 standing = self._untaken(message, fresh)
-                if self.suspensions:
-                    standing = self._unsuspended(Waiting(message, body or self._store.body(message), standing), lane)
-                if standing and self._has_room(lane):
-                    self._enlist(lane, message, body, standing)
+                if self._suspending.held:
+                    waiting = Waiting(message, body or self._store.body(message), standing)
+                    standing = self._suspending.those_that_may_go(waiting, lane)
+                if standing and self._windows.has_room(lane):
+                    self._windows.enlist(lane, message, body, standing)
                     self._pump(lane)
                 else:
                     for index in standing:
@@ -223,50 +228,7 @@ class Scheduler:
 
     def withdraw(self, key: Key) -> bool:
         """Takes a recipient out of its lane's window. False where it is not in one."""
-        candidate = self.claims.candidate(key)
-        if candidate is None or candidate.stage is not Stage.QUEUED:
-            return False
-        self.claims.free([key])
-        candidate.standing = {index: each for index, each in candidate.standing.items() if index != key[1]}
-        candidate.indexes = tuple(candidate.standing)
-        if not candidate.indexes:
-            candidate.lane.window.remove(candidate)
-            self._dismiss(candidate)
-        return True
-
-    # --- what is suspended ---
-
-    def _is_stopped(self, destination: str, lane: LaneState) -> bool:
-        if not self.suspensions:
-            return False
-        return self.suspensions.of_destination(domain_of(destination), lane.lane.connector) is not None
-
-    def _unsuspended(self, waiting: Waiting, lane: LaneState) -> Mapping[int, Standing]:
-        """Those recipients, all of them the lane's, that may go. The others are parked, or put aside."""
-        message, going = waiting.message, dict(waiting.standing)
-        for index in waiting.standing:
-            destination = waiting.destination(index)
-            if self._is_stopped(destination, lane):
-                self._feeder.found(destination)
-                del going[index]
-        if going and self.suspensions.of_sender(str(message.envelope.sender)) is not None:
-            self._put_aside(lane, [(message.id, index) for index in going])
-            return {}
-        return going
-
-    def _put_aside(self, lane: LaneState, keys: Sequence[Key]) -> None:
-        self._feeder.put_aside()
-        self.claims.reserve(keys)
-        self._store.put_aside(keys).add_done_callback(partial(self._was_put_aside, lane, keys))
-
-    def _was_put_aside(self, lane: LaneState, keys: Sequence[Key], done: asyncio.Future[None]) -> None:
-        self.claims.free(keys)
-        self._feeder.feed(
-            lane
-        )  # a refill that found nothing else has left its window empty, and no delivery ends to ask for more
-        if not done.cancelled() and done.exception() is not None:  # still due, and found again
-            self._timers.call_at(self._clock() + _RETRY, self._feeder.sweep_again)
-        self._feeder.resume()
+        return self._windows.withdraw(key)
 
     # --- lanes ---
 
@@ -299,30 +261,11 @@ class Scheduler:
         taken = [index for index in standing if self.claims.is_held((message.id, index))]
         return {index: each for index, each in standing.items() if index not in taken} if taken else standing
 
-    def _has_room(self, lane: LaneState) -> bool:
-        """For a fresh message. Where older mail waits in the store, half the window is left to that."""
-        depth = lane.depth // 2 if lane.backlog else lane.depth
-        return len(lane.window) < depth and self._candidates < self._limits.candidates and not lane.is_down
-
-    def _enlist(
-        self, lane: LaneState, message: Message, body: MessageBytes | None, standing: Mapping[int, Standing]
-    ) -> None:
-        weight = message.size
-        if body is None or self._memory + weight > self._limits.memory:
-            body, weight = self._store.body(message), 0
-        candidate = Candidate(lane, message, body, standing, weight)
-        self._memory += weight
-        self._candidates += 1
-        self.claims.take(candidate)
-        lane.window.append(candidate)
-
     def _fed(self, lane: LaneState, found: tuple[Waiting, ...]) -> bool:
         """What the feeder read: those of the recipients that are this lane's and in nobody's hands. False where not all had room."""
         room = True
         for waiting in found:
-            if self._candidates >= self._limits.candidates:
-                self._crowded[lane] = None
-            room = self._open and lane not in self._crowded and len(lane.window) < lane.depth
+            room = self._open and self._windows.takes(lane)
             if not room:
                 break
             message = waiting.message
@@ -331,32 +274,12 @@ class Scheduler:
                 for index, each in waiting.standing.items()
                 if self.claims.is_free((message.id, index)) and self._lane(waiting.destination(index)) is lane
             }
-            if self.suspensions and standing:
-                standing = self._unsuspended(Waiting(message, waiting.body, standing), lane)
+            if self._suspending.held and standing:
+                standing = self._suspending.those_that_may_go(Waiting(message, waiting.body, standing), lane)
             if standing:
-                self._enlist(lane, message, waiting.body if waiting.in_memory else None, standing)
+                self._windows.enlist(lane, message, waiting.body if waiting.in_memory else None, standing)
         self._pump(lane)
         return room
-
-    def _dismiss(self, candidate: Candidate) -> None:
-        """It waits no more: it begins, or it is forgotten."""
-        self._candidates -= 1
-        if candidate.stage is Stage.QUEUED:
-            self._memory -= candidate.weight
-        if self._crowded:
-            lane = next(iter(self._crowded))
-            del self._crowded[lane]
-            self._feeder.feed(lane)
-
-    def _clear(self, lane: LaneState) -> set[str]:
-        """Forgets what is in the window; the domains that had something in it. The store still has it."""
-        domains: set[str] = set()
-        for candidate in lane.window:
-            domains |= candidate.destinations
-            self.claims.free(candidate.keys)
-            self._dismiss(candidate)
-        lane.window.clear()
-        return domains
 
     # --- deliveries ---
 
@@ -402,13 +325,8 @@ class Scheduler:
             if opens > now:
                 self._call_at(lane, opens)
                 return None
-        candidate = lane.window.popleft() if lane.window else None
-        if candidate is not None:
-            lane.start()
-            candidate.stage = Stage.RUNNING
-            self._dismiss(candidate)
-        if lane.backlog and lane not in self._crowded:  # that one is fed when there is room
-            self._feeder.feed(lane)
+        candidate = self._windows.begin(lane)
+        self._windows.feed(lane)
         return candidate
 
     async def _work(self, lane: LaneState, candidate: Candidate) -> None:
@@ -446,7 +364,7 @@ class Scheduler:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                self._free(candidate)
+                self._windows.free(candidate)
                 raise
             # Nobody cancelled us: something within the delivery was, and let it out.
             trouble, attempts = self.recorder.unexpected(f"delivery of {message.id}"), ()
@@ -471,18 +389,14 @@ class Scheduler:
         await self.recorder.record(Result(message, candidate.body, settled, attempts, done))
 
     def _recorded(self, candidate: Candidate, settled: Settled) -> None:
-        self._free(candidate)
+        self._windows.free(candidate)
         for change in settled.changes:
             if change.due is not None:
                 self._feeder.note(candidate.destination(change.index), milliseconds(change.due))
 
-    def _free(self, candidate: Candidate) -> None:
-        self.claims.free(candidate.keys)
-        self._memory -= candidate.weight
-
     def _closed(self, lane: LaneState) -> None:
         """It is down: what waits for it goes back to the store, all but one probe later on."""
-        for domain in self._clear(lane):
+        for domain in self._windows.clear(lane):
             self._feeder.found(domain)
         self._call_at(lane, lane.opens_at(self._now()))
 

@@ -121,7 +121,7 @@ class Life:
         await queue.operations.release(Selection(everything=True))
         await queue.pass_(timedelta(hours=7))
         assert len(queue.scheduler.claims) == 0
-        assert (queue.scheduler._candidates, queue.scheduler._memory) == (0, 0)
+        assert (queue.scheduler._windows.candidates, queue.scheduler._windows.memory) == (0, 0)
         self._count()
         bounced = 0
         for message, to in self.put.items():

@@ -233,7 +233,11 @@ async def test_an_order_takes_what_waits_for_its_turn(queue: World) -> None:
     await queue.settle()
     assert {each for each, _to in queue.hops.delivered} == {made[0].id}
     assert await queue.states(made[5]) == ["deleted", "deleted"]
-    assert (queue.scheduler._candidates, queue.scheduler._memory, len(queue.scheduler.claims)) == (0, 0, 0)
+    assert (queue.scheduler._windows.candidates, queue.scheduler._windows.memory, len(queue.scheduler.claims)) == (
+        0,
+        0,
+        0,
+    )
 
 
 async def test_an_order_for_one_recipient_of_a_waiting_message_leaves_the_others(queue: World) -> None:

@@ -53,7 +53,11 @@ async def test_mail_that_a_read_shows_before_its_commit_is_told_goes_out_once(qu
     queue.hops.gate.set()
     await queue.settle()
     assert queue.scheduler.recorder.is_quiet
-    assert (len(queue.scheduler.claims), queue.scheduler._candidates, queue.scheduler._memory) == (0, 0, 0)
+    assert (len(queue.scheduler.claims), queue.scheduler._windows.candidates, queue.scheduler._windows.memory) == (
+        0,
+        0,
+        0,
+    )
 
 
 async def test_retries_follow_the_policy_and_read_the_bytes_back(queue: World) -> None:
@@ -325,13 +329,13 @@ async def test_memory_for_bodies_is_bounded(tmp_path: Path) -> None:
     made.hops.gate.clear()
     ids = [(await made.put(f"x@d{i % 4}.example", body=b"%04d" % i * 10_000)).id for i in range(20)]
     await made.settle()
-    assert made.scheduler._memory <= 100_000
-    assert made.scheduler._candidates <= 8
+    assert made.scheduler._windows.memory <= 100_000
+    assert made.scheduler._windows.candidates <= 8
     made.hops.gate.set()
     await made.settle()
     assert sorted(made.hops.bodies) == ids
     assert all(made.hops.bodies[each] == b"%04d" % i * 10_000 for i, each in enumerate(ids))
-    assert (made.scheduler._memory, made.scheduler._candidates, len(made.scheduler.claims)) == (0, 0, 0)
+    assert (made.scheduler._windows.memory, made.scheduler._windows.candidates, len(made.scheduler.claims)) == (0, 0, 0)
     await made.close()
 
 
