@@ -233,6 +233,10 @@ _PURGE = "Forget the traces of messages that have ended. What is still in the qu
 
 
 def endpoints(relay: Control, queue: Queue) -> tuple[Endpoint[Any], ...]:
+    return (*_about_suspensions(relay), *_about_mail(relay, queue), _about_traces(relay))
+
+
+def _about_suspensions(relay: Control) -> tuple[Endpoint[Any], ...]:
     async def suspensions(_asked: Asked[Nothing]) -> Answer:
         return Answer(await relay.suspensions())
 
@@ -254,6 +258,17 @@ def endpoints(relay: Control, queue: Queue) -> tuple[Endpoint[Any], ...]:
         ended = len(done["ended"])
         return Answer(done, change=Change(what[:1000], ended, done["ended"], []) if ended else None)
 
+    path, act = "/suspensions", Scope.OPERATE
+    return (
+        Endpoint("GET", path, Scope.READ, "What is suspended now.", Nothing, SuspensionList, suspensions),
+        Endpoint(
+            "POST", path, act, _SUSPEND, SuspendQuestion, SuspensionShape, suspend, action="suspend", refusals=_REFUSED
+        ),
+        Endpoint("POST", f"{path}/resume", act, "End suspensions.", ResumeQuestion, Resumed, resume, action="resume"),
+    )
+
+
+def _about_mail(relay: Control, queue: Queue) -> tuple[Endpoint[Any], ...]:
     async def reroute(asked: Asked[RerouteQuestion]) -> Answer:
         given = asked.given
         if given.weaker and not asked.caller.scope.covers(Scope.ADMIN):
@@ -273,30 +288,8 @@ def endpoints(relay: Control, queue: Queue) -> tuple[Endpoint[Any], ...]:
         done = await queue.act(Action.RETRY, asked.given.selection)
         return Answer(done, change=Change(str(asked.given.selection), int(done["changed"])))
 
-    async def forget(asked: Asked[PurgeQuestion]) -> Answer:
-        purge = asked.given.purge
-        forgotten = await relay.forget(purge)
-        # The log of who did what must not keep what was to be forgotten.
-        what = str(Purge(purge.id, _domain(purge.recipient), _domain(purge.sender), purge.before))
-        return Answer({"forgotten": forgotten}, change=Change(what, forgotten))
-
-    ask, act = Scope.READ, Scope.OPERATE
+    act = Scope.OPERATE
     return (
-        Endpoint("GET", "/suspensions", ask, "What is suspended now.", Nothing, SuspensionList, suspensions),
-        Endpoint(
-            "POST",
-            "/suspensions",
-            act,
-            _SUSPEND,
-            SuspendQuestion,
-            SuspensionShape,
-            suspend,
-            action="suspend",
-            refusals=_REFUSED,
-        ),
-        Endpoint(
-            "POST", "/suspensions/resume", act, "End suspensions.", ResumeQuestion, Resumed, resume, action="resume"
-        ),
         Endpoint(
             "POST",
             "/queue/reroute",
@@ -309,8 +302,18 @@ def endpoints(relay: Control, queue: Queue) -> tuple[Endpoint[Any], ...]:
             refusals=_REFUSED,
         ),
         Endpoint("POST", "/queue/flush", act, _FLUSH, SelectionQuestion, Acted, flush, action="flush"),
-        Endpoint("POST", "/trace/purge", Scope.ADMIN, _PURGE, PurgeQuestion, Purged, forget, action="purge-traces"),
     )
+
+
+def _about_traces(relay: Control) -> Endpoint[Any]:
+    async def forget(asked: Asked[PurgeQuestion]) -> Answer:
+        purge = asked.given.purge
+        forgotten = await relay.forget(purge)
+        # The log of who did what must not keep what was to be forgotten.
+        what = str(Purge(purge.id, _domain(purge.recipient), _domain(purge.sender), purge.before))
+        return Answer({"forgotten": forgotten}, change=Change(what, forgotten))
+
+    return Endpoint("POST", "/trace/purge", Scope.ADMIN, _PURGE, PurgeQuestion, Purged, forget, action="purge-traces")
 
 
 def _no(error: Refused) -> Answer:
