@@ -120,6 +120,10 @@ class Transfer:
             if not incoming.size:
                 raise ForbiddenError("the message is empty")
             scan.finish()
+            if scan.header.startswith(b"From "):
+                raise ForbiddenError(
+                    "it begins with `From `, as in an mbox, which is no header field: remove that line"
+                )
             if scan.received >= MOST_RECEIVED:
                 raise ForbiddenError(f"it has {scan.received} Received fields: it goes round in a circle")
             if exported.id:  # counts only while the message that it names is there: a crash in between forgets it

@@ -192,6 +192,7 @@ async def test_what_is_not_fit_is_refused(tmp_path: Path) -> None:
             (b"Subject: x\r\n\r\n" + b"x\r\n" * 100_000, "larger than limits.message_size"),
             (b"Subject: x\r\n\r\n" + b"x" * 9000 + b"\r\n", "longer than limits.line_length"),
             (b"", "empty"),
+            (b"From - Mon Jan  1 00:00:00 2024\r\nSubject: x\r\n\r\nhi\r\n", "as in an mbox"),
             (b"Received: x\r\n" * 100 + b"\r\nhi\r\n", "in a circle"),
         ):
             message.write_bytes(content)
