@@ -69,7 +69,7 @@ def read(profile: Path) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     """py-spy's raw format: `frame;frame;frame count`, outermost first."""
     rooms: Counter[str] = Counter()
     owners: Counter[tuple[str, str]] = Counter()
-    for line in profile.read_text().splitlines():
+    for line in profile.read_text().split("\n")[:-1]:  # a frame read in passing may hold anything
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
         rooms[room(frames)] += int(count)
