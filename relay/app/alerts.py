@@ -110,14 +110,14 @@ class Alerts:
 
     # What happens.
 
+    @property
+    def hears(self) -> frozenset[type[e.Event]]:
+        return _OURS if self._leads else WATCHED
+
     def hear(self, event: e.Event) -> None:
-        """An observer: quick for what does not matter."""
-        kind = type(event)
-        if kind not in _OURS:
-            return
+        """An observer of what it `hears`."""
         if not self._leads:
-            if kind in WATCHED:
-                self._hand_on(event)
+            self._hand_on(event)
             return
         self._take(event)
         self._happened.set()

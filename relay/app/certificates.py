@@ -59,7 +59,7 @@ class Certificates:
         self._flushed = clock()
 
     def hear(self, event: Event) -> None:
-        """An observer of the relay's events."""
+        """An observer of what SHOWS_CERTIFICATES."""
         self._seen.hear(event)
 
     def start(self) -> None:

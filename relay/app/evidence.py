@@ -38,8 +38,11 @@ _LONGEST = timedelta(days=400)
 _PATIENCE = 20.0  # seconds for the other processes
 
 
+REFUSALS: frozenset[type[Event]] = frozenset((CommandRefused, ConnectionRefused))
+
+
 class Refused:
-    """Counts refusals: an observer of events. One dictionary look-up each."""
+    """Counts REFUSALS: an observer of events."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock

@@ -26,6 +26,9 @@ AGAIN = timedelta(hours=1)
 """How often it is written that a certificate is still shown."""
 
 
+SHOWS_CERTIFICATES: frozenset[type[Event]] = frozenset((AttemptMade, MessageAccepted))
+
+
 @dataclass(slots=True)
 class _Note:
     seen: SeenCertificate
@@ -34,7 +37,7 @@ class _Note:
 
 
 class PartnersSeen:
-    """`hear` is an observer of a relay's events; `flush` is called every few seconds and at the end."""
+    """`hear` is an observer of what SHOWS_CERTIFICATES; `flush` is called every few seconds and at the end."""
 
     def __init__(self, keeper: SqliteSeen) -> None:
         self._keeper = keeper

@@ -24,10 +24,12 @@ from relay.app.certificates import Certificates
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration
 from relay.app.desk import Look
-from relay.app.evidence import Refused
+from relay.app.evidence import REFUSALS, Refused
+from relay.app.hearing import Hearing
 from relay.app.network import DaneWatch, ResolverSwitch, SelfPortrait
 from relay.app.offices import Offices
 from relay.app.operations import Operator
+from relay.app.partners_seen import SHOWS_CERTIFICATES
 from relay.app.passage import Passage
 from relay.app.place import InForce, Place
 from relay.config.load import load_with_places
@@ -38,7 +40,7 @@ from relay.dns.resolver import DnsResolver
 from relay.dns.stsfetch import FetchSettings
 from relay.inbound.passwords import PasswordFileError
 from relay.inbound.sockets import ListenError
-from relay.mail.events import Emit, Event, Unexpected
+from relay.mail.events import Emit, Unexpected
 from relay.observe.http import observe_listener
 from relay.observe.metrics import Metrics
 from relay.outbound.deliver import OutboundSettings
@@ -80,7 +82,11 @@ class Relay:
         self._file, self._resolver, self._times, self._delivery = file, resolver, times, delivery
         self._asking = Asking(policy_hosts, revocation)
         self._refused = Refused(utc_now)
-        self._observers: tuple[Emit, ...] = (self.metrics, self._refused, *observers)
+        self._emit = Hearing()
+        self._emit.add(self.metrics, self.metrics.hears)
+        self._emit.add(self._refused, REFUSALS)
+        for each in observers:
+            self._emit.add(each)
         self._lines_dropped = lines_dropped
         self._observed: HostPort | None = None
         self._admin: HostPort | None = None
@@ -169,7 +175,8 @@ class Relay:
         passage = self._passage = Passage(base, outside, self._delivery)
         stack.push_async_callback(passage.outbound.close)
         offices = self._offices = Offices(base, outside, passage, certificates, self._refused)
-        self._observers = (*self._observers, certificates.hear, offices.alerts.hear)
+        self._emit.add(certificates.hear, SHOWS_CERTIFICATES)
+        self._emit.add(offices.alerts.hear, offices.alerts.hears)
         await offices.start(stack, is_anew=not in_force.is_older)
         await passage.start(stack)
         await self._open_doors(stack)
@@ -278,10 +285,6 @@ class Relay:
         return [self._base.configuration.look, *outside.looks, *told, *self._admin_looks, certificates]
 
     # While it runs.
-
-    def _emit(self, event: Event) -> None:
-        for hear in self._observers:
-            hear(event)
 
     async def _took_by_itself(self, diff: str) -> None:
         await self.audit.note(ITSELF, "reload", Change("it weakens nothing", after={"diff": diff}))

@@ -169,6 +169,11 @@ class Metrics:
             e.Unexpected: lambda event: self._unexpected(event.where).inc(),
         }
 
+    @property
+    def hears(self) -> frozenset[type[e.Event]]:
+        """What is counted."""
+        return frozenset(self._counters)
+
     def __call__(self, event: e.Event) -> None:
         count = self._counters.get(type(event))
         if count is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from relay.app.alerts import WATCHED, Alerts, Seen
+from relay.app.hearing import Hearing
 from relay.mail import events as e
 from relay.mail.seen import Dated, Direction, SeenCertificate, Spot
 from relay.mail.tls import TlsFailure
@@ -119,8 +120,10 @@ async def test_a_worker_that_does_not_lead_hands_on_what_matters_and_nothing_els
     await alerts.load(is_anew=True)
     alerts.begin()
     others = (e.SessionOpened("mx", "192.0.2.1"), e.ConfigurationWaiting("connectors.yaml", ("x",)), e.StoreRecovered())
+    emit = Hearing()
+    emit.add(alerts.hear, alerts.hears)
     for event in (WITHHELD, *others):
-        alerts.hear(event)
+        emit(event)
     assert world.handed_on == [WITHHELD, e.StoreRecovered()]
     assert all(type(each) in WATCHED for each in world.handed_on)
     await alerts.close()
