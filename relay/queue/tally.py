@@ -12,7 +12,7 @@ for some dozens of lines; past that they are summed up as "(other)". Chains that
 import ipaddress
 import json
 import sqlite3
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -39,6 +39,8 @@ _MESSAGE = (
     " json_extract(about, '$.envelope.sender[1]'), tls, CAST(strftime('%s', json_extract(about, '$.accepted.at')) AS INTEGER) * 1000,"
     " (SELECT count(*) FROM recipient r WHERE r.n = message.n)"
 )
+# With the domain of the first recipient, which most messages have alone.
+_ATTEMPT = "k, n, at, hop, connector, plan, evidence, outcomes, (SELECT domain FROM recipient r WHERE r.n = a.n AND r.i = 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +149,20 @@ class Tally:
 
     def _attempts(self, db: sqlite3.Connection, step: Step, mark: int, upto: int, limit: int) -> None:
         rows = db.execute(
-            "SELECT k, n, at, hop, connector, plan, evidence, outcomes FROM attempt WHERE k > ? AND k <= ? ORDER BY k LIMIT ?",
+            f"SELECT {_ATTEMPT} FROM attempt a WHERE k > ? AND k <= ? ORDER BY k LIMIT ?",  # noqa: S608 - from above
             (mark, upto, limit),
         ).fetchall()
         if not rows:
             return
-        attempts = [(*row[1:7], json.loads(row[7])) for row in rows if row[4] != TLS_REPORTS]
-        for n, at, hop, connector, plan, evidence, outcomes in attempts:
+        for _k, n, at, hop, connector, plan, evidence, told, first in rows:
+            if connector == TLS_REPORTS:
+                continue
             style = self._style(db, plan, evidence)
-            parts: Counter[tuple[str, str, str]] = Counter()
-            for index, outcome in outcomes:
-                parts[_domain(db, n, index), outcome["state"], outcome["failure"] or ""] += 1
+            parts: dict[tuple[str, str, str], int] = {}
+            for index, outcome in json.loads(told):
+                domain = _domain(db, n, index) if index or first is None else first
+                part = (domain, outcome["state"], outcome["failure"] or "")
+                parts[part] = parts.get(part, 0) + 1
             for (domain, state, failure), recipients in parts.items():
                 step.count(
                     at, self._line(db, at, Kind(Way.OUT, domain, connector, style, Result(state), failure)), recipients
@@ -247,10 +252,11 @@ class Tally:
             if len(domains) >= self._room.domains and kind.domain != OTHER:
                 return self._line(db, at, replace(kind, domain=OTHER))
             lines = domains[kind.domain] = set()
-        if kind not in lines and len(lines) >= self._room.lines:
-            style = kind.style
-            kind = replace(kind, connector=OTHER, style=Style(OTHER, OTHER, OTHER, style.verified, OTHER))
-        lines.add(kind)
+        if kind not in lines:
+            if len(lines) >= self._room.lines:
+                style = kind.style
+                kind = replace(kind, connector=OTHER, style=Style(OTHER, OTHER, OTHER, style.verified, OTHER))
+            lines.add(kind)
         return kind
 
     def _known_lines(self, db: sqlite3.Connection, hour: int, way: Way) -> dict[str, set[Kind]]:
