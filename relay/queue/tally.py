@@ -40,7 +40,9 @@ _MESSAGE = (
     " (SELECT count(*) FROM recipient r WHERE r.n = message.n)"
 )
 # With the domain of the first recipient, which most messages have alone.
-_ATTEMPT = "k, n, at, hop, connector, plan, evidence, outcomes, (SELECT domain FROM recipient r WHERE r.n = a.n AND r.i = 0)"
+_ATTEMPT = (
+    "k, n, at, hop, connector, plan, evidence, outcomes, (SELECT domain FROM recipient r WHERE r.n = a.n AND r.i = 0)"
+)
 
 
 @dataclass(frozen=True, slots=True)
