@@ -57,8 +57,11 @@ class TlsClient:
         return context if session is None or not isinstance(context, Context) else context.resuming(session)
 
     def keep(self, target: Target, context: ssl.SSLContext, ssl_object: object) -> None:
-        session = ssl_object.resumable if isinstance(ssl_object, TlsConnection) else None
-        if session is not None:
+        if not isinstance(ssl_object, TlsConnection):
+            return
+        if ssl_object.offered_session and not ssl_object.session_reused:
+            self._sessions.refused(target, context)
+        elif self._sessions.wants(target, context) and (session := ssl_object.resumable) is not None:
             self._sessions.put(target, context, session)
 
     def evidence(self, ssl_object: object, plan: TlsPlan) -> TlsEvidence:

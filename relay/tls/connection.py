@@ -57,6 +57,7 @@ class TlsConnection(ssl.SSLObject):
         self._held = _NOTHING
         self._eof = False
         self._notified = False
+        self.offered_session = False
         self.notes = Notes()
         self.openssl = SSL.Connection(engine, None)
         self.openssl.set_app_data(self.notes)

@@ -31,23 +31,32 @@ class Context(ssl.SSLContext):
     _engine: Callable[[], SSL.Context]
     _session: SSL.Session | None
     _staple: bool
+    _spare: list["Context"]
 
     def __new__(
         cls,
         engine: Callable[[], SSL.Context],
         *,
         server_side: bool,
-        session: SSL.Session | None = None,
         staple: bool = False,
     ) -> Self:
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
-        context._engine, context.server_side, context._session = engine, server_side, session
-        context._staple = staple
+        context._engine, context.server_side, context._session = engine, server_side, None
+        context._staple, context._spare = staple, []
         return context
 
     def resuming(self, session: SSL.Session) -> "Context":
-        """The same for one connection that offers to resume a session; where the peer does not want to, the handshake is a whole one."""
-        return Context(self._engine, server_side=False, session=session, staple=self._staple)
+        """The same for one connection that offers to resume a session; where the peer does not want to, the handshake is a whole one.
+
+        The base class takes a fifth of a handshake to make: those whose connection has been made are used again.
+        """
+        if self._spare:
+            context = self._spare.pop()
+        else:
+            context = Context(self._engine, server_side=False, staple=self._staple)
+            context._spare = self._spare
+        context._session = session
+        return context
 
     def wrap_bio(
         self,
@@ -69,6 +78,9 @@ class Context(ssl.SSLContext):
             connection.openssl.request_ocsp()
         if self._session is not None:
             connection.openssl.set_session(self._session)
+            connection.offered_session = True
+            self._session = None
+            self._spare.append(self)
         return connection
 
 

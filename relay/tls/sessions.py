@@ -16,11 +16,12 @@ from OpenSSL import SSL
 
 _SIZE = 1000  # with a chain of three certificates a session takes 10 KiB
 _LIFETIME = 3600.0  # seconds; RFC 8446 section 4.6.1 allows a week, trust data should be fresher
+_PAUSE = 600.0  # seconds for which a host that would not resume is not asked again
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    session: SSL.Session
+    session: SSL.Session | None
     context: ssl.SSLContext
     until: float
 
@@ -37,13 +38,30 @@ class Sessions:
 
     def put(self, key: Hashable, context: ssl.SSLContext, session: SSL.Session) -> None:
         """Takes the place of an older one."""
+        self._put(key, _Kept(session, context, self._monotonic() + self._lifetime))
+
+    def refused(self, key: Hashable, context: ssl.SSLContext) -> None:
+        """A session was offered and a whole handshake came of it: many servers, ours among them, give tickets that lead nowhere, and to
+        keep and offer them costs both sides."""
+        self._put(key, _Kept(None, context, self._monotonic() + _PAUSE))
+
+    def wants(self, key: Hashable, context: ssl.SSLContext) -> bool:
+        """False for a while after a session was `refused`."""
+        kept = self._kept.get(key)
+        return (
+            kept is None or kept.session is not None or kept.context is not context or kept.until <= self._monotonic()
+        )
+
+    def _put(self, key: Hashable, kept: _Kept) -> None:
         self._kept.pop(key, None)
-        self._kept[key] = _Kept(session, context, self._monotonic() + self._lifetime)
+        self._kept[key] = kept
         if len(self._kept) > self._size:
             self._kept.popitem(last=False)
 
     def take(self, key: Hashable, context: ssl.SSLContext) -> SSL.Session | None:
         """The session for this key, which is then no longer here. None where there is none that this context may resume."""
+        if not self.wants(key, context):
+            return None
         kept = self._kept.pop(key, None)
         if kept is None or kept.context is not context or kept.until <= self._monotonic():
             return None

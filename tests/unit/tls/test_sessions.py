@@ -106,3 +106,46 @@ def test_once_by_its_own_context_and_not_for_ever(folder: Path) -> None:
         sessions.put(key, client, session)
     assert len(sessions) == 2
     assert sessions.take("a", client) is None
+
+
+def test_a_host_that_refused_is_left_alone_for_ten_minutes(folder: Path) -> None:
+    client, ticks = client_context(), Clock()
+    pair = Pair(std_server(folder, "a"), client).shake()
+    pair.talk()
+    session = ours(pair).resumable
+    assert session is not None
+    sessions = Sessions(ticks)
+    assert sessions.wants("a", client)
+
+    sessions.refused("a", client)
+    assert not sessions.wants("a", client)
+    assert sessions.wants("b", client)
+    assert sessions.take("a", client) is None
+    assert not sessions.wants("a", client), "nor does taking end the pause"
+    assert sessions.wants("a", client_context()), "with another certificate of ours it may be otherwise"
+
+    ticks.now = 600
+    assert sessions.wants("a", client)
+    sessions.put("a", client, session)
+    assert sessions.take("a", client) is session
+
+
+def test_a_context_that_resumed_serves_the_next_connection_and_offers_a_session_once(folder: Path) -> None:
+    server, client = std_server(folder, "a"), client_context()
+    first = Pair(server, client).shake()
+    first.talk()
+    session = ours(first).resumable
+    assert session is not None
+    resuming = client.resuming(session)
+    assert resuming is not client
+    second = Pair(server, resuming).shake()
+    second.talk()
+    assert (ours(first).offered_session, ours(second).offered_session) == (False, True)
+    newer = ours(second).resumable
+    assert newer is not None
+    assert client.resuming(newer) is resuming
+    third = Pair(server, resuming).shake()
+    assert third.server.tls.session_reused
+    fourth = Pair(server, resuming).shake()
+    assert not ours(fourth).offered_session
+    assert not fourth.server.tls.session_reused
