@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import relay.queue.writer as writer
 from relay.mail.attempt import Attempt, Delivery
 from relay.mail.codec import evidence_json
 from relay.mail.envelope import Message
@@ -54,6 +55,28 @@ async def test_operations_that_come_together_share_a_transaction(queue: World) -
     await queue.settle()
     assert len(commits) < 60  # 200 without groups; the first goes alone
     assert await queue.store.work(counter) > 0
+
+
+async def test_outcomes_wait_for_company_and_are_told_last(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = await queue.put()
+    await queue.settle()
+    monkeypatch.setattr(writer, "_COMPANY", 600.0)
+    told: list[str] = []
+    recorded = asyncio.Event()
+
+    def done(error: BaseException | None) -> None:
+        told.append(f"outcome {error}")
+        recorded.set()
+
+    queue.store.record(Record(message, (), ()), done)
+    for _turn in range(10):
+        await asyncio.sleep(0)
+    assert not told, "nobody waits for it"
+    chore = queue.store.work(lambda _db: None)
+    chore.add_done_callback(lambda _done: told.append("chore"))
+    async with asyncio.timeout(10):
+        await recorded.wait()
+    assert told == ["chore", "outcome None"]
 
 
 async def test_a_bad_operation_fails_alone(queue: World) -> None:
