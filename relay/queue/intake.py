@@ -58,9 +58,8 @@ class Intake:
         self._unwritten -= size
 
     def _durable(self, message: Message, body: MessageBytes | None) -> None:
+        self._emit(MessageAccepted(message))
         self._accepted(message, body)
-        # Behind the first step of the delivery: a log line must not keep a message waiting.
-        asyncio.get_running_loop().call_soon(self._emit, MessageAccepted(message))
 
 
 class Incoming:

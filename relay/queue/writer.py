@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from relay.mail.events import Emit, StoreRecovered, StoreTrouble
@@ -42,7 +42,6 @@ _SWITCH = 0.0005  # seconds
 _BLAMELESS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
 
 T = TypeVar("T")
-_Answered = tuple[Operation[Any], object, BaseException | None]
 
 
 class Writer:
@@ -87,7 +86,7 @@ class Writer:
         self._blocked = 0.0  # since when another process keeps us from writing; 0: none does
         self._pages = 0  # changed since the last checkpoint, about
         self._told = ""
-        self._results: list[_Answered] = []
+        self._results: list[tuple[Operation[Any], object, BaseException | None]] = []
         self._unsynced = False
         self._closing = False
         self._closed = asyncio.Event()
@@ -386,16 +385,7 @@ class Writer:
         self._results.append((operation, result, error))
 
     def _settle(self) -> None:
-        """Outcomes come behind what the others go on with: nobody waits for one."""
         results, self._results = self._results, []
-        outcomes = [each for each in results if each[0].kind is Kind.OUTCOME]
-        if not outcomes:
-            self._answer_all(results)
-            return
-        self._answer_all(each for each in results if each[0].kind is not Kind.OUTCOME)
-        self._loop.call_soon(self._answer_all, outcomes)
-
-    def _answer_all(self, results: Iterable[_Answered]) -> None:
         for operation, result, error in results:
             try:
                 operation.settle(result, error)

@@ -72,14 +72,6 @@ async def test_a_small_message_is_handed_on_with_its_bytes(still: World) -> None
     assert still.of(MessageAccepted) == [MessageAccepted(message), MessageAccepted(large)]
 
 
-async def test_a_message_is_handed_on_before_it_is_told_of(still: World) -> None:
-    order: list[str] = []
-    still.intake._accepted = lambda _message, _body: order.append("taken up")
-    still.intake._emit = lambda event: order.append(type(event).__name__)
-    await still.put()
-    assert order == ["taken up", "MessageAccepted"]
-
-
 async def test_an_aborted_message_leaves_nothing(still: World) -> None:
     incoming = still.intake.begin()
     for _ in range(40):
