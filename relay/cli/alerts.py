@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, print_json, spread
 from relay.report.text import one_line
 
 app = typer.Typer(
@@ -17,16 +17,14 @@ app = typer.Typer(
 
 
 @app.command("list")
+@spread
 def list_(
-    config: ConfigOption = DEFAULT_CONFIG,
+    *,
     json: JsonOption = False,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    at: At,
 ) -> None:
     """What is active now, the worst first. Exit code 0 whether there is any or none."""
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         found = relay.get("/alerts")
     if json:
         print_json(found)
@@ -51,22 +49,20 @@ def list_(
 
 
 @app.command("test")
+@spread
 def try_(
+    *,
     mail: Annotated[bool, typer.Option("--mail", help="By mail only.")] = False,
     webhook: Annotated[bool, typer.Option("--webhook", help="By webhook only.")] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    at: At,
 ) -> None:
     """Send a test alert by every way that is configured, or by the one named. Exit code 1 where one of them failed.
 
     By mail it is in the queue then: relay trace says whether it arrives.
     """
     ways = [way for way, wanted in (("mail", mail), ("webhook", webhook)) if wanted]
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         done = relay.post("/alerts/test", {"ways": ways})
     if json:
         print_json(done)

@@ -6,14 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, given, print_json, since_text, spread
 from relay.report.text import one_line
 
 _PAGE = 500
 
 
+@spread
 def command(
+    *,
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="2h, 3d, or 2026-11-25T08:00:00Z.", show_default=False)
     ] = "",
@@ -22,20 +24,16 @@ def command(
         str, typer.Option("--action", metavar="ACTION", help="reload, hold, sign-in-failed, ...", show_default=False)
     ] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many entries.")] = 100,
-    config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    at: At,
 ) -> None:
     """Show the audit log, newest first: every change that somebody made to the relay, and every sign-in."""
-    query: dict[str, Any] = {key: value for key, value in (("who", who), ("action", action)) if value}
+    query = given(who=who, action=action)
     if since:
         query["since"] = since_text(since, datetime.now(UTC))
     found: list[dict[str, Any]] = []
     below: int | None = 0
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         while below is not None and len(found) < limit:
             wanted = query | {"limit": min(limit - len(found), _PAGE)} | ({"below": below} if below else {})
             page = relay.get("/audit", wanted)

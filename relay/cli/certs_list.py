@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli.at import At
 from relay.cli.certs_folder import folder_of, read_keyring
-from relay.cli.client import Relay, SocketOption, reachable
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json, read_config
+from relay.cli.common import JsonOption, print_json, read_config, spread
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,22 +22,23 @@ _SOON, _NEAR = 14, 30  # days
 _LABEL = 12
 
 
+@spread
 def command(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     folder: FolderOption = False,
-    socket: SocketOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """List our certificates (in use, next, in trouble and why; validity, names, issuer, pin, who is shown it, which connectors use it) and
     those that partners showed last, with where and when. Asks the running relay; where none runs, reads the folder."""
     found: Json
-    if not folder and reachable(config, socket):
-        with Relay.of(config, socket) as relay:
+    if not folder and at.may_be_asked():
+        with at.relay() as relay:
             found = relay.get("/certificates")
     else:
         if not folder:
             typer.echo("no relay can be reached: this is what the folder and the queue's file hold", err=True)
-        found = _from_disk(config)
+        found = _from_disk(at.config)
     if json:
         print_json(found)
     else:

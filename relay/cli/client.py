@@ -11,48 +11,33 @@ import os
 import socket as socketlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
 from relay.cli.common import ExitCode, stop
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
     from rich.console import RenderableType
 
-SocketOption = Annotated[
-    Path | None,
-    typer.Option("--socket", metavar="PATH", help="The relay's admin socket, where the configuration cannot be read."),
-]
-
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", envvar="RELAY_URL", metavar="URL", help="A relay's admin API by network: https://HOST:8443."),
-]
-TokenOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        envvar="RELAY_TOKEN_FILE",
-        metavar="FILE",
-        help="With --url: a file with a token of `relay token`.",
-    ),
-]
-TrustOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca",
-        envvar="RELAY_CA",
-        metavar="FILE",
-        help="With --url: who issued its certificate, where the system does not know.",
-    ),
-]
-
 _PATIENCE = 600.0  # seconds: an order about a million messages takes its time
 _WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A relay's admin API by network, and how we say who we are: a token, or a client certificate. `ca` None: the system's."""
+
+    url: str
+    token_file: Path | None = None
+    cert: Path | None = None
+    ca: Path | None = None
 
 
 class Relay:
@@ -62,18 +47,9 @@ class Relay:
         self._client, self._place, self._socket = client, place, socket
 
     @classmethod
-    def of(
-        cls,
-        config: Path,
-        socket: Path | None,
-        url: str | None = None,
-        token_file: Path | None = None,
-        ca: Path | None = None,
-    ) -> Self:
-        """By `--socket`, else by `--url` (or $RELAY_URL), else by the configuration file."""
-        if socket is None and url:
-            return cls(_by_network(url, token_file, ca), url)
-        return cls.at(socket or socket_path(config))
+    def by_network(cls, network: "Network") -> Self:
+        """Ends the program where the URL, the token or a file cannot be used."""
+        return cls(_by_network(network), network.url)
 
     @classmethod
     def at(cls, path: Path) -> Self:
@@ -126,7 +102,7 @@ class Relay:
         except httpx.TransportError as error:
             if not written and isinstance(error, httpx.RemoteProtocolError):
                 return False  # it was delivered meanwhile, and its bytes are gone
-            stop(f"the relay at {self._socket} broke off: {error}", ExitCode.UNREACHABLE)
+            stop(f"the relay at {self._place} broke off: {error}", ExitCode.UNREACHABLE)
         return True
 
     def upload(self, path: str, query: Mapping[str, Any], content: Iterable[bytes]) -> dict[str, Any]:
@@ -158,26 +134,58 @@ class Relay:
         return found
 
 
-def _by_network(url: str, token_file: Path | None, ca: Path | None) -> "httpx.Client":
-    """Ends the program where the URL, the token or the CA cannot be used."""
-    import ssl
-
+def _by_network(network: Network) -> "httpx.Client":
     import httpx
 
-    parts = httpx.URL(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.host)):
-        stop(f"{url}: write https://HOST:PORT; a token does not travel in clear", ExitCode.USAGE)
-    if token_file is None:
-        stop("--url needs --token-file FILE (or $RELAY_TOKEN_FILE): `relay token NAME` makes one", ExitCode.USAGE)
     try:
-        token = token_file.read_text(encoding="ascii").strip()
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-    except (OSError, UnicodeError) as error:
-        stop(f"{token_file if ca is None else ca}: {getattr(error, 'strerror', None) or error}", ExitCode.USAGE)
-    if not token or not token.isprintable() or " " in token:
-        stop(f"{token_file} holds no token: `relay token NAME > FILE` writes one", ExitCode.USAGE)
-    headers = {"authorization": f"Bearer {token}"}
+        parts = httpx.URL(network.url)
+    except httpx.InvalidURL as error:
+        stop(f"{network.url[:200]}: {error}", ExitCode.USAGE)
+    if not parts.host or (parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.host))):
+        stop(f"{network.url[:200]}: write https://HOST:PORT; a token does not travel in clear", ExitCode.USAGE)
+    if network.token_file is None and network.cert is None:
+        stop(
+            "--url needs --token-file FILE (or $RELAY_TOKEN_FILE; `relay token NAME` makes one), or --cert FILE",
+            ExitCode.USAGE,
+        )
+    headers = {} if network.token_file is None else {"authorization": f"Bearer {_token(network.token_file)}"}
+    context = _context(network) if parts.scheme == "https" else False
     return httpx.Client(verify=context, base_url=parts, headers=headers, timeout=_PATIENCE, trust_env=False)
+
+
+def _token(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        stop(f"--token-file {file}: {getattr(error, 'strerror', None) or 'it holds no token'}", ExitCode.USAGE)
+    if not token or not token.isprintable() or " " in token:
+        stop(f"--token-file {file}: it holds no token; `relay token NAME > FILE` writes one", ExitCode.USAGE)
+    return token
+
+
+def _context(network: Network) -> "ssl.SSLContext":
+    """Our own certificate is shown to whoever has proved to be the relay, and to nobody else."""
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=None if network.ca is None else str(network.ca))
+    except OSError as error:  # ssl.SSLError too
+        stop(f"--ca {network.ca}: {_why(error)}", ExitCode.USAGE)
+    if network.cert is not None:
+        key = network.cert.with_suffix(".key")
+        try:
+            context.load_cert_chain(network.cert, key if key.is_file() else None, password=lambda: b"")
+        except OSError as error:
+            stop(f"--cert {network.cert}: {_why(error)}", ExitCode.USAGE)
+    return context
+
+
+def _why(error: OSError) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLError):
+        return f"it is not PEM that can be used ({error.reason or error})"
+    return error.strerror or str(error)
 
 
 def _is_loopback(host: str) -> bool:
@@ -209,11 +217,11 @@ def _connects(path: Path) -> int:
             return errno.ENOENT
 
 
-def reachable(config: Path, socket: Path | None) -> bool:
-    """True where a relay takes connections on its socket, for commands that can do without."""
+def reachable(config: Path) -> bool:
+    """True where a relay takes connections on the socket of a configuration, for commands that can do without."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            path = socket or socket_path(config)
+            path = socket_path(config)
     except typer.Exit:
         return False
     return listens(path)

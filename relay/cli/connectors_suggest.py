@@ -4,26 +4,27 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, print_json, spread
 from relay.report.text import one_line
 
 
+@spread
 def suggest(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     days: Annotated[int, typer.Option("--days", metavar="N", min=1, max=100, help="How far back.")] = 30,
     least: Annotated[
         int,
         typer.Option("--min-messages", metavar="M", min=1, max=1_000_000, help="Fewer are too few to tell from."),
     ] = 20,
-    socket: SocketOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Print connectors to paste: the highest level that all mail of the last days would have satisfied, and what that rests on.
 
     What is not suggested, and why, goes to standard error. Exit code 1 where nothing is.
     """
-    with Relay.of(config, socket) as relay:
+    with at.relay() as relay:
         found = relay.get("/connectors/suggest", {"days": days, "min_messages": least})
     made = [each for each in found["suggestions"] if each["how"] != "none"]
     if json:

@@ -105,12 +105,12 @@ def _host(config: "Config", file: Path) -> Iterator["Finding"]:
 
 def _status(file: Path) -> dict[str, Any] | None:
     """Of the running relay; None where none can be asked."""
-    from relay.cli.client import Relay
+    from relay.cli.client import Relay, socket_path
 
     try:
         with (
             contextlib.redirect_stderr(io.StringIO()),
-            Relay.of(file, None) as relay,
+            Relay.at(socket_path(file)) as relay,
         ):  # that none runs is a finding of ours
             return relay.get("/status")
     except typer.Exit:

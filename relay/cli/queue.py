@@ -8,18 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption, show
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
-from relay.cli.queue_common import (
-    AllOption,
-    ConnectorOption,
-    IdArguments,
-    ToOption,
-    chunks,
-    id_of,
-    say_suspended,
-    selection_of,
-)
+from relay.cli.at import At
+from relay.cli.client import show
+from relay.cli.common import ExitCode, JsonOption, given, print_json, spread, stop
+from relay.cli.queue_common import Chosen, ConnectorOption, ToOption, id_of, ordered, plural
 from relay.cli.queue_control import register as register_control
 from relay.cli.queue_transfer import register as register_transfer
 from relay.report.text import one_line
@@ -40,7 +32,6 @@ _DONE = {
     "delete": "deleted without a word to the sender",
 }
 _FINAL = ("bounce", "delete")
-_NO_MORE: Mapping[str, Any] = MappingProxyType({})
 
 StateOption = Annotated[
     list[str] | None,
@@ -53,22 +44,20 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask, even for wha
 
 
 @app.command("list")
+@spread
 def list_(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     to: ToOption = "",
     connector: ConnectorOption = "",
     state: StateOption = None,
     limit: LimitOption = 0,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """List what is queued, oldest first."""
     query: dict[str, Any] = {"limit": min(limit, _PAGE) if limit else _PAGE}
-    query |= {key: value for key, value in (("to", to), ("connector", connector), ("state", state)) if value}
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    query |= given(to=to, connector=connector, state=state)
+    with at.relay() as relay:
         messages = _up_to(relay.pages(query), limit)
         if json:
             _print_array(messages)
@@ -129,19 +118,17 @@ def _recipient_lines(recipient: Mapping[str, Any]) -> Iterable[str]:
 
 
 @app.command("show")
+@spread
 def show_(
+    *,
     message_id: Annotated[str, typer.Argument(metavar="ID")],
-    config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    at: At,
 ) -> None:
     """Show one message: where each recipient stands, what the last hop said, and what to do where TLS withholds it."""
     from relay.report.trace import render_message, with_remedies
 
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         found = relay.get(f"/queue/{id_of(message_id)}")
     if json:
         print_json(with_remedies(found))
@@ -150,25 +137,12 @@ def show_(
 
 
 def _register(action: str, summary: str) -> None:
-    """The five orders take the same arguments: one function, registered under each name."""
+    """Four of the orders take the same arguments: one function, registered under each name."""
 
     @app.command(action, help=summary)
-    def command(
-        ids: IdArguments = None,
-        config: ConfigOption = DEFAULT_CONFIG,
-        json: JsonOption = False,
-        everything: AllOption = False,
-        to: ToOption = "",
-        connector: ConnectorOption = "",
-        yes: YesOption = False,
-        socket: SocketOption = None,
-        url: UrlOption = None,
-        token_file: TokenOption = None,
-        ca: TrustOption = None,
-    ) -> None:
-        selection = selection_of(ids, everything, to, connector)
-        _confirm(action, selection, yes=yes)
-        _act(action, Relay.of(config, socket, url, token_file, ca), selection, json=json)
+    @spread
+    def command(*, chosen: Chosen, yes: YesOption = False, json: JsonOption = False, at: At) -> None:
+        _act(action, at, _confirmed(action, chosen, yes=yes), json=json)
 
 
 _register("retry", "Try at once, whatever the back-off says.")
@@ -178,34 +152,31 @@ _register("delete", "Throw away without telling anybody.")
 
 
 @app.command("bounce")
+@spread
 def bounce(
-    ids: IdArguments = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
-    everything: AllOption = False,
-    to: ToOption = "",
-    connector: ConnectorOption = "",
+    *,
+    chosen: Chosen,
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="One line that the senders read.", show_default=False)
     ] = "",
     yes: YesOption = False,
-    socket: SocketOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Give up now and tell the senders."""
-    selection = selection_of(ids, everything, to, connector)
-    _confirm("bounce", selection, yes=yes)
-    _act("bounce", Relay.of(config, socket), selection, json=json, more={"reason": reason} if reason else {})
+    _act("bounce", at, _confirmed("bounce", chosen, yes=yes), json=json, more=given(reason=reason))
 
 
 register_control(app)
 register_transfer(app)
 
 
-def _confirm(action: str, selection: Mapping[str, Any], *, yes: bool) -> None:
-    """What cannot be undone and names no ids, or is told to nobody, is asked for once more; a script says --yes."""
+def _confirmed(action: str, chosen: Chosen, *, yes: bool) -> Mapping[str, Any]:
+    """The selection. What cannot be undone and names no ids, or is told to nobody, is asked for once more; a script says --yes."""
+    selection = chosen.body()
     named = selection.get("ids")
     if yes or action not in _FINAL or (named is not None and action != "delete"):
-        return
+        return selection
     if named is not None:
         what = named[0] if len(named) == 1 else f"{len(named)} messages"
     else:
@@ -214,6 +185,7 @@ def _confirm(action: str, selection: Mapping[str, Any], *, yes: bool) -> None:
         stop(f"{action} {what}: this cannot be undone; add --yes", ExitCode.USAGE)
     if not typer.confirm(f"{action.capitalize()} {what}: {_DONE[action]}. Go on?", err=True):
         raise typer.Exit(ExitCode.NO)
+    return selection
 
 
 def _is_terminal() -> bool:
@@ -221,31 +193,15 @@ def _is_terminal() -> bool:
 
 
 def _act(
-    action: str, relay: Relay, selection: Mapping[str, Any], *, json: bool, more: Mapping[str, Any] = _NO_MORE
+    action: str, at: At, selection: Mapping[str, Any], *, json: bool, more: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    changed, running, suspended, unknown = 0, 0, 0, []
-    with relay:
-        for body in chunks(selection):
-            done = relay.post(f"/queue/{action}", {**body, **more})
-            changed += done["changed"]
-            running += done["running"]
-            suspended += done["after"].get("suspended", 0)
-            unknown += done["unknown"]
+    done = ordered(at, f"/queue/{action}", selection, more)
     if json:
-        print_json({"changed": changed, "running": running, "unknown": unknown})
+        print_json(done.json())
     else:
-        _say(action, changed, running, unknown)
-        say_suspended(suspended)
-    if unknown or not changed + running:
-        raise typer.Exit(ExitCode.NO)
-
-
-def _say(action: str, changed: int, running: int, unknown: list[str]) -> None:
-    typer.echo(f"{changed} recipient{'' if changed == 1 else 's'} {_DONE[action]}.")
-    if running:
-        typer.echo(f"{running} under way just now: done as soon as the attempt ends, unless that decides it.")
-    if unknown:
-        typer.echo(f"Not in the queue: {', '.join(unknown)}.", err=True)
+        typer.echo(f"{plural(done.changed, 'recipient')} {_DONE[action]}.")
+        done.say_rest()
+    done.end()
 
 
 def _moment(text: str) -> str:

@@ -1,11 +1,13 @@
 """Which messages a command of `relay queue` is about: options, and the body that asks the admin API for them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
 
-from relay.cli.common import ExitCode, stop
+from relay.cli.at import At
+from relay.cli.common import ExitCode, given, stop
 
 _CHUNK = 1000  # ids in one request
 
@@ -19,16 +21,25 @@ ConnectorOption = Annotated[
 ]
 
 
-def selection_of(ids: list[str] | None, everything: bool, to: str, connector: str) -> dict[str, Any]:
-    """The body of POST /queue/ACTION. Exit code 2 where it says nothing, or two things."""
-    narrowed = {key: value for key, value in (("to", to), ("connector", connector)) if value}
-    if ids and (everything or narrowed):
-        stop("give ids, or --all, --to and --connector, not both", ExitCode.USAGE)
-    if ids:
-        return {"ids": [id_of(each) for each in ids]}
-    if not everything and not narrowed:
-        stop("say which messages: ID..., --all, --to DOMAIN or --connector NAME", ExitCode.USAGE)
-    return {"all": True, **narrowed}
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The messages that an order is about, as the command line says it (`relay.cli.common.spread`)."""
+
+    ids: IdArguments = None
+    everything: AllOption = False
+    to: ToOption = ""
+    connector: ConnectorOption = ""
+
+    def body(self) -> dict[str, Any]:
+        """The body of POST /queue/ACTION. Exit code 2 where it says nothing, or two things."""
+        narrowed = given(to=self.to, connector=self.connector)
+        if self.ids and (self.everything or narrowed):
+            stop("give ids, or --all, --to and --connector, not both", ExitCode.USAGE)
+        if self.ids:
+            return {"ids": [id_of(each) for each in self.ids]}
+        if not self.everything and not narrowed:
+            stop("say which messages: ID..., --all, --to DOMAIN or --connector NAME", ExitCode.USAGE)
+        return {"all": True, **narrowed}
 
 
 def id_of(text: str) -> str:
@@ -45,6 +56,51 @@ def chunks(selection: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     if ids is None:
         return (selection,)
     return ({"ids": ids[start : start + _CHUNK]} for start in range(0, len(ids), _CHUNK))
+
+
+@dataclass(slots=True)
+class Done:
+    """What became of an order, over all requests that it took."""
+
+    changed: int = 0
+    running: int = 0
+    suspended: int = 0
+    unknown: list[str] = field(default_factory=list)
+
+    def json(self) -> dict[str, Any]:
+        return {"changed": self.changed, "running": self.running, "unknown": self.unknown}
+
+    def say_rest(self) -> None:
+        if self.running:
+            typer.echo(f"{self.running} under way just now: done as soon as the attempt ends, unless that decides it.")
+        if self.unknown:
+            typer.echo(f"Not in the queue: {', '.join(self.unknown)}.", err=True)
+        say_suspended(self.suspended)
+
+    def end(self) -> None:
+        """Exit code 1 where something was not there, or nothing was done."""
+        if self.unknown or not self.changed + self.running:
+            raise typer.Exit(ExitCode.NO)
+
+
+def ordered(
+    at: At,
+    path: str,
+    selection: Mapping[str, Any],
+    more: Mapping[str, Any],
+    hear: Callable[[Mapping[str, Any]], None] = lambda _answer: None,
+) -> Done:
+    """Has the relay do it. `hear` gets each answer."""
+    done = Done()
+    with at.relay() as relay:
+        for body in chunks(selection):
+            answer = relay.post(path, {**body, **more})
+            done.changed += answer["changed"]
+            done.running += answer["running"]
+            done.suspended += answer.get("after", {}).get("suspended", 0)
+            done.unknown += answer["unknown"]
+            hear(answer)
+    return done
 
 
 def plural(count: int, word: str) -> str:

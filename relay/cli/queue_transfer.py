@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
+from relay.cli.at import At
+from relay.cli.client import Relay
+from relay.cli.common import ExitCode, JsonOption, given, print_json, spread, stop
 from relay.cli.queue_common import AllOption, ConnectorOption, ToOption, id_of, plural
 from relay.report.text import one_line
 
@@ -25,19 +26,17 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_)
 
 
+@spread
 def export(
+    *,
     what: Annotated[
         list[str], typer.Argument(metavar="[ID]... DIR|-", help="Ids of messages, then a folder, or - for the output.")
     ],
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
     everything: AllOption = False,
     to: ToOption = "",
     connector: ConnectorOption = "",
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Copy messages out of the queue: the bytes as they were received, and the envelope. They stay in the queue; hold what is to move."""
     *ids, target = what
@@ -47,7 +46,7 @@ def export(
         stop("one message goes to the output: name it, or name a folder for more", ExitCode.USAGE)
     wanted = [id_of(each) for each in ids]
     done, missing = list[str](), list[str]()
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         if target == "-":
             if not relay.download(f"/queue/{wanted[0]}/export", _output):
                 stop(f"there is no message {wanted[0]} in the queue")
@@ -67,11 +66,7 @@ def export(
 
 
 def _selected(relay: Relay, to: str, connector: str) -> Iterator[str]:
-    query: dict[str, Any] = {
-        "limit": _PAGE,
-        **({"to": to} if to else {}),
-        **({"connector": connector} if connector else {}),
-    }
+    query = {"limit": _PAGE, **given(to=to, connector=connector)}
     for page in relay.pages(query):
         yield from (id_of(each["id"]) for each in page)  # it becomes a file's name here, and another machine said it
 
@@ -141,10 +136,10 @@ def _output(data: bytes) -> None:
     sys.stdout.buffer.write(data)
 
 
+@spread
 def import_(
+    *,
     files: Annotated[list[Path], typer.Argument(metavar="FILE.eml|DIR...", help="Messages, or folders of them.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
     envelope: Annotated[
         Path | None,
         typer.Option("--envelope", metavar="FILE.json", help="Of the one message; else the .json beside each."),
@@ -158,21 +153,19 @@ def import_(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Even what was imported before, or is here already.")] = False,
     crlf: Annotated[bool, typer.Option("--crlf", help="Make bare LF line ends CRLF first.")] = False,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Put messages into the queue; each is on disk when it is reported. Those that are refused are named, and the others are taken."""
     if (sender is None) != (not to) or (envelope is not None and sender is not None):
         stop("give --envelope FILE.json, or both --from and --to, or neither", ExitCode.USAGE)
     if envelope is not None and (len(files) != 1 or files[0].is_dir()):
         stop("--envelope is for one message", ExitCode.USAGE)
-    given = {"sender": sender, "recipients": [{"address": each} for each in to]} if to else None
+    typed = {"sender": sender, "recipients": [{"address": each} for each in to]} if to else None
     taken = refused = 0
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         for file in _messages(files):
-            outcome = _import(relay, file, given or envelope or file.with_suffix(".json"), again=again, crlf=crlf)
+            outcome = _import(relay, file, typed or envelope or file.with_suffix(".json"), again=again, crlf=crlf)
             taken, refused = taken + ("id" in outcome), refused + ("id" not in outcome)
             if json:
                 typer.echo(jsonlib.dumps({"file": str(file), **outcome}, ensure_ascii=False))

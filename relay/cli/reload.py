@@ -4,21 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, print_json, spread
 
 
+@spread
 def command(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Have the running relay read its configuration again. What is taken holds at once, for queued mail too."""
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         answer = relay.post("/reload", {"dry_run": dry_run}, expected=(200, 422))
     if json:
         print_json(answer)

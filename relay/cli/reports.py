@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, given, print_json, since_text, spread
 from relay.report.text import one_line
 
 app = typer.Typer(
@@ -23,20 +23,18 @@ LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100
 
 
 @app.command("list")
+@spread
 def list_(
+    *,
     domain: DomainArgument = "",
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
     day: DayOption = "",
     limit: LimitOption = 100,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Sessions counted by day and domain, newest day first, and where the report about each stands."""
-    with Relay.of(config, socket, url, token_file, ca) as relay:
-        found = relay.get("/reports", _given(domain=domain, day=day) | {"limit": limit})
+    with at.relay() as relay:
+        found = relay.get("/reports", given(domain=domain, day=day) | {"limit": limit})
     if json:
         print_json(found)
         return
@@ -51,38 +49,34 @@ def list_(
 
 
 @app.command("show")
+@spread
 def show_(
+    *,
     domain: Annotated[str, typer.Argument(metavar="DOMAIN")],
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
     day: DayOption = "",
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Print the report that would go to a domain, as JSON (RFC 8460 section 4.4). Without --day: today's, so far."""
-    with Relay.of(config, socket, url, token_file, ca) as relay:
-        print_json(relay.get("/reports/show", _given(domain=domain, day=day)))
+    with at.relay() as relay:
+        print_json(relay.get("/reports/show", given(domain=domain, day=day)))
 
 
 @app.command("send")
+@spread
 def send_(
+    *,
     domain: DomainArgument = "",
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
     day: DayOption = "",
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Send now what waits for its time; or, with DOMAIN or --day, one day's reports (yesterday's), even a second time.
 
     Today's can be sent for one domain, to try it out; it goes again, whole, when the day is over.
     """
-    with Relay.of(config, socket, url, token_file, ca) as relay:
-        done = relay.post("/reports/send", _given(domain=domain, day=day))
+    with at.relay() as relay:
+        done = relay.post("/reports/send", given(domain=domain, day=day))
     if json:
         print_json(done)
     else:
@@ -95,21 +89,19 @@ def send_(
 
 
 @app.command("received")
+@spread
 def received_(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="2h, 3d, or 2026-11-25T08:00:00Z.", show_default=False)
     ] = "",
     limit: LimitOption = 100,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """What others report about their sessions to us, newest first."""
-    query = _given(since=since_text(since, datetime.now(UTC)) if since else "") | {"limit": limit}
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    query = given(since=since_text(since, datetime.now(UTC)) if since else "") | {"limit": limit}
+    with at.relay() as relay:
         found = relay.get("/reports/received", query)["received"]
     if json:
         print_json(found)
@@ -124,10 +116,6 @@ def received_(
                 typer.echo(f"      {one['sessions']} x {one['result']}" + (f": {where}" if where else ""))
     if not found:
         typer.echo("No report was received.")
-
-
-def _given(**values: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value}
 
 
 def _sessions(counts: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli.client import Relay, SocketOption
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, stop
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, given, print_json, spread, stop
 
 app = typer.Typer(
     help="The security report: mail in transit by TLS version, cipher and partner; and partners in trouble now.",
@@ -38,9 +38,9 @@ OutputOption = Annotated[
 
 
 @app.command()
+@spread
 def report(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False,
     html: Annotated[bool, typer.Option("--html", help="Print one HTML page, fit to print and to keep.")] = False,
     day: DayOption = "",
@@ -48,25 +48,31 @@ def report(
     until: UntilOption = "",
     domain: DomainOption = "",
     output: OutputOption = None,
-    socket: SocketOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """The security report of a day or a span: totals, each partner, what connectors asked and what was had, exceptions, mail in clear."""
     if json + csv + html > 1:
         stop("--json, --csv and --html: choose one", ExitCode.USAGE)
     if day and (since or until):
         stop("give --day, or --since and --until, not both", ExitCode.USAGE)
-    query = _given(day=day, since=_time(since, "--since"), until=_time(until, "--until"), domain=domain)
-    with Relay.of(config, socket) as relay:
+    query = given(day=day, since=_time(since, "--since"), until=_time(until, "--until"), domain=domain)
+    with at.relay() as relay:
         found = relay.get("/security/report", query)
     _write(_shown(found, json=json, csv=csv, html=html), output)
 
 
 @app.command()
-def troubled(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, socket: SocketOption = None) -> None:
+@spread
+def troubled(
+    *,
+    json: JsonOption = False,
+    at: At,
+) -> None:
     """Partners whose mail waits because of TLS, or since no host of theirs can be reached. Exit code 1 where there are some."""
     from relay.report.text import one_line
 
-    with Relay.of(config, socket) as relay:
+    with at.relay() as relay:
         found = relay.get("/security/troubled")
     if json:
         print_json(found)
@@ -82,10 +88,6 @@ def troubled(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, so
             typer.echo("There are more domains with waiting mail than were looked at.", err=True)
     if found["troubled"]:
         raise typer.Exit(ExitCode.NO)
-
-
-def _given(**values: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value}
 
 
 def _time(text: str, option: str) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from relay.cli.client import Relay, SocketOption, TokenOption, TrustOption, UrlOption, show
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, since_text, stop
+from relay.cli.at import At
+from relay.cli.client import show
+from relay.cli.common import ExitCode, JsonOption, given, print_json, since_text, spread, stop
 
 _LIMIT = 20
 
@@ -32,10 +33,10 @@ app = typer.Typer(
 
 
 @app.command("show")
+@spread
 def command(
+    *,
     message_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a message.", show_default=False)] = "",
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS|DOMAIN", help="To whom.", show_default=False)] = "",
     sender: Annotated[
         str, typer.Option("--from", metavar="ADDRESS|DOMAIN", help="From whom.", show_default=False)
@@ -47,19 +48,16 @@ def command(
         str, typer.Option("--message-id", metavar="TEXT", help="The Message-ID header.", show_default=False)
     ] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=200, help="At most so many.")] = _LIMIT,
-    socket: SocketOption = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca: TrustOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Show how messages were accepted, each attempt with its plan and TLS evidence, and what became of whom; newest first."""
-    given = {"id": message_id.upper(), "to": to, "from": sender, "message_id": header}
-    query: dict[str, Any] = {key: value for key, value in given.items() if value}
+    query = given(**{"id": message_id.upper(), "to": to, "from": sender, "message_id": header})
     if since:
         query["since"] = since_text(since, datetime.now(UTC))
     if not query:
         stop("say which messages: ID, --to, --from, --since or --message-id", ExitCode.USAGE)
-    with Relay.of(config, socket, url, token_file, ca) as relay:
+    with at.relay() as relay:
         traces = relay.get("/trace", {**query, "limit": limit})["traces"]
     if json:
         print_json(traces)
@@ -72,9 +70,9 @@ def command(
 
 
 @app.command("purge")
+@spread
 def purge(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
+    *,
     message: Annotated[str, typer.Option("--message", metavar="ID", help="Of one message.", show_default=False)] = "",
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS|DOMAIN", help="Of mail to.", show_default=False)] = "",
     sender: Annotated[
@@ -84,11 +82,11 @@ def purge(
         str, typer.Option("--before", metavar="TIME", help="That ended before: 30d ago, or a time.", show_default=False)
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    socket: SocketOption = None,
+    json: JsonOption = False,
+    at: At,
 ) -> None:
     """Forget the traces of mail that has ended, for good; all that is given must hold. What is still in the queue is never touched."""
-    given = {"id": message.upper(), "to": to, "from": sender}
-    body: dict[str, Any] = {key: value for key, value in given.items() if value}
+    body = given(**{"id": message.upper(), "to": to, "from": sender})
     if before:
         body["before"] = since_text(before, datetime.now(UTC), "--before")
     if not body:
@@ -98,7 +96,7 @@ def purge(
             stop("this cannot be undone; add --yes", ExitCode.USAGE)
         if not typer.confirm("Forget these traces for good?", err=True):
             raise typer.Exit(ExitCode.NO)
-    with Relay.of(config, socket) as relay:
+    with at.relay() as relay:
         done = relay.post("/trace/purge", body)
     if json:
         print_json(done)
