@@ -1,15 +1,15 @@
-"""Questions before any mail is sent: `POST /explain`, `POST /probe`, `GET /check`. They change nothing.
+"""Questions before any mail is sent: `POST /explain`, `POST /probe`, `POST /connectors/validate`, `GET /check`. They change nothing.
 
-A probe connects to hosts that the caller names, so it asks for more than reading.
+A probe connects to hosts that the caller names, and a validation to a partner's, so both ask for more than reading.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
 from relay.admin.endpoint import Answer, Asked, Change, Endpoint, Json, Nothing, Question, Scope, Shape
-from relay.admin.parameters import Text
+from relay.admin.parameters import ConnectorName, Domain, Text
 from relay.admin.trace import Evidence, Plan
 
 
@@ -35,6 +35,10 @@ class Asking(Protocol):
         """In the shape of ProbeResult. `about`: whose mail it is about, "" where the target says it."""
         ...
 
+    async def validate(self, connector: str, domain: str) -> Json:
+        """In the shape of Validation. `domain` "": those that the connector names. Raises NotFoundError too."""
+        ...
+
     async def check(self) -> Json:
         """In the shape of Checked."""
         ...
@@ -57,6 +61,12 @@ class ProbeQuestion(Question):
     """A recipient domain, or HOST:PORT."""
     about: Text = Field(default="", alias="for")
     """With HOST:PORT: the domain whose mail it is about."""
+
+
+class ValidateQuestion(Question):
+    connector: ConnectorName = Field(min_length=1)
+    domain: Domain = ""
+    """Outbound: only this domain of the partner."""
 
 
 class Says(Shape):
@@ -115,6 +125,26 @@ class ProbeResult(Shape):
     hops: list[ProbedHost]
 
 
+class ValidationStep(Shape):
+    step: str
+    target: str | None
+    """What it was taken on: a host, an address; null for the connector itself."""
+    result: Literal["ok", "warning", "failed", "skipped"]
+    text: str
+    remedy: str | None
+    seconds: float | None
+
+
+class Validation(Shape):
+    """As `relay connectors validate --json`, but for the trace of a test message (POST /connectors/test sends one)."""
+
+    connector: str
+    direction: Literal["inbound", "outbound"]
+    passes: bool
+    """No step failed."""
+    steps: list[ValidationStep]
+
+
 class CheckedProblem(Shape):
     severity: str
     file: str
@@ -145,14 +175,34 @@ def endpoints(relay: Asking) -> tuple[Endpoint[Any], ...]:
         found = await relay.probe(target, about)
         return Answer(found, change=Change(f"{target} for {about}" if about else target))
 
+    async def validate(asked: Asked[ValidateQuestion]) -> Answer:
+        connector, domain = asked.given.connector, asked.given.domain
+        found = await relay.validate(connector, domain)
+        return Answer(found, change=Change(f"{connector} {domain}" if domain else connector))
+
     async def check(_asked: Asked[Nothing]) -> Answer:
         return Answer(await relay.check())
 
     explains = "Which connector governs a message, what its delivery must satisfy and why, and what would be refused."
     probes = "Say EHLO and STARTTLS to a partner's hosts; what each level would say of them. Sends no mail."
+    validates = (
+        "Try a connector step by step: files and rules, and every host of the partner. Sends no mail and never logs in."
+    )
+    none = {404: "No connector in force has that name."}
     checks = "Every error of the configuration file on disk, and what is legal but unwise."
     return (
         Endpoint("POST", "/explain", Scope.READ, explains, ExplainQuestion, Explanation, explain),
         Endpoint("POST", "/probe", Scope.OPERATE, probes, ProbeQuestion, ProbeResult, probe, action="probe"),
+        Endpoint(
+            "POST",
+            "/connectors/validate",
+            Scope.OPERATE,
+            validates,
+            ValidateQuestion,
+            Validation,
+            validate,
+            action="validate",
+            refusals=none,
+        ),
         Endpoint("GET", "/check", Scope.READ, checks, Nothing, Checked, check),
     )

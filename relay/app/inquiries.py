@@ -1,7 +1,8 @@
 """What the admin API asks about connectors and before any mail is sent, answered from the rooms that know."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from relay.admin.asking import Message
-from relay.admin.endpoint import BadQuestionError, Json, Unavailable
+from relay.admin.endpoint import BadQuestionError, Json, NotFoundError, Unavailable
 from relay.config.connectors import InboundConnector, OutboundConnector
 from relay.config.files import Secret
 from relay.config.values import duration_text
 from relay.outbound.asking import Words, WrongWordError, explain_message, probe, probe_target, question_of
 from relay.outbound.probe import Means
 from relay.outbound.probe_json import probe_json
+from relay.outbound.validate import connector_named, domains_of, steps_here, steps_there
 from relay.policy.book import RuleBook
+from relay.policy.connector_steps import last_seen
 from relay.policy.explain_json import explanation_json
+from relay.policy.steps import failed, steps_json
 from relay.queue.live import Live, live
 from relay.queue.sqlite import SqliteStore
 from relay.queue.store import StoreUnavailable
@@ -96,12 +100,41 @@ class Inquiries:
             domain, hop = probe_target(target, about)
         except WrongWordError as error:
             raise BadQuestionError(f"{error.name}: {error}") from None
+        async with self._turn():
+            return probe_json(await probe(self._around.means(), domain, hop))
+
+    async def validate(self, connector: str, domain: str) -> Json:
+        means = self._around.means()
+        try:
+            chosen = connector_named(means.book, connector)
+        except WrongWordError as error:
+            raise NotFoundError(str(error)) from None
+        try:
+            domains = domains_of(means.book, chosen, domain)
+        except WrongWordError as error:
+            raise BadQuestionError(f"{error.name}: {error}") from None
+        async with self._turn():
+            found = await asyncio.to_thread(lambda: list(steps_here(means.book, chosen, means.clock())))
+            if isinstance(chosen, InboundConnector):
+                last = (await self._live()).accepted.get(chosen.name)
+                found.append(last_seen(last, "no message of the partner is among the last ones"))
+            found += await steps_there(means, domains)
+        return {
+            "connector": chosen.name,
+            "direction": chosen.direction,
+            "passes": not failed(found),
+            "steps": steps_json(found),
+        }
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Of those who connect to hosts because a caller says so. Raises Unavailable where all are taken, and where it lasts too long."""
         if self._probing.locked():
-            raise Unavailable(f"{_PROBES} probes are under way: try again when one has ended")
+            raise Unavailable(f"{_PROBES} probes or validations are under way: try again when one has ended")
         async with self._probing:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    return probe_json(await probe(self._around.means(), domain, hop))
+                    yield
             except TimeoutError:
                 raise Unavailable(f"the hosts did not answer within {_PATIENCE:.0f} seconds") from None
 

@@ -39,6 +39,7 @@ COMMANDS = (
         "certs", "relay.cli.certs", "Our certificates and partners', what partners must be told, the next certificate."
     ),
     Command("schema", "relay.cli.schema", "Print the JSON Schema of connectors.yaml, for editors."),
+    Command("status", "relay.cli.status", "How a running relay is: mail, queue, listeners, certificates, what waits."),
     Command("queue", "relay.cli.queue", "Look into the queue of a running relay, and act on what is in it."),
     Command("store", "relay.cli.store", "Check the queue's file, and copy it."),
     Command("trace", "relay.cli.trace", "Show the life of messages, with the TLS evidence of every attempt."),

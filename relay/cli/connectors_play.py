@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from relay.config.values import HostPort
     from relay.policy.book import RuleBook
 
-_LOOKED_AT = 50  # traces
 _HELO = "partner.invalid"
 _MINE = (
     "Where this is the partner's own certificate, connector {name} asks for something else than it has, or the partner's network is asked for: "
@@ -29,37 +28,15 @@ _MINE = (
 
 
 def last_seen(config: "Config", connector: "InboundConnector") -> Step:
-    """From the traces of the running relay; skipped where none runs."""
+    """From the running relay; skipped where none runs."""
     from relay.cli.client import Relay, listens
+    from relay.policy.connector_steps import last_seen as step
 
     if config.admin is None or not listens(config.admin.socket):
-        return Step("last-seen", "", Result.SKIPPED, "no running relay can be asked what it has seen of the partner")
-    exact = [each for each in connector.match.sender_domains or () if not each.startswith("*")]
-    found: list[dict[str, Any]] = []
+        return step(None, "no running relay can be asked what it has seen of the partner")
     with Relay.at(config.admin.socket) as relay:
-        for domain in exact[:10]:
-            found.extend(relay.get("/trace", {"from": f"@{domain}", "limit": _LOOKED_AT})["traces"])
-    ours = [each["accepted"] for each in found if each["accepted"]["connector"] == connector.name]
-    if not ours:
-        text = (
-            "no message of the partner is in the traces"
-            if exact
-            else "the connector names no single domain to look for"
-        )
-        return Step("last-seen", "", Result.SKIPPED, text)
-    last = max(ours, key=lambda each: str(each["at"]))
-    return Step("last-seen", str(last["client"]), Result.OK, f"{last['at'][:19]}Z: {_shown(last['tls'])}")
-
-
-def _shown(tls: dict[str, Any] | None) -> str:
-    if tls is None:
-        return "in clear"
-    words = f"{tls['version']}, {tls['cipher']}"
-    if not tls["chain"]:
-        return f"{words}, no certificate"
-    leaf = tls["chain"][0]
-    names = ", ".join(leaf["names"][:3]) or leaf["subject"]
-    return f"{words}, certificate for {names} from {leaf['issuer']}, until {leaf['not_after'][:10]}"
+        found = relay.find(f"/connectors/{connector.name}")
+    return step(found and found["last"], "no message of the partner is among the last ones that the relay knows of")
 
 
 def play(book: "RuleBook", connector: "InboundConnector", pair: tuple[Path, Path], listener: str) -> Iterator[Step]:

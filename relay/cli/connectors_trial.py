@@ -4,32 +4,20 @@ It goes through the running relay, from intake to attempt, since that is what is
 """
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from relay.cli.client import Relay
-from relay.cli.common import ExitCode, stop
 from relay.policy.steps import Result, Step
-
-if TYPE_CHECKING:
-    from relay.config.models import Config
 
 _AGAIN = 0.25  # seconds
 
 
-def send_trial(config: "Config", connector: str, to: str, wait: int) -> tuple[list[Step], dict[str, Any] | None]:
-    """Sends it and waits for its end, or for the first attempt that failed. Ends the program where no relay runs (3)."""
-    if config.admin is None:
-        stop(
-            "--send-test needs the running relay: write `admin: {socket: relay.sock}` and restart it",
-            ExitCode.UNREACHABLE,
-        )
-    with Relay.at(Path(config.admin.socket)) as relay:
-        begun = time.monotonic()
-        message = str(relay.post("/connectors/test", {"connector": connector, "to": to})["message"])
-        trace = _settled(relay, message, begun + wait)
-        seconds = time.monotonic() - begun
-    return [trial_step(connector, to, message, trace, seconds)], trace
+def send_trial(relay: Relay, connector: str, to: str, wait: int) -> tuple[Step, dict[str, Any] | None]:
+    """Sends it and waits for its end, or for the first attempt that failed."""
+    begun = time.monotonic()
+    message = str(relay.post("/connectors/test", {"connector": connector, "to": to})["message"])
+    trace = _settled(relay, message, begun + wait)
+    return trial_step(connector, to, message, trace, time.monotonic() - begun), trace
 
 
 def _settled(relay: Relay, message: str, end: float) -> dict[str, Any] | None:

@@ -4,18 +4,17 @@ The look-ups are `relay.outbound.asking`'s, what follows from them `relay.policy
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, print_json, read_config, spread
 
-if TYPE_CHECKING:
-    from relay.outbound.asking import Words
-    from relay.policy.book import RuleBook
-    from relay.policy.explain import Arrival, Explanation
+Json = Mapping[str, Any]
 
 ToOption = Annotated[str, typer.Option("--to", metavar="ADDRESS", help="The recipient.")]
 FromOption = Annotated[
@@ -36,48 +35,62 @@ VersionOption = Annotated[
 ]
 
 
+@spread
 def command(
+    *,
     to: ToOption,
     sender: FromOption = None,
     client_ip: ClientOption = None,
     client_certificate: CertificateOption = None,
     tls_version: VersionOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
+    at: At,
 ) -> None:
     """Say which connector governs a message, what its delivery must satisfy and why, and what would be refused.
 
     Nothing is sent: only DNS is asked. With any of --from, --client-ip, --client-certificate or --tls-version, it also says whether
     the message would be let in. Exit code 1 where it would be refused, or could be delivered nowhere.
-    """
-    from relay.outbound.asking import Words
-    from relay.policy.book import RuleBook
-    from relay.policy.explain_json import explanation_json
 
-    book = RuleBook.of(read_config(config))
+    It goes by the configuration file, and needs no running relay. With --socket or --url that relay answers, by what it has in force.
+    """
     certificate = None if client_certificate is None else _pem(client_certificate, tls_version)
-    explanation, arrival = asyncio.run(_explain(book, Words(to, sender, client_ip, certificate, tls_version)))
+    asked = (to, sender, client_ip, certificate, tls_version)
+    found = _by_relay(at, *asked) if at.is_named() else asyncio.run(_by_file(at.config, *asked))
     if json:
-        print_json(explanation_json(explanation))
+        print_json(found)
     else:
         from relay.cli.explain_text import print_explanation
 
-        print_explanation(explanation, arrival)
-    inbound, outbound = explanation.inbound, explanation.outbound
-    if (inbound is not None and not inbound.accepted) or not any(hop.addresses for hop in outbound.hops):
+        print_explanation(found)
+    inbound, outbound = found["inbound"], found["outbound"]
+    if (inbound is not None and not inbound["accepted"]) or not any(
+        hop["addresses"] for each in outbound for hop in each["hops"]
+    ):
         raise typer.Exit(ExitCode.NO)
 
 
-async def _explain(book: "RuleBook", words: "Words") -> "tuple[Explanation, Arrival | None]":
-    from relay.cli.outside import outside
-    from relay.outbound.asking import WrongWordError, explain_message, question_of
+def _by_relay(at: At, to: str, *rest: str | None) -> Json:
+    names = ("from", "client_ip", "client_certificate", "tls_version")
+    told = {name: value for name, value in zip(names, rest, strict=True) if value is not None}
+    if not told.get("client_certificate", "-"):
+        del told["client_certificate"]  # a client in clear shows none
+    with at.relay() as relay:
+        return relay.post("/explain", {"to": to, **told})
 
+
+async def _by_file(file: Path, *asked: Any) -> Json:
+    from relay.cli.outside import outside
+    from relay.outbound.asking import Words, WrongWordError, explain_message, question_of
+    from relay.policy.book import RuleBook
+    from relay.policy.explain_json import explanation_json
+
+    book, words = RuleBook.of(read_config(file)), Words(*asked)
     async with outside(book.config) as world:
         try:
             question = await question_of(book, words, datetime.now(UTC), world.revocations)
         except WrongWordError as error:
             raise typer.BadParameter(str(error), param_hint="--" + error.name.replace("_", "-")) from None
-        return await explain_message(world.means(book), question), question.arrival
+        return explanation_json(await explain_message(world.means(book), question))
 
 
 def _pem(file: Path, version: str | None) -> str:

@@ -1,16 +1,21 @@
 """`relay probe`: what a partner's hosts really do, and what our policy and each level would say of it. Sends no mail."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config
+from relay.cli.at import At
+from relay.cli.common import ExitCode, JsonOption, given, print_json, read_config, spread
 
 if TYPE_CHECKING:
     from relay.config.values import HostPort
     from relay.outbound.probe import Probe
     from relay.policy.book import RuleBook
+
+Json = Mapping[str, Any]
 
 TargetArgument = Annotated[str, typer.Argument(metavar="DOMAIN|HOST:PORT", help="A recipient domain, or one host.")]
 ForOption = Annotated[
@@ -18,24 +23,24 @@ ForOption = Annotated[
 ]
 
 
+@spread
 def command(
+    *,
     target: TargetArgument,
     about: ForOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
+    at: At,
 ) -> None:
     """Say EHLO and STARTTLS to every host that mail for DOMAIN would go to, or to HOST:PORT, and then QUIT. Sends no mail.
 
     Shows what each host is and offers, whether our policy would let mail go there, and what each level would say. HOST:PORT is held
     against the connector that has it as smart host, or the one for --for DOMAIN, or for the host's own name. Exit code 0 where our policy
     is satisfied at one address at least, 1 where not.
-    """
-    from relay.outbound.probe_json import probe_json
-    from relay.policy.book import RuleBook
 
-    book = RuleBook.of(read_config(config))
-    domain, hop = _target(target, about)
-    found = probe_json(asyncio.run(_probe(book, domain, hop)))
+    It goes by the configuration file, from here, and needs no running relay. With --socket or --url that relay probes: by what it has in
+    force, from where it runs.
+    """
+    found = _by_relay(at, target, about) if at.is_named() else _by_file(at.config, target, about)
     if json:
         print_json(found)
     else:
@@ -45,6 +50,20 @@ def command(
         show(render_probe(found))
     if not found["passes"]:
         raise typer.Exit(ExitCode.NO)
+
+
+def _by_relay(at: At, target: str, about: str | None) -> Json:
+    with at.relay() as relay:
+        return relay.post("/probe", {"target": target, **given(**{"for": about})})
+
+
+def _by_file(file: Path, target: str, about: str | None) -> Json:
+    from relay.outbound.probe_json import probe_json
+    from relay.policy.book import RuleBook
+
+    book = RuleBook.of(read_config(file))
+    domain, hop = _target(target, about)
+    return probe_json(asyncio.run(_probe(book, domain, hop)))
 
 
 def _target(target: str, about: str | None) -> "tuple[str, HostPort | None]":

@@ -1,7 +1,7 @@
 """What of a connector can be judged from here, before anybody is connected to: its files, its rules, and how they stand beside the others'.
 
-Pure: what files hold and what was looked up come in as values (`Files`). The steps that need the network are `relay.outbound.validation`'s
-and `relay.cli.connectors_play`'s.
+Pure: what files hold and what was looked up come in as values (`Files`, which `relay.tls.connector_files` reads). The steps that need the
+network are `relay.outbound.validation`'s and `relay.cli.connectors_play`'s.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from relay.config.certificates import CertificateFiles
 from relay.config.connectors import Connector, InboundConnector, OutboundConnector, TlsException
 from relay.config.models import ListenerKind, Switch
 from relay.config.values import Network
+from relay.mail.codec import Json
 from relay.policy.book import RuleBook
 from relay.policy.difference import few
 from relay.policy.steps import Result, Step
@@ -129,6 +130,24 @@ def inbound_steps(book: RuleBook, connector: InboundConnector, files: Files) -> 
     yield from _listeners(book, connector, files)
     yield from _networks(book, connector)
     yield from _others(book, connector)
+
+
+def last_seen(last: Json | None, nothing: str) -> Step:
+    """What the partner's last message came with. `last` is `{at, evidence}`, None for the reason that `nothing` says."""
+    if last is None:
+        return Step("last-seen", "", Result.SKIPPED, nothing)
+    return Step("last-seen", "", Result.OK, f"{last['at'][:19]}Z: {_shown(last['evidence'])}")
+
+
+def _shown(tls: Json | None) -> str:
+    if tls is None:
+        return "in clear"
+    words = f"{tls['version']}, {tls['cipher']}"
+    if not tls["chain"]:
+        return f"{words}, no certificate"
+    leaf = tls["chain"][0]
+    names = ", ".join(leaf["names"][:3]) or leaf["subject"]
+    return f"{words}, certificate for {names} from {leaf['issuer']}, until {leaf['not_after'][:10]}"
 
 
 def _listeners(book: RuleBook, connector: InboundConnector, files: Files) -> Iterator[Step]:

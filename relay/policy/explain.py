@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from relay.config.connectors import DEFAULT, OutboundConnector, TlsException
+from relay.config.connectors import OutboundConnector, TlsException
 from relay.config.models import Callout, Config
 from relay.config.values import HostPort
 from relay.mail.address import Address
@@ -38,6 +38,8 @@ from relay.policy.route import (
 )
 
 ACCEPTED = Reply(250, "2.1.5", "the recipient is accepted")
+
+_UNKNOWN = Peer(None, None)
 
 Addresses = tuple[IpAddress, ...] | NoDomain | LookupFailed
 
@@ -83,7 +85,7 @@ class Inbound:
     """`reply` is the first that refuses, at the command that `stage` names (MAIL, RCPT or DATA), else the recipient's 250.
 
     `connector` is "" where none speaks of the sender. `may_relay` says why the client may send anywhere, "" where it may not. `callout`:
-    the recipient is accepted only if the mail server inside says that it exists; None where nobody is asked.
+    the recipient is accepted only if the mail server inside says that it exists; None where nobody is asked. `peer`: the client.
     """
 
     sender: Address
@@ -94,6 +96,7 @@ class Inbound:
     findings: tuple[Finding, ...]
     needs_header_from: bool
     callout: Callout | None = None
+    peer: Peer = _UNKNOWN
 
     @property
     def accepted(self) -> bool:
@@ -154,7 +157,9 @@ def destination(book: RuleBook, recipient: Address) -> Address:
 def explain(book: RuleBook, question: Question, facts: DnsFacts, now: datetime) -> Explanation:
     """Everything that is decided about one message to one recipient. `now` in UTC."""
     recipient = destination(book, question.recipient)
-    inbound = None if question.arrival is None else _inbound(book, question.arrival, question.recipient)
+    arrival, inbound = question.arrival, None
+    if arrival is not None:
+        inbound = replace(_inbound(book, arrival, question.recipient), peer=arrival.peer)
     return Explanation(recipient, inbound, _outbound(book, recipient.domain, facts, now))
 
 
@@ -232,10 +237,3 @@ def _why_unused(connector: OutboundConnector, address: IpAddress, own: Collectio
     if connector.source is not None and (":" in connector.source) is not (address.version == 6):
         return f"cannot be reached from the source address {connector.source}"
     return ""
-
-
-def governed_by(outbound: Outbound) -> str:
-    """Which rule chose, in words."""
-    if outbound.connector.name == DEFAULT:
-        return "no connector names the domain: the defaults act"
-    return f"connector {outbound.connector.name}, by its pattern {outbound.pattern}"

@@ -21,6 +21,10 @@ def _inbound(inbound: Inbound) -> Json:
     chosen = [each for each in inbound.findings if each.connector.name == inbound.connector]
     return {
         "sender": str(inbound.sender),
+        "client": {
+            "address": None if inbound.peer.address is None else str(inbound.peer.address),
+            "tls": None if inbound.peer.evidence is None else inbound.peer.evidence.version,
+        },
         "connector": inbound.connector or None,
         "accepted": inbound.accepted,
         "stage": inbound.stage,
@@ -51,10 +55,12 @@ def _outbound(outbound: Outbound) -> Json:
         "exception": None
         if exception is None
         else {"allow": exception.allow.value, "until": exception.until.isoformat(), "reason": exception.reason},
+        "route": "mx" if outbound.connector.route.by_mx else "smart-hosts",
         "auth": None if auth is None else {"user": auth.user},
         "forward_client": outbound.connector.forward_client.value,
         "on_5xx": outbound.connector.on_5xx.value,
         "unroutable": None if outbound.unroutable is None else outcome_json(outbound.unroutable),
+        "plan": plan_json(outbound.plan),
         "hops": [_hop(each) for each in outbound.hops],
     }
 

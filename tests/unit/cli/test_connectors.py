@@ -107,7 +107,7 @@ def test_a_partner_that_is_not(tmp_path: Path, pki: Pki) -> None:
         (["validate", "partner", "--as", "a.pem", "a.key"], "is outbound"),
         (["validate", "partner", "--listener", "127.0.0.1:1"], "it goes with --as only"),
         (["validate", "from-partner", "--as", "a.pem", "a.key"], "a.pem"),
-        (["validate", "wild"], "say one domain with --domain"),
+        (["validate", "wild"], "--domain: connector wild names only wildcards and goes by MX: say one domain"),
     ],
 )
 def test_wrong_usage(arguments: list[str], says: str, tmp_path: Path, pki: Pki) -> None:

@@ -6,9 +6,10 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -21,11 +22,11 @@ from relay.config.models import Config
 from relay.config.values import HostPort
 from relay.dns.answers import AddressAnswer, Addresses, TlsaAnswer, TlsaRecords, TxtAnswer, TxtRecords
 from relay.mail.address import Address
-from relay.mail.plan import Demand, Level, Plaintext, TlsPlan
+from relay.mail.plan import Level, Plaintext, TlsPlan
 from relay.mail.published import StsFetched, StsKept, StsMode, StsPolicy, TlsaRecord
 from relay.mail.reply import Reply
-from relay.policy.admission import Peer
-from relay.policy.explain import Arrival, Explanation, HopPlan, Inbound, Outbound
+from relay.policy.explain import Explanation, HopPlan, Inbound, Outbound
+from relay.policy.explain_json import explanation_json
 from relay.policy.route import LookupFailed, MxAnswer, MxRecord, MxRecords, NoDomain
 from relay.queue.policies import save
 from relay.queue.schema import prepare
@@ -279,13 +280,8 @@ def test_the_resolver_is_closed() -> None:
 
 
 def test_a_demand_that_is_new_is_shown_by_its_name() -> None:
-    """A published policy that enters later still shows, rather than being left out."""
-
-    @dataclass(frozen=True, slots=True)
-    class Tlsa(Demand):
-        pass
-
-    plan = TlsPlan(Level.DOMAIN, Plaintext.NEVER, frozenset({Tlsa("dane")}), until=None)
+    """A newer relay's published policy still shows, rather than being left out."""
+    plan = TlsPlan(Level.DOMAIN, Plaintext.NEVER, frozenset(), until=None)
     hop = HopPlan(HostPort("a.test", 25), plan, (ipaddress.ip_address("1.1.1.1"),))
     config = Config.model_validate(
         {"hostname": "a.example", "postmaster": "p@a.example", "listeners": [{"address": "127.0.0.1:0"}]}
@@ -293,12 +289,13 @@ def test_a_demand_that_is_new_is_shown_by_its_name() -> None:
     sender = Address("a", "b.example")
     inbound = Inbound(sender, "RCPT", Reply(250, "2.1.5", "ok"), "", "", (), needs_header_from=False)
     outbound = Outbound(config.default, "", None, plan, (hop,), None)
+    found: Any = explanation_json(Explanation(Address("c", "d.example"), inbound, outbound))
+    found["outbound"][0]["hops"][0]["plan"]["demands"].append({"demand": "dnsx", "source": "dane"})
     text = io.StringIO()
-    print_explanation(
-        Explanation(Address("c", "d.example"), inbound, outbound), Arrival(sender, Peer(None, None)), Console(file=text)
-    )
-    assert "Tlsa  (dane)" in text.getvalue()
+    print_explanation(found, Console(file=text))
+    assert "dnsx  (dane)" in text.getvalue()
     assert "From: header" not in text.getvalue()
+    assert "a@b.example, from an unknown address, in clear" in text.getvalue()
 
 
 SIGNED = TlsaRecords((TlsaRecord(3, 1, 1, "ab" * 32), TlsaRecord(0, 0, 1, "cd" * 32)), secure=True)

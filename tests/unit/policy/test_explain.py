@@ -10,7 +10,7 @@ from relay.mail.outcome import Bounced, Deferred
 from relay.mail.plan import Encryption, Level, Plaintext
 from relay.mail.tls import TlsEvidence, Trusted, Undecided
 from relay.policy.admission import Peer
-from relay.policy.explain import Arrival, DnsFacts, Explanation, Question, explain, governed_by
+from relay.policy.explain import Arrival, DnsFacts, Explanation, Question, explain
 from relay.policy.explain_json import explanation_json
 from relay.policy.plan import Step
 from relay.policy.published import Published, Says
@@ -60,7 +60,7 @@ def test_by_mx_the_defaults_act_and_say_so() -> None:
     found = asked("bob@contoso.com", facts=dns(PUBLIC))
     assert found.inbound is None
     assert [str(each.hop) for each in found.outbound.hops] == ["a.contoso.com:25", "b.contoso.com:25"]
-    assert governed_by(found.outbound) == "no connector names the domain: the defaults act"
+    assert (found.outbound.connector.name, found.outbound.pattern) == ("default", "")
     hop = found.outbound.hops[0]
     assert (hop.plan.level, hop.addresses, hop.trouble) == (Level.OPPORTUNISTIC, (PUBLIC,), "")
     assert (hop.without_starttls, hop.with_broken_tls) == (Step.SEND_IN_CLEAR, Step.REFUSE)
@@ -75,7 +75,7 @@ def test_a_connector_governs_by_its_pattern_and_each_host_has_its_own_names() ->
         "route": {"smart_hosts": ["a.contoso.com", "b.contoso.com"], "auth": {"user": "us", "password": "hunter2"}},
     }
     found = asked("bob@sub.contoso.com", facts=dns(PUBLIC), connectors=[out], accept={})
-    assert governed_by(found.outbound) == "connector out, by its pattern *.contoso.com"
+    assert (found.outbound.connector.name, found.outbound.pattern) == ("out", "*.contoso.com")
     names = [
         demand["names"]
         for hop in explanation_json(found)["outbound"][0]["hops"]
