@@ -13,10 +13,17 @@ from relay.admin.accounts import add_token
 from relay.admin.endpoint import Scope
 from relay.mail.events import RecipientEnded
 from relay.testing import RelayPair, relay_pair
+from relay.testing.sink import Sink
 from tests.e2e.heard import Heard
 from tests.e2e.process import free_port
 
-# What a call of each endpoint asks for, good and bad, and which status it gets. {id} is a delivered message's. An endpoint that is not here
+MAIL = (
+    b'{"sender": "alice@a.test", "recipients": [{"address": "carol@later.test"}]}\n'
+    b"From: alice@a.test\r\nSubject: taken\r\n\r\ntaken\r\n"
+)
+
+# What a call of each endpoint asks for, good and bad, and which status it gets. {id} is a delivered message's, {waits} one's
+# that waits. An endpoint that is not here
 # fails the test: whoever adds one says how it is called.
 CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "GET /status": [({}, 200), ({"x": "1"}, 400)],
@@ -29,7 +36,7 @@ CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "POST /queue/delete": [({"connector": "to-b"}, 200), ({"connector": "a b"}, 400)],
     "GET /trace": [({"id": "{id}"}, 200), ({"from": "@a.test"}, 200), ({}, 400)],
     "GET /reports": [({}, 200), ({"day": "x"}, 400)],
-    "GET /reports/show": [({"domain": "other.test"}, 404), ({}, 400)],
+    "GET /reports/show": [({"domain": "other.test"}, 404), ({"domain": "localhost"}, 200), ({}, 400)],
     "GET /reports/received": [({}, 200), ({"limit": "x"}, 400)],
     "POST /reports/send": [({}, 200), ({"day": "2999-01-01"}, 400)],
     "GET /change": [({}, 200)],
@@ -47,7 +54,13 @@ CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "GET /metrics": [({}, 200)],
     "GET /audit": [({}, 200), ({"since": "yesterday"}, 400)],
     "GET /alerts": [({}, 200)],
-    "POST /alerts/test": [({}, 503), ({"ways": ["pigeon"]}, 400)],
+    "POST /alerts/test": [({}, 200), ({"ways": ["webhook"]}, 503), ({"ways": ["pigeon"]}, 400)],
+    "POST /connectors/validate": [
+        ({"connector": "to-b"}, 200),
+        ({"connector": "from-b"}, 200),
+        ({"connector": "none"}, 404),
+        ({"connector": "to-b", "domain": "other.test"}, 400),
+    ],
     "POST /connectors/test": [
         ({"connector": "to-b", "to": "bob@b.test"}, 200),
         ({"connector": "to-b", "to": "<>"}, 400),
@@ -58,9 +71,9 @@ CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "POST /queue/reroute": [({"all": True, "via": "127.0.0.1:26"}, 200), ({"all": True}, 400)],
     "POST /queue/flush": [({"all": True}, 200), ({}, 400)],
     "POST /trace/purge": [({"to": "@gone.test"}, 200), ({}, 400)],
-    "GET /queue/{id}/envelope": [({"id": "{id}"}, 404), ({"id": "lower"}, 400)],
-    "POST /queue/{id}/export": [({"id": "0000"}, 404), ({"id": "lower"}, 400)],
-    "POST /queue/import": [({}, 409)],
+    "GET /queue/{id}/envelope": [({"id": "{id}"}, 404), ({"id": "{waits}"}, 200), ({"id": "lower"}, 400)],
+    "POST /queue/{id}/export": [({"id": "0000"}, 404), ({"id": "{waits}"}, 200), ({"id": "lower"}, 400)],
+    "POST /queue/import": [({}, 409), ({"body": MAIL}, 200)],
     "GET /connectors/suggest": [({}, 200), ({"x": "1"}, 400)],
     "GET /security/overview": [({}, 200)],
     "GET /security/partners": [({}, 200)],
@@ -77,16 +90,31 @@ CALLS: dict[str, list[tuple[dict[str, Any], int]]] = {
 
 @asynccontextmanager
 async def site(folder: Path) -> AsyncIterator[tuple[RelayPair, dict[Scope, str]]]:
-    """Relay A of a pair, with network door, TLS reports, and one delivered message."""
+    """Relay A of a pair, with network door, TLS reports, alerts by mail, two delivered messages, and one that waits."""
     heard = Heard()
     (folder / "a").mkdir()
     tokens = {scope: add_token(folder / "a" / "accounts", scope.value, scope) for scope in Scope}
     admin = {"socket": "relay.sock", "listen": f"127.0.0.1:{free_port()}", "accounts": "accounts", "tls": "off"}
-    changes = {"admin": admin, "tlsrpt": {"contact": "tls@a.test"}}
-    async with relay_pair(a=changes, folder=folder, observers=[heard]) as pair:
+    changes = {"admin": admin, "tlsrpt": {"contact": "tls@a.test"}, "alerts": {"mail": ["ops@b.test"]}}
+    later = {"name": "later", "direction": "outbound", "match": {"recipient_domains": ["later.test"]}}
+    later["route"] = {"smart_hosts": [f"127.0.0.1:{free_port()}"]}
+    sender = {"name": "from-b", "direction": "inbound", "match": {"sender_domains": ["b.test"]}, "require": {"tls": True}}
+    async with (
+        Sink() as sink,
+        relay_pair(a=changes, folder=folder, observers=[heard], more=[later, sender, named_hop(sink)]) as pair,
+    ):
         await pair.send()
-        await heard.wait(RecipientEnded, 2)
+        await pair.send("dave@named.test")
+        await heard.wait(RecipientEnded, 3)
+        await pair.send("carol@later.test")
         yield pair, tokens
+
+
+def named_hop(sink: Sink) -> dict[str, Any]:
+    """A smart host that has a name, so that its sessions are counted for a TLS report."""
+    route = {"smart_hosts": [f"localhost:{sink.address.port}"]}
+    match = {"recipient_domains": ["named.test"]}
+    return {"name": "named", "direction": "outbound", "match": match, "route": route}
 
 
 def client(pair: RelayPair, token: str) -> httpx.AsyncClient:
@@ -103,7 +131,8 @@ async def call(client: httpx.AsyncClient, name: str, given: dict[str, Any]) -> h
     if method == "GET":
         return await client.get(path, params=rest)
     if path == "/queue/import":  # its body is no JSON
-        return await client.post(path, params=rest, content=b"no message")
+        content = rest.pop("body", b"no message")
+        return await client.post(path, params=rest, content=content)
     return await client.request(method, path, json=rest)
 
 
@@ -128,13 +157,12 @@ async def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
             f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations
         }
         assert described == CALLS.keys()
-        (trace,) = (await api.get("/trace?from=@a.test")).json()["traces"]
+        (trace,) = (await api.get("/trace?to=@b.test")).json()["traces"]
+        (waits,) = (await api.get("/queue")).json()["messages"]
+        names = {"{id}": trace["id"], "{waits}": waits["id"]}
         for name, calls in CALLS.items():
             for given, status in calls:
-                asked = {
-                    key: trace["id"] if value == "{id}" else [trace["id"]] if value == ["{id}"] else value
-                    for key, value in given.items()
-                }
+                asked = {key: named(value, names) for key, value in given.items()}
                 answer = await call(api, name, asked)
                 assert answer.status_code == status, (name, given, answer.text)
                 schema = schema_of(document, name, answer)
@@ -144,6 +172,12 @@ async def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
     assert change["weaker"], change
     assert "10.0.0.0/8" in change["diff"]
     assert change["last"]["who"] == "admin"
+
+
+def named(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, list):
+        return [named(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 async def changed(pair: RelayPair, api: httpx.AsyncClient) -> dict[str, Any]:
