@@ -32,8 +32,8 @@ def in_force(*, name: NameArgument = "", json: JsonOption = False, at: At) -> No
         for line in _lines(each):
             typer.echo(line)
     if name:
-        for line in _settings(found["settings"]):
-            typer.echo(f"    {one_line(line)}")
+        for indent, text in _settings(found["settings"], "    "):
+            typer.echo(indent + one_line(text))
 
 
 def _checked(name: str) -> str:
@@ -58,13 +58,13 @@ def _lines(each: Mapping[str, Any]) -> Iterator[str]:
     yield "    " + one_line(f"last used {last['at'][:19]}Z{' with ' + last['hop'] if last['hop'] else ''}, {how}")
 
 
-def _settings(value: Any, indent: str = "") -> Iterator[str]:
+def _settings(value: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
     """As connectors.yaml would have it."""
     for key, each in value.items():
         if isinstance(each, dict):
-            yield f"{indent}{key}:"
+            yield indent, f"{key}:"
             yield from _settings(each, indent + "  ")
         elif isinstance(each, list):
-            yield f"{indent}{key}: [{', '.join(map(str, each))}]"
+            yield indent, f"{key}: [{', '.join(map(str, each))}]"
         elif each is not None:
-            yield f"{indent}{key}: {str(each).lower() if isinstance(each, bool) else each}"
+            yield indent, f"{key}: {str(each).lower() if isinstance(each, bool) else each}"

@@ -98,7 +98,12 @@ async def site(folder: Path) -> AsyncIterator[tuple[RelayPair, dict[Scope, str]]
     changes = {"admin": admin, "tlsrpt": {"contact": "tls@a.test"}, "alerts": {"mail": ["ops@b.test"]}}
     later = {"name": "later", "direction": "outbound", "match": {"recipient_domains": ["later.test"]}}
     later["route"] = {"smart_hosts": [f"127.0.0.1:{free_port()}"]}
-    sender = {"name": "from-b", "direction": "inbound", "match": {"sender_domains": ["b.test"]}, "require": {"tls": True}}
+    sender = {
+        "name": "from-b",
+        "direction": "inbound",
+        "match": {"sender_domains": ["b.test"]},
+        "require": {"tls": True},
+    }
     async with (
         Sink() as sink,
         relay_pair(a=changes, folder=folder, observers=[heard], more=[later, sender, named_hop(sink)]) as pair,

@@ -6,9 +6,10 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from relay.admin import alerts, api, connectors, queue, reload, reports, security, status
+from relay.admin import alerts, api, asking, connectors, connectors_in_force, queue, reload, reports, security, status
 from relay.admin import trace as trace_topic
-from relay.admin.endpoint import Caller, Change, Endpoint, Json, Unavailable
+from relay.admin.asking import Message
+from relay.admin.endpoint import Caller, Change, Endpoint, Json, NotFoundError, Unavailable
 from relay.admin.queue import Action, Selection
 from relay.admin.reload import Reload
 from relay.admin.reports import ReportsQuery
@@ -102,6 +103,10 @@ class FakeRelay:
         self.active: list[dict[str, Any]] = []
         self.tested: dict[str, Any] = {"mail": {"error": None, "message": "0" * 20}}
         self.error: Exception | None = None
+        self.ready = True
+        self.found: dict[str, Any] = {}
+        """What an explanation, a probe or a validation finds."""
+        self.in_force: list[dict[str, Any]] = []
         self.security_answer: dict[str, Any] = {}
 
     def _ask(self, what: Any) -> None:
@@ -126,7 +131,14 @@ class FakeRelay:
         return {
             "version": "0.1.0",
             "hostname": "relay.example.com",
-            "troubles": [],
+            "pid": 7,
+            "started_at": "2026-11-25T08:00:00.000Z",
+            "ready": self.ready,
+            "troubles": [] if self.ready else ["no listener is open"],
+            "listeners": {"mx 0.0.0.0:25": "0.0.0.0:25"},
+            "workers": [{"worker": 0, "pid": 7}],
+            "certificates": {"relay.example.com": 12.5, "old": -1.0},
+            "one_way": [{"domain": "contoso.com", "connector": "contoso-out", "missing": "inbound"}],
             "configuration": {"waiting": ["tls goes from domain to encryption"]},
             "connections": {"mx 0.0.0.0:25": 3},
             "queue": {
@@ -202,6 +214,32 @@ class FakeRelay:
         self._ask(query)
         return self.security_answer
 
+    async def explain(self, message: Message) -> Json:
+        self._ask(message)
+        return self.found
+
+    async def probe(self, target: str, about: str) -> Json:
+        self._ask((target, about))
+        return self.found
+
+    async def validate(self, connector: str, domain: str) -> Json:
+        self._ask((connector, domain))
+        if not self.found:
+            raise NotFoundError(f"there is no connector {connector!r}; there are: none")
+        return self.found
+
+    async def check(self) -> Json:
+        self._ask("check")
+        return {"file": "connectors.yaml", "valid": True, "problems": []}
+
+    async def connectors(self) -> Sequence[Json]:
+        self._ask("connectors")
+        return self.in_force
+
+    async def connector(self, name: str) -> Json | None:
+        self._ask(name)
+        return next((each for each in self.in_force if each["name"] == name), None)
+
     async def reload(self, *, dry_run: bool) -> Reload:
         self._ask(dry_run)
         return self.reloaded
@@ -214,7 +252,7 @@ class FakeRelay:
 
 
 def topics(relay: FakeRelay) -> list[Endpoint[Any]]:
-    named = (status, queue, trace_topic, reports, alerts, connectors, reload, security)
+    named = (status, queue, trace_topic, reports, alerts, connectors, connectors_in_force, asking, reload, security)
     return [each for topic in named for each in topic.endpoints(relay)]
 
 

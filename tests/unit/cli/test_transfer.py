@@ -1,6 +1,10 @@
 """Files of messages: whole or not there, for their owner only; line ends as mail has them."""
 
 import io
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,3 +77,59 @@ def test_what_is_missing_is_named_with_the_remedy(shell: Shell, relay: FakeRelay
     flat = " ".join(said.stderr.split())
     assert "a.json: give --envelope FILE.json, or --from and --to" in flat
     assert relay.asked == []
+
+
+ENVELOPE = b'{"size": 1000}'
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 15\r\n\r\n" + b'{"error": "no"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (WHOLE % 1000 + b"x" * 400, 3, "broke off"),  # it fell silent in the middle
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n190\r\n" + b"x" * 400 + b"\r\n", 3, "broke off"),
+        (WHOLE % 400 + b"x" * 400, 1, "Not in the queue (any more)"),  # shorter than the envelope says
+        (WHOLE % 1000, 1, "Not in the queue (any more)"),  # delivered meanwhile
+        (FAILED, 1, "no"),
+    ],
+)
+def test_a_download_that_breaks_off_leaves_no_file(
+    tmp_path: Path, shell: Shell, answer: bytes, code: int, said: str
+) -> None:
+    with answering(tmp_path / "relay.sock", [WHOLE % len(ENVELOPE) + ENVELOPE, answer]):
+        result = shell("queue", "export", "A1", str(tmp_path / "out"))
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_download_to_the_output_that_breaks_off(tmp_path: Path, shell: Shell) -> None:
+    with answering(tmp_path / "relay.sock", [WHOLE % 1000 + b"x" * 400]):
+        result = shell("queue", "export", "A1", "-")
+    assert (result.exit_code, result.stdout) == (3, "x" * 400)
+    assert "broke off" in result.stderr
+
+
+@contextmanager
+def answering(path: Path, answers: list[bytes]) -> Iterator[None]:
+    """A relay that answers each request with these bytes and hangs up. The first connection only knocks."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(20)
+
+        def serve() -> None:
+            listener.accept()[0].close()
+            for answer in answers:
+                peer = listener.accept()[0]
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
