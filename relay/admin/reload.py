@@ -43,8 +43,14 @@ class Reloading(Protocol):
 
 def told(result: Reload) -> Change:
     """A reload that was asked for, as the audit log has it."""
+    if not result.taken:
+        what = "nothing was taken"
+    elif not result.changed:
+        what = "the file says what is in force already"
+    else:
+        what = "; ".join(result.weaker) or "it weakens nothing"
     after = {"diff": result.diff, "weaker": list(result.weaker), "errors": list(result.errors)}
-    return Change("; ".join(result.weaker), int(result.taken), after=after)
+    return Change(what, int(result.taken), after=after)
 
 
 class ReloadQuestion(Question):

@@ -261,3 +261,35 @@ async def test_a_change_on_disk_is_told_masked_and_who_took_it_is_kept(tmp_path:
     assert [each["who"] for each in entries] == ["admin", "relay", "admin"]
     assert all("password: ********" in each["after"]["diff"] for each in entries)
     assert "hunter" not in str(entries) + str(waits)
+
+
+async def test_who_has_hosts_connected_to_is_noted(tmp_path: Path) -> None:
+    """A probe changes nothing, and makes the relay speak to whom the caller names: that is worth an entry."""
+    async with site(tmp_path) as here, here.client(token=here.tokens[Scope.OPERATE]) as client:
+        hop = str(here.relay.address())
+        assert (await client.post("/probe", json={"target": hop, "for": "x.test"})).status_code == 200
+        assert (await client.post("/probe", json={"target": "a b"})).status_code == 400  # nobody was spoken to
+        answer = await client.post("/connectors/validate", json={"connector": "nobody"})
+        assert (answer.status_code, answer.json()["error"]) == (404, "there is no connector 'nobody'; there are: none")
+        assert (await client.post("/explain", json={"to": "bob@x.test"})).status_code == 200
+        entries = await here.relay.audit.audit(AuditQuery())
+    assert [(each["who"], each["action"], each["what"]) for each in entries if each["action"] != "sign-in"] == [
+        ("operate", "probe", f"{hop} for x.test")
+    ]
+
+
+async def test_the_command_line_with_a_client_certificate(tmp_path: Path) -> None:
+    ours = Pki(tmp_path / "ops", "ops")
+    good = ours.issue(tmp_path / "ops", "ops.example.com")
+    other = ours.issue(tmp_path / "ops", "other.example.com")
+    clients = {"ca": str(ours.ca), "names": {"ops.example.com": "operate"}}
+    async with site(tmp_path, clients=clients) as here:
+        ways = ("--url", f"https://{here.relay.admin}", "--ca", str(here.pki.ca))
+        code, out, err = await command("status", *ways, "--cert", str(good))
+        assert (code, "is taken" in out, err) == (0, True, "")
+        code, _out, err = await command("reload", *ways, "--cert", str(good))
+        assert (code, err) == (1, "this needs the scope admin; ops.example.com has operate\n")
+        code, _out, err = await command("status", *ways, "--cert", str(other))
+        assert (code, "does not count here" in err) == (1, True)
+        probed = await command("probe", str(here.relay.address()), *ways, "--cert", str(good), "--json")
+        assert json.loads(probed[1])["hops"][0]["addresses"][0]["address"] == "127.0.0.1"

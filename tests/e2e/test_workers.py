@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from relay.admin.accounts import add_token
+from relay.admin.endpoint import Scope
 from relay.inbound.passwords import make_line
 from relay.testing import Pki, Sink, write_config
 from tests.e2e.process import RelayProcess, free_port
@@ -451,3 +453,67 @@ async def test_with_fewer_workers_the_mail_of_the_others_goes_out_once(tmp_path:
             await until_true(lambda: _are(file, {}))
             assert relay.workers == {}
         assert len(sink.messages) == len(ids)
+
+
+async def test_the_network_door_is_one_for_all_workers(tmp_path: Path) -> None:
+    """It is the first worker's; what is asked there is about all, and what is ordered there is done by whoever has the mail."""
+    accounts, pki = tmp_path / "accounts", Pki(tmp_path / "pki")
+    pki.issue(tmp_path / "certs", "relay.test", "127.0.0.1")
+    token = add_token(accounts, "ops", Scope.ADMIN)
+    (tmp_path / "token").write_text(token)
+    port = free_port()
+    admin = {"socket": "relay.sock", "listen": f"127.0.0.1:{port}", "accounts": "accounts"}
+    retry = {"initial": "1h", "maximum": "1h"}
+    route = {"smart_hosts": [f"127.0.0.1:{free_port()}"]}
+    more = {"admin": admin, "certificates": "certs", "defaults": {"outbound": {"route": route, "retry": retry}}}
+    async with serving(config(tmp_path, **more)) as relay:
+        taken = await taken_by_all(relay)
+        context, headers = ssl.create_default_context(cafile=str(pki.ca)), {"authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(
+            verify=context, base_url=f"https://127.0.0.1:{port}", headers=headers, trust_env=False
+        ) as client:
+
+            async def all_wait() -> bool:
+                found = (await client.get("/queue")).json()["messages"]
+                states = [each["state"] for message in found for each in message["recipients"]]
+                return sorted(each["id"] for each in found) == sorted(taken) and set(states) == {"waiting"}
+
+            await until_true(all_wait)
+            status = (await client.get("/status")).json()
+            assert {each["worker"]: each["pid"] for each in status["workers"]} == relay.workers
+            held = (await client.post("/queue/hold", json={"all": True})).json()
+            assert (held["changed"], held["running"]) == (len(taken), 0)
+            os.kill(relay.workers[1], signal.SIGKILL)  # the door is not this one's
+            assert (await client.get("/status")).status_code == 200
+            entries = (await client.get("/audit?action=hold")).json()["entries"]
+        ways = ("--url", f"https://127.0.0.1:{port}", "--token-file", str(tmp_path / "token"), "--ca", str(pki.ca))
+        code, out, _err = await run("queue", "list", "--state", "held", "--json", *ways)
+    assert [(each["who"], each["via"], each["count"]) for each in entries] == [("ops", "token", len(taken))]
+    assert (code, sorted(each["id"] for each in json.loads(out))) == (0, sorted(taken))
+
+
+async def test_a_reload_by_signal_is_in_the_audit_log(tmp_path: Path) -> None:
+    """SIGHUP goes to the supervisor, which has no queue: the first worker reloads and notes it, once."""
+    file = config(tmp_path)
+    async with serving(file) as relay:
+        text = file.read_text()
+        file.write_text(
+            text.replace("127.0.0.0/8", "10.0.0.0/8")
+        )  # it would wait otherwise: it takes somebody's right away
+        seen = len(relay.lines)
+        relay.signal(signal.SIGHUP)
+        acted = await relay.line(lambda each: each.get("event") == "admin-acted", after=seen)
+        code, out, _err = await run("audit", "--action", "reload", "--json", "--config", str(file))
+        (entry,) = json.loads(out)
+        file.write_text("hostname: x\n")
+        seen = len(relay.lines)
+        relay.signal(signal.SIGHUP)
+        await relay.line(lambda each: each.get("event") == "admin-acted", after=seen)
+        _code, out, _err = await run("audit", "--action", "reload", "--json", "--socket", str(tmp_path / "relay.sock"))
+    assert (acted["who"], acted["action"], acted["worker"]) == ("SIGHUP", "reload", 0)
+    assert (code, entry["who"], entry["via"]) == (0, "SIGHUP", "itself")
+    assert "10.0.0.0/8" in entry["after"]["diff"]
+    failed, first = json.loads(out)
+    assert first == entry
+    assert (failed["what"], failed["count"]) == ("nothing was taken", 0)
+    assert "connectors.yaml" in failed["after"]["errors"][0]
