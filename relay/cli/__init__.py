@@ -61,13 +61,17 @@ COMMANDS = (
     Command("sink", "relay.cli.sink", "Take all mail and print or store it, for trying a set-up."),
 )
 
+_COMPLETE = "_RELAY_COMPLETE"
 _HELP = "A self-hosted SMTP relay with enforced TLS per partner."
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The application for this command line. Only the command that `arguments` name is imported; of the others it knows the summary."""
     # No rich mark-up, no pretty tracebacks: help stays fast, and a traceback never prints the values of variables.
-    app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    # `relay completion` prints what a shell needs; no option of the root does so too.
+    app = typer.Typer(
+        help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
     app.callback()(_root)
     named = next((each for each in arguments if not each.startswith("-")), "")
     for command in COMMANDS:
@@ -84,12 +88,16 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The `relay` command. Exits with the codes of design section 11."""
+    if _COMPLETE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     build(_typed(sys.argv[1:], os.environ))(prog_name="relay")
 
 
 def _typed(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
     """The command line; where a shell asks how it could go on (`relay completion`), the one that stands at its prompt."""
-    if "_RELAY_COMPLETE" not in environment:
+    if _COMPLETE not in environment:
         return arguments
     return (environment.get("COMP_WORDS") or environment.get("_TYPER_COMPLETE_ARGS", "")).split()[1:]
 

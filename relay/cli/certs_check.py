@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli import values
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ TargetArgument = Annotated[
 ]
 ConnectorOption = Annotated[
     str | None,
-    typer.Option("--connector", metavar="NAME", help="Whose `ca` the chain must lead to.", show_default=False),
+    typer.Option(
+        "--connector",
+        metavar="NAME",
+        help="Whose `ca` the chain must lead to.",
+        show_default=False,
+        autocompletion=values.connector,
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from relay.cli import values
 from relay.cli.certs_folder import check_name, folder_of, read_keyring
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from relay.policy.publish_check import Finding
     from relay.tls.keyring import Keyring
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The present certificate's file without .pem.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The present certificate's file without .pem.", autocompletion=values.certificate
+    ),
+]
 CertificateArgument = Annotated[
     Path | None, typer.Argument(metavar="CERT.pem", help="The coming one, leaf first, then its chain.")
 ]

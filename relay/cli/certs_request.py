@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from relay.cli import values
 from relay.cli.certs_folder import check_name, folder_of, no_such, read_keyring
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json, read_config, stop
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The certificate's file without .pem.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The certificate's file without .pem.", autocompletion=values.certificate)
+]
 ForOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,11 +5,15 @@ from typing import Annotated
 
 import typer
 
+from relay.cli import values
 from relay.cli.certs_folder import check_name, no_such, read_keyring
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 NameArgument = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="The certificate's file without .pem. Default: all.")
+    str | None,
+    typer.Argument(
+        metavar="NAME", help="The certificate's file without .pem. Default: all.", autocompletion=values.certificate
+    ),
 ]
 HtmlOption = Annotated[bool, typer.Option("--html", help="Print one page of HTML, to be printed or sent as a file.")]
 OnOption = Annotated[

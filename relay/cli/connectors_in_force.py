@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.cli import values
 from relay.cli.at import At
 from relay.cli.common import ExitCode, JsonOption, print_json, spread, stop
 from relay.report.text import one_line
@@ -13,7 +14,13 @@ from relay.report.text import one_line
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Only this one, with its settings. Default: all.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Only this one, with its settings. Default: all.",
+        show_default=False,
+        autocompletion=values.connector_or_default,
+    ),
 ]
 
 

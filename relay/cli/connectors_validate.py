@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relay.cli import values
 from relay.cli.at import At
 from relay.cli.client import Relay
 from relay.cli.common import ExitCode, JsonOption, given, print_json, read_config, spread, stop
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A connector of connectors.yaml.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A connector of connectors.yaml.", autocompletion=values.connector)
+]
 DomainOption = Annotated[
     str,
     typer.Option("--domain", metavar="DOMAIN", help="Outbound: only this domain of the partner.", show_default=False),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from relay.cli import values
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, read_config, stop
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ SendersOption = Annotated[
 ScopeOption = Annotated[
     str | None,
     typer.Option(
-        "--scope", metavar="SCOPE", help="For the web console: read, operate or admin. Goes to `admin.accounts`."
+        "--scope",
+        metavar="SCOPE",
+        help="For the web console: read, operate or admin. Goes to `admin.accounts`.",
+        autocompletion=values.scope,
     ),
 ]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.cli import values
 from relay.cli.at import At
 from relay.cli.client import show
 from relay.cli.common import ExitCode, JsonOption, given, print_json, spread, stop
@@ -36,7 +37,11 @@ _FINAL = ("bounce", "delete")
 StateOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--state", metavar="STATE", help="waiting, suspended, delivering, held; may be repeated.", show_default=False
+        "--state",
+        metavar="STATE",
+        help="waiting, suspended, delivering, held; may be repeated.",
+        show_default=False,
+        autocompletion=values.state,
     ),
 ]
 LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=0, help="At most so many messages; 0: all.")]

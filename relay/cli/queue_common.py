@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.cli import values
 from relay.cli.at import At
 from relay.cli.common import ExitCode, given, stop
 
@@ -17,7 +18,14 @@ ToOption = Annotated[
     str, typer.Option("--to", metavar="DOMAIN", help="Only recipients in this domain.", show_default=False)
 ]
 ConnectorOption = Annotated[
-    str, typer.Option("--connector", metavar="NAME", help="Only what this connector governs.", show_default=False)
+    str,
+    typer.Option(
+        "--connector",
+        metavar="NAME",
+        help="Only what this connector governs.",
+        show_default=False,
+        autocompletion=values.connector,
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relay.cli import values
 from relay.cli.at import At
 from relay.cli.common import ExitCode, JsonOption, given, print_json, spread, stop
 from relay.cli.queue_common import Chosen, ConnectorOption, ToOption, ordered, plural, say_suspended
@@ -14,7 +15,14 @@ PatternOption = Annotated[
     str, typer.Option("--to", metavar="DOMAIN", help="Recipient domains: exact, '*.x' or '*'.", show_default=False)
 ]
 NameOption = Annotated[
-    str, typer.Option("--connector", metavar="NAME", help="What goes by this connector.", show_default=False)
+    str,
+    typer.Option(
+        "--connector",
+        metavar="NAME",
+        help="What goes by this connector.",
+        show_default=False,
+        autocompletion=values.connector,
+    ),
 ]
 SenderOption = Annotated[
     str, typer.Option("--from", metavar="ADDRESS|DOMAIN", help="What these senders sent; <> too.", show_default=False)
@@ -117,7 +125,12 @@ def reroute(
     chosen: Chosen,
     via: Annotated[
         str,
-        typer.Option("--via", metavar="CONNECTOR|HOST[:PORT]", help="Where to; `default`: its own way again."),
+        typer.Option(
+            "--via",
+            metavar="CONNECTOR|HOST[:PORT]",
+            help="Where to; `default`: its own way again.",
+            autocompletion=values.connector_or_default,
+        ),
     ],
     weaker: Annotated[bool, typer.Option("--weaker", help="Even by a connector that asks for less TLS.")] = False,
     json: JsonOption = False,

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from relay.cli import values
 from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 if TYPE_CHECKING:
     from relay.admin.endpoint import Scope
 
 ScopeOption = Annotated[
-    str, typer.Option("--scope", metavar="SCOPE", help="read, operate (queue, reports) or admin (all).")
+    str,
+    typer.Option(
+        "--scope", metavar="SCOPE", help="read, operate (queue, reports) or admin (all).", autocompletion=values.scope
+    ),
 ]
 AccountsOption = Annotated[
     Path | None,
