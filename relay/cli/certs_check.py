@@ -77,6 +77,8 @@ def command(
 
     Says which are reachable from here, how old and how large what is there is, until when it counts, and what it says of each certificate.
     Exit code 0 where all can be had and no certificate is revoked, else 1.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.policy.book import RuleBook
     from relay.report.revocation import examined_json

@@ -51,6 +51,8 @@ def command(
     no peer is shown it. Then --commit puts it in use, unless DNS lacks its TLSA record, and keeps the old pair in the sub-folder `old`.
 
     Without CERT.pem, say what waits, and what is not ready for it. Exit code 1 where it cannot be staged, or not be used yet.
+
+    Goes by local files, and asks no running relay.
     """
     if sum((commit, cancel, certificate is not None)) > 1:
         raise typer.BadParameter("one of CERT.pem, --commit and --cancel")

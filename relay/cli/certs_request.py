@@ -40,7 +40,10 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Make NAME.next.key (mode 0600) and NAME.next.csr in the certificates folder. Send the request to the CA; what comes back goes in with
-    `relay certs next NAME CERT.pem`. The pin of the new key is printed: partners can be told before the certificate is there."""
+    `relay certs next NAME CERT.pem`. The pin of the new key is printed: partners can be told before the certificate is there.
+
+    Goes by local files, and asks no running relay.
+    """
     from relay.tls.staging import KINDS, StagingError, kind_of, request
 
     if key and key not in KINDS:

@@ -30,7 +30,10 @@ def command(
     json: JsonOption = False,
 ) -> None:
     """Print what partners must be told of a certificate, and of the next one where it waits: names, issuer, key pin, TLSA records, dates,
-    what changes between the two, and what each kind of partner has to do. Ready to be pasted into a mail."""
+    what changes between the two, and what each kind of partner has to do. Ready to be pasted into a mail.
+
+    Goes by local files, and asks no running relay.
+    """
     from relay.report.sheet import sheet_html, sheet_json, sheet_text
     from relay.tls.sheets import sheets
 

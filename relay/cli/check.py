@@ -17,6 +17,8 @@ def command(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False, str
     """Check connectors.yaml: every error with its file, line and key, what is allowed there, and what is legal but unwise.
 
     Exit code 0 where the relay would take the file, 1 where not. Warnings change that only with --strict.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.tls.check import Weight, check, check_json
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def list_(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """List the connectors of connectors.yaml: direction, whom they are about, how much they ask, exceptions in force.
 
-    Says of which partners one direction only is held to TLS. Needs no running relay.
+    Says of which partners one direction only is held to TLS.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.config.directions import one_way, told
 

@@ -39,6 +39,8 @@ def command(
     """Check the surroundings: ports, DNS and DNSSEC, clock, disk, file limits, permissions, certificates, names, networks.
 
     Exit code 0 where nothing failed, 1 where something did. Warnings change that only with --strict; what could not be found out never does.
+
+    Goes by local files, and asks the running relay too where one answers at the configured socket.
     """
     findings = tuple(_examine(config, reach or (), offline=offline))
     failed = [each for each in findings if each.state in _bad(strict)]

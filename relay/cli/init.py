@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, stop
+from relay.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json, stop
 
 if TYPE_CHECKING:
     from relay.config.models import Config
@@ -16,7 +16,7 @@ _SAMPLE = files("relay.config") / "sample"
 _PARTNERS = "certs/partners"
 
 
-def command(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def command(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Create connectors.yaml and a self-signed certificate where they are missing. What is there stays as it is."""
     from relay.config.load import ConfigError
 
@@ -26,6 +26,9 @@ def command(config: ConfigOption = DEFAULT_CONFIG) -> None:
         stop(str(error))
     except OSError as error:
         stop(f"{error.filename or config}: {error.strerror or error}")
+    if json:
+        print_json({"created": [str(each) for each in made]})
+        return
     for path in made:
         typer.echo(f"created {path}")
     if not made:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from relay.cli import values
-from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, read_config, stop
+from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption, print_json, read_config, stop
 
 if TYPE_CHECKING:
     from relay.inbound.passwords import Account
@@ -46,14 +46,19 @@ def command(
     scope: ScopeOption = None,
     file: FileOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
 ) -> None:
     """Ask for a password, twice, or read it from standard input, and write the user's line into the password file.
 
     With --scope it is a person's account for the web console instead, in the accounts file of the admin API. A running relay sees the
     change by itself.
+
+    Goes by local files, and asks no running relay.
     """
     if scope is not None:
-        _for_console(user, scope, senders, file, config)
+        if senders is not None:
+            stop("--senders is for submission, --scope for the web console: give one of them", ExitCode.USAGE)
+        _for_console(user, scope, file, config, json=json)
         return
     from relay.clients.passwords import checked_user
     from relay.inbound.passwords import PasswordFileError, make_line, write_line
@@ -71,16 +76,18 @@ def command(
         stop(str(error), ExitCode.USAGE)
     except OSError as error:
         stop(f"cannot write {path}: {error.strerror or error}")
+    may_send_as = line.rpartition(":")[2]
+    if json:
+        print_json({"file": str(path), "user": name, "changed": bool(known), "senders": may_send_as.split(",")})
+        return
     done = "changed" if known else "written"
-    typer.echo(f"{path}: password of {name} {done}, who may send as {line.rpartition(':')[2]}")
+    typer.echo(f"{path}: password of {name} {done}, who may send as {may_send_as}")
 
 
-def _for_console(user: str, scope: str, senders: str | None, file: Path | None, config: Path) -> None:
+def _for_console(user: str, scope: str, file: Path | None, config: Path, *, json: bool) -> None:
     from relay.admin.accounts import AccountsFileError, set_password
     from relay.cli.token import accounts_file, checked_scope
 
-    if senders is not None:
-        stop("--senders is for submission, --scope for the web console: give one of them", ExitCode.USAGE)
     path = file or accounts_file(config)
     try:
         set_password(path, user, _password(), checked_scope(scope))
@@ -90,6 +97,9 @@ def _for_console(user: str, scope: str, senders: str | None, file: Path | None, 
         stop(str(error), ExitCode.USAGE)
     except OSError as error:
         stop(f"cannot write {path}: {error.strerror or error}")
+    if json:
+        print_json({"file": str(path), "user": user, "scope": scope})
+        return
     typer.echo(f"{path}: password of {user} written, scope {scope}")
 
 

@@ -43,6 +43,8 @@ def command(
     """Print the MTA-STS, TLSA and TLSRPT records, the policy files and the pins of our domains, exactly as they are to be published.
 
     With --verify, say of each whether DNS and HTTPS have it; exit code 1 where anything is missing, different or left over.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.cli import publish_text
 

@@ -1,12 +1,13 @@
 """`relay sink`: a mail server that takes everything and shows or stores it, for trying a set-up. Not for a port that strangers reach."""
 
 import asyncio
+import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay.cli.common import ExitCode, stop
+from relay.cli.common import ExitCode, JsonOption, stop
 
 if TYPE_CHECKING:
     from relay.testing.sink import Received
@@ -23,9 +24,12 @@ FolderOption = Annotated[
 
 
 def command(
-    listen: ListenOption = "127.0.0.1:2526", certificate: CertificateOption = None, folder: FolderOption = None
+    listen: ListenOption = "127.0.0.1:2526",
+    certificate: CertificateOption = None,
+    folder: FolderOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Take all mail and print it, or store it. Ends with Ctrl-C."""
+    """Take all mail and print it, or store it. Ends with Ctrl-C. With --json, an object on one line for each message."""
     from relay.config.values import HostPort
     from relay.testing.sink import Sink
 
@@ -43,12 +47,21 @@ def command(
     def received(message: "Received") -> None:
         nonlocal count
         count += 1
+        file = None if folder is None else folder / f"{count:06}.eml"
+        if file is not None:
+            file.write_bytes(message.content)
+        content = message.content.decode("utf-8", "backslashreplace") if file is None else None
+        if json:
+            about = {"sender": message.sender, "recipients": list(message.recipients), "peer": str(message.peer)}
+            kept = {"file": file and str(file), "content": content}
+            typer.echo(
+                jsonlib.dumps({"number": count, **about, "tls": message.tls or None, **kept}, ensure_ascii=False)
+            )
+            return
         tls = message.tls or "clear text"
         typer.echo(f"{count}: from <{message.sender}> to {', '.join(message.recipients)} by {message.peer}, {tls}")
-        if folder is None:
-            typer.echo(message.content.decode("utf-8", "backslashreplace"))
-        else:
-            (folder / f"{count:06}.eml").write_bytes(message.content)
+        if content is not None:
+            typer.echo(content)
 
     try:
         server = Sink(certificate, address=address, received=received)

@@ -31,6 +31,8 @@ def check(config: ConfigOption = DEFAULT_CONFIG, file: FileOption = None, json: 
     """Read the whole queue and say what is wrong with it. About a second for 100,000 messages, longer from a slow disk.
 
     Exit code 0 where it is sound, 1 where it is not. Repairs nothing.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.queue.copies import examine
 
@@ -67,7 +69,10 @@ def backup(
     file: FileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy the queue as it is at this moment. The relay goes on meanwhile; its log grows until the copy is made."""
+    """Copy the queue as it is at this moment. The relay goes on meanwhile; its log grows until the copy is made.
+
+    Goes by local files, and asks no running relay.
+    """
     from relay.queue.copies import back_up
 
     with _troubles():
@@ -83,6 +88,8 @@ def hold(config: ConfigOption = DEFAULT_CONFIG, file: FileOption = None, json: J
     """Hold everything that waits, in the file itself, while no relay runs on it: before a copy that was put back is started.
 
     What has been delivered since the copy was made would be delivered again. `relay queue release` lets go what is still to go.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.queue.copies import hold_all
 

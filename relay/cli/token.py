@@ -33,6 +33,8 @@ def command(
     """Make a token for the admin API and print it, this once: the accounts file keeps its hash. A name has one; a new one ends the old.
 
     A running relay sees the change by itself.
+
+    Goes by local files, and asks no running relay.
     """
     from relay.admin.accounts import AccountsFileError, add_token
 

@@ -190,6 +190,14 @@ def test_init_makes_what_is_missing_and_says_so(tmp_path: Path) -> None:
     assert (path.parent / "certs/relay.example.com.key").stat().st_mode & 0o077 == 0
 
 
+def test_what_init_made_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "connectors.yaml"
+    found = json.loads(run("init", "--json", "--config", str(path)).stdout)
+    assert str(path) in found["created"]
+    assert all(Path(each).exists() for each in found["created"])
+    assert json.loads(run("init", "--json", "--config", str(path)).stdout) == {"created": []}
+
+
 def test_init_leaves_what_is_there(served: Path) -> None:
     before = {each: each.read_bytes() for each in served.parent.rglob("*") if each.is_file()}
     result = run("init", "--config", str(served))

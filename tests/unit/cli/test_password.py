@@ -1,5 +1,6 @@
 """`relay password`: who gets a line, what it says, and what a person or a program types."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,20 @@ class FakeSys:
         @staticmethod
         def isatty() -> bool:
             return True
+
+
+def test_what_was_written_as_json(config: Path) -> None:
+    found = json.loads(run("bob@example.com", "--json", "--config", str(config)).stdout)
+    assert found == {
+        "file": str(config.parent / "users"),
+        "user": "bob@example.com",
+        "changed": False,
+        "senders": ["bob@example.com"],
+    }
+    accounts = str(config.parent / "accounts")
+    words = ("alice", "--scope", "read", "--file", accounts, "--json", "--config", str(config))
+    assert json.loads(run(*words, stdin="correct horse battery\n").stdout) == {
+        "file": accounts,
+        "user": "alice",
+        "scope": "read",
+    }

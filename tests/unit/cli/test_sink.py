@@ -1,11 +1,17 @@
 """`relay sink`: what it cannot do, it says in a sentence that names the file."""
 
+import asyncio
+import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from relay.cli import build
+from relay.config.values import HostPort
+from relay.testing.pair import submit
 
 
 @pytest.mark.parametrize(
@@ -28,3 +34,36 @@ def test_a_sink_that_cannot_run_says_why(
     assert result.exit_code == code, result.output
     assert said in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_message_as_json(tmp_path: Path, stored: bool) -> None:
+    """One object on one line, for whoever reads it by program."""
+    words = [sys.executable, "-m", "relay", "sink", "--listen", "127.0.0.1:0", "--json"]
+    more = ["--folder", str(tmp_path / "mail")] if stored else []
+    process = await asyncio.create_subprocess_exec(
+        *words, *more, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            ready = (await process.stderr.readline()).decode()
+            port = int(ready.strip().rpartition(":")[2])
+            await submit(HostPort("127.0.0.1", port), "a@b.example", ["c@d.example"], b"Subject: x\r\n\r\nhello\r\n")
+            found = json.loads(await process.stdout.readline())
+    finally:
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+    assert (found["number"], found["sender"], found["recipients"], found["tls"]) == (
+        1,
+        "a@b.example",
+        ["c@d.example"],
+        None,
+    )
+    file = str(tmp_path / "mail" / "000001.eml") if stored else None
+    assert (found["file"], found["content"] is None) == (file, stored)
+    assert stored or "hello" in found["content"]
+    assert [each.read_bytes() for each in (tmp_path / "mail").glob("*")] == (
+        [b"Subject: x\r\n\r\nhello\r\n"] if stored else []
+    )
