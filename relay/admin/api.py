@@ -48,12 +48,14 @@ class NotRecognisedError(Exception):
 
 def application(endpoints: Sequence[Endpoint[Any]], identify: Identify, note: Note) -> Starlette:
     """The ASGI application: the endpoints, and the document about them."""
-    # The first route that fits is taken: a name in a path must not hide the word that stands in its place elsewhere.
-    plain_first = sorted((*endpoints, openapi.endpoint(endpoints)), key=lambda each: "{" in each.path)
+    calls: dict[str, dict[str, _Call]] = {}
+    for each in (*endpoints, openapi.endpoint(endpoints)):
+        calls.setdefault(each.path, {})[each.method] = _Call(each, identify, note)
     return Starlette(
+        # The first route that fits is taken: a name in a path must not hide the word that stands in its place elsewhere.
         routes=[
-            Route(each.path, _Call(each, identify, note).answer, methods=[each.method], name=each.name)
-            for each in plain_first
+            Route(path, _by_method(calls[path]), methods=list(calls[path]), name=path)
+            for path in sorted(calls, key=lambda each: "{" in each)
         ],
         exception_handlers={
             BadQuestionError: _refusal(400),
@@ -108,6 +110,13 @@ class _Call:
             else:
                 found[name] = values[0]
         return found
+
+
+def _by_method(calls: Mapping[str, _Call]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return await calls["GET" if request.method == "HEAD" else request.method].answer(request)
+
+    return answer
 
 
 def _is_from_elsewhere(request: Request) -> bool:
@@ -197,7 +206,10 @@ async def _not_recognised(_request: Request, error: Exception) -> Response:
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return _error(status, {404: "there is no such path", 405: "not with this method"}.get(status, "not possible"))
+    given = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+    allow = ", ".join(sorted(filter(None, given.split(", "))))  # RFC 9110 section 15.5.6: a 405 says what there is
+    texts = {404: "there is no such path", 405: f"not with this method, only {allow}"}
+    return _error(status, texts.get(status, "not possible"), {"allow": allow} if allow else {})
 
 
 async def _unexpected(_request: Request, error: Exception) -> Response:

@@ -106,7 +106,7 @@ async def test_actions_are_done_and_noted_with_who_asked(
 
 async def test_an_action_that_is_none(client: httpx.AsyncClient, relay: FakeRelay) -> None:
     answer = await client.post("/queue/purge", json={"all": True})
-    assert (answer.status_code, answer.json()) == (405, {"error": "not with this method"})
+    assert (answer.status_code, answer.json()) == (405, {"error": "not with this method, only GET, HEAD"})
     assert relay.asked == []
 
 
@@ -178,7 +178,10 @@ async def test_a_bug_says_its_name_and_no_more(client: httpx.AsyncClient, relay:
 async def test_paths_and_methods(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nothing")).json() == {"error": "there is no such path"}
     answer = await client.delete("/queue")
-    assert (answer.status_code, answer.json()) == (405, {"error": "not with this method"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert answer.json() == {"error": "not with this method, only GET, HEAD"}
+    head = await client.head("/status")
+    assert (head.status_code, head.content) == (200, b"")
 
 
 def names(folder: Path) -> list[str]:

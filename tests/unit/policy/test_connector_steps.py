@@ -10,7 +10,7 @@ import pytest
 from relay.config.certificates import CertificateFiles, read_folder
 from relay.config.connectors import Connector
 from relay.policy.book import RuleBook
-from relay.policy.connector_steps import Files, asks, configuration_steps, inbound_steps
+from relay.policy.connector_steps import Files, asks, configuration_steps, inbound_steps, last_seen
 from relay.policy.steps import Result, Step, failed, steps_json
 from relay.testing import Pki
 from tests.unit.policy.builders import PIN, book
@@ -178,3 +178,27 @@ def test_listeners(tmp_path: Path) -> None:
     nobody = RuleBook.of(rules.config.model_copy(update={"listeners": ()}))
     first = next(inbound_steps(nobody, connector, Files(NOW)))
     assert (first.name, first.result.value) == ("listener", "failed")
+
+
+LEAF = {"names": ["a.test", "b.test"], "subject": "CN=a", "issuer": "CN=ca", "not_after": "2027-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "text"),
+    [
+        (None, "in clear"),
+        ({"version": "TLSv1.3", "cipher": "X", "chain": []}, "TLSv1.3, X, no certificate"),
+        (
+            {"version": "TLSv1.3", "cipher": "X", "chain": [LEAF]},
+            "TLSv1.3, X, certificate for a.test, b.test from CN=ca, until 2027-01-01",
+        ),
+        (
+            {"version": "TLSv1.2", "cipher": "X", "chain": [{**LEAF, "names": []}, LEAF]},
+            "TLSv1.2, X, certificate for CN=a from CN=ca, until 2027-01-01",
+        ),
+    ],
+)
+def test_last_seen(evidence: Any, text: str) -> None:
+    found = last_seen({"at": "2026-11-25T08:00:00.000Z", "evidence": evidence}, "")
+    assert (found.name, found.result, found.text) == ("last-seen", Result.OK, f"2026-11-25T08:00:00Z: {text}")
+    assert last_seen(None, "why") == Step("last-seen", "", Result.SKIPPED, "why")
