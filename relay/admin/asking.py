@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from relay.admin.endpoint import Answer, Asked, Change, Endpoint, Json, Nothing, Question, Scope, Shape
+from relay.admin.explained import ExplainedInbound, ExplainedOutbound, WouldBe
 from relay.admin.parameters import ConnectorName, Domain, Text
 from relay.admin.trace import Evidence, Plan
 
@@ -79,10 +80,10 @@ class Says(Shape):
 class Explanation(Shape):
     """As `relay explain --json`."""
 
-    inbound: dict[str, Any] | None
+    inbound: ExplainedInbound | None
     """null where only the delivery was asked about."""
-    outbound: list[dict[str, Any]]
-    """One entry, for the recipient: its connector, and each host with plan and what is published."""
+    outbound: list[ExplainedOutbound]
+    """One entry, for the recipient."""
 
 
 class Verdict(Shape):
@@ -109,7 +110,7 @@ class ProbedHost(Shape):
     dane: Says
     mta_sts: Says
     plan: Plan | None
-    withheld: dict[str, Any] | None
+    withheld: WouldBe | None
     addresses: list[ProbedAddressShape]
     left_out: list[str]
 
@@ -121,7 +122,7 @@ class ProbeResult(Shape):
     connector: str
     passes: bool
     """Our policy would let mail go to one address at least."""
-    unroutable: dict[str, Any] | None
+    unroutable: WouldBe | None
     hops: list[ProbedHost]
 
 
