@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
 def spread(command: Callable[..., None]) -> Callable[..., None]:
     """`command` as typer is to see it: in place of each parameter that is a dataclass stand that dataclass's fields, as options."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     shown: list[inspect.Parameter] = []
     for each in inspect.signature(command).parameters.values():
         if each.name in groups:

@@ -465,7 +465,11 @@ async def test_the_network_door_is_one_for_all_workers(tmp_path: Path) -> None:
     admin = {"socket": "relay.sock", "listen": f"127.0.0.1:{port}", "accounts": "accounts"}
     retry = {"initial": "1h", "maximum": "1h"}
     route = {"smart_hosts": [f"127.0.0.1:{free_port()}"]}
-    more = {"admin": admin, "certificates": "certs", "defaults": {"outbound": {"route": route, "retry": retry}}}
+    more: dict[str, Any] = {
+        "admin": admin,
+        "certificates": "certs",
+        "defaults": {"outbound": {"route": route, "retry": retry}},
+    }
     async with serving(config(tmp_path, **more)) as relay:
         taken = await taken_by_all(relay)
         context, headers = ssl.create_default_context(cafile=str(pki.ca)), {"authorization": f"Bearer {token}"}
