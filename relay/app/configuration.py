@@ -20,7 +20,7 @@ from relay.config.masking import difference
 from relay.config.models import Config
 from relay.mail.events import ConfigurationSettled, ConfigurationTaken, ConfigurationWaiting, Emit
 from relay.policy.book import RuleBook
-from relay.policy.compare import AT_RESTART, needs_restart, weakened
+from relay.policy.compare import ALL_THE_SAME, AT_RESTART, needs_restart, weakened
 
 Apply = Callable[[Config, Config], Awaitable[None]]
 """Puts the new configuration in force everywhere beside the rule book, given the old and the new one. Raises NotAppliedError,
@@ -146,7 +146,7 @@ class Configuration:
                 return
             weaker = weakened(self.config, loaded.config)
             if weaker:
-                self._wait((*weaker, "say `relay reload` to put it in force all the same"))
+                self._wait((*weaker, ALL_THE_SAME))
                 return
             diff = await self._difference(loaded)
             try:

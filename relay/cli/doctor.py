@@ -1,12 +1,13 @@
 """`relay doctor`: is everything around the relay as it should be? Looks, has it judged (`relay.policy.surroundings`), and names remedies.
 
-Needs no running relay; where one runs, it is asked how it is. Run it as the relay's user and where the relay runs: in its container, in its
-network namespace.
+Needs no running relay; where one runs, it is asked how it is. Run it where the relay runs: in its container, in its network namespace. What
+the relay's user may do is asked as that user: where root runs it, it takes off root's rights first.
 """
 
 import asyncio
 import contextlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption,
 if TYPE_CHECKING:
     from relay.config.load import Loaded
     from relay.config.models import Config
-    from relay.policy.surroundings import Finding
+    from relay.policy.surroundings import Bound, Finding
 
 ReachOption = Annotated[
     list[str] | None,
@@ -57,19 +58,40 @@ def _bad(strict: bool) -> tuple[str, ...]:
 
 
 def _examine(file: Path, wanted: Sequence[str], *, offline: bool) -> Iterator["Finding"]:
+    from relay.cli import doctor_host as look
     from relay.config.load import ConfigError, load_with_places
-    from relay.policy.surroundings import Finding, State
+    from relay.policy import surroundings as judge
 
     try:
+        config = load_with_places(file).config
+        # While we are who we were started as: the admin socket and ports below 1024 may be for root only to ask about.
+        status = _status(file)
+        ports = _ports(config, status)
+        owner = look.become_the_relay(_queue(config))
         loaded = load_with_places(file)
     except ConfigError as error:
         for problem in error.problems:
-            yield Finding("configuration", State.FAILED, str(problem), "relay check says the same, with all errors")
+            remedy = "relay check says the same, with all errors"
+            yield judge.Finding("configuration", judge.State.FAILED, str(problem), remedy)
         return
+    yield from judge.looked_as(owner, root=os.geteuid() == 0)
     yield from _configuration(loaded)
-    yield from _host(loaded.config, file)
+    yield from judge.ports(ports)
+    yield from _host(loaded.config, status)
     if not offline:
         yield from asyncio.run(_network(loaded.config, wanted))
+
+
+def _queue(config: "Config") -> Path:
+    return Path(config.queue.removeprefix("sqlite:"))
+
+
+def _ports(config: "Config", status: dict[str, Any] | None) -> dict[str, "Bound"]:
+    from relay.cli import doctor_host as look
+    from relay.config.values import HostPort
+
+    ours = [HostPort.parse(each) for each in (status or {}).get("listeners", {}).values()]
+    return {each.name: look.bound(each.address, ours) for each in config.listeners if each.address.port}
 
 
 def _configuration(loaded: "Loaded") -> Iterator["Finding"]:
@@ -85,20 +107,16 @@ def _configuration(loaded: "Loaded") -> Iterator["Finding"]:
         yield Finding("configuration", State.FINE, "relay check has nothing to say")
 
 
-def _host(config: "Config", file: Path) -> Iterator["Finding"]:
+def _host(config: "Config", status: dict[str, Any] | None) -> Iterator["Finding"]:
     from relay.app.several import how_many
     from relay.cli import doctor_host as look
-    from relay.config.values import HostPort
     from relay.policy import surroundings as judge
 
-    status = _status(file)
-    ours = [HostPort.parse(each) for each in (status or {}).get("listeners", {}).values()]
-    listeners = {each.name: each.address for each in config.listeners if each.address.port}
-    yield from judge.ports({name: look.bound(address, ours) for name, address in listeners.items()})
-    yield from judge.disk(look.disk(Path(config.queue.removeprefix("sqlite:"))), config.limits.free_space)
+    queue = _queue(config)
+    yield from judge.disk(look.disk(queue), config.limits.free_space)
     yield from judge.kernel(look.kernel(), config.limits.connections, how_many(config))
     yield judge.clock(look.clock())
-    yield from judge.permissions(look.readable(config))
+    yield from judge.permissions(look.readable(config), look.barred(queue), look.user_name(os.geteuid()))
     yield from judge.gateways(config, look.gateways(), contained=look.contained())
     waiting = (status or {}).get("configuration", {}).get("waiting", [])
     troubles = (status or {}).get("troubles", [])

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import ipaddress
 import os
+import pwd
 import resource
 import socket
 import stat
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from relay.config.models import Config
 from relay.config.values import HostPort
-from relay.policy.surroundings import Bound, Disk, IpAddress, Kernel
+from relay.policy.surroundings import Bound, Disk, IpAddress, Kernel, Owner
 
 _SYNCS = 15
 _TIMEX = 208  # bytes of struct timex on 64-bit Linux
@@ -119,6 +120,42 @@ def clock() -> bool | None:
         return None
     status = int.from_bytes(state.raw[_TIMEX_STATUS : _TIMEX_STATUS + 4], "little")
     return found != _TIME_ERROR and not status & _STA_UNSYNC
+
+
+def become_the_relay(queue: Path) -> Owner | None:
+    """Where root asks, from here on this process is the user to whom the queue's folder belongs: what root may read and write says nothing
+    about the relay. None where the folder is root's or not there, or we are not root."""
+    try:
+        owner = queue.parent.stat()
+    except OSError:
+        return None
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return None
+    name, group = user_name(owner.st_uid), owner.st_gid
+    with contextlib.suppress(KeyError):
+        group = pwd.getpwuid(owner.st_uid).pw_gid
+    try:
+        os.setgroups(os.getgrouplist(name, group))
+        os.setresgid(group, group, group)
+        os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+    except OSError:
+        return None  # in a container without the capabilities for it
+    return Owner(name, str(queue.parent))
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def barred(queue: Path) -> Iterator[str]:
+    """Files of the queue that we, the relay's user, may not write."""
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        path = queue.with_name(queue.name + suffix)
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            yield str(path)
 
 
 def readable(config: Config) -> Iterator[str]:

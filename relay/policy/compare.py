@@ -47,6 +47,9 @@ from relay.policy.publish import weakened_publication
 AT_RESTART = ("hostname", "certificates", "workers", "queue", "admin", "observe")
 """Keys that are read only when the relay starts: who we are, and where things are."""
 
+ALL_THE_SAME = "say `relay reload` to put it in force all the same"
+"""Stands behind the reasons for which a change waits."""
+
 HARMLESS: Mapping[type[Model], Mapping[str, str]] = {
     OutboundSettings: {
         "helo": "a name that we say",

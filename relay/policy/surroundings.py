@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from relay.config.models import Config
 from relay.config.values import Network
+from relay.policy.compare import ALL_THE_SAME
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -270,11 +271,34 @@ def kernel(found: Kernel, connections: int, workers: int) -> Iterator[Finding]:
         yield Finding("ports-out", State.WARNING, text, 'sysctl net.ipv4.ip_local_port_range="32768 60999"')
 
 
-def permissions(readable: Iterable[str]) -> Iterator[Finding]:
-    """`readable`: secrets (keys, password files, the queue) that other users of the machine may read or write."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Of the queue's folder, and so the user that the relay runs as."""
+
+    name: str
+    folder: str
+
+
+def looked_as(owner: Owner | None, *, root: bool) -> Iterator[Finding]:
+    """`owner`: whose rights we took on, having been root. `root`: we still are, and what root may read says nothing about the relay."""
+    if owner is not None:
+        text = f"looked with the rights of {owner.name}, to whom {owner.folder} belongs"
+        yield Finding("user", State.FINE, text)
+    elif root:
+        text = "root may read everything, so whether the relay's user may is not told"
+        remedy = "run this as the relay's user; better, let the relay have a user of its own, to whom the queue's folder belongs"
+        yield Finding("user", State.UNKNOWN, text, remedy)
+
+
+def permissions(readable: Iterable[str], barred: Iterable[str] = (), user: str = "") -> Iterator[Finding]:
+    """`readable`: secrets (keys, password files, the queue) that other users of the machine may read or write. `barred`: files of the queue
+    that `user`, the relay's, may not write."""
+    for path in barred:
+        text = f"{path} cannot be written, so the relay does not start: a copy that was put back, or a command that root ran"
+        yield Finding("permissions", State.FAILED, text, f"as root: chown {user}: {path}")
     loose = tuple(readable)
     for path in loose:
-        yield Finding("permissions", State.FAILED, f"others on this machine may read {path}", f"chmod 600 {path}")
+        yield Finding("permissions", State.FAILED, f"others on this machine may read {path}", f"chmod o-rwx {path}")
     if not loose:
         yield Finding("permissions", State.FINE, "nobody else may read keys, passwords and the queue")
 
@@ -322,6 +346,8 @@ def running(ready: bool | None, troubles: Sequence[str], waiting: Sequence[str])
     for trouble in troubles:
         yield Finding("relay", State.FAILED, trouble, 'operations.md, "When something is wrong"')
     for reason in waiting:
+        if reason == ALL_THE_SAME:
+            continue  # the remedy says so
         yield Finding("relay", State.WARNING, f"the file is not what is in force: {reason}", "relay reload")
     if ready and not troubles and not waiting:
         yield Finding("relay", State.FINE, "the relay runs, takes mail, and has this file in force")

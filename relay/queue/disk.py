@@ -29,10 +29,11 @@ class Lock:
     def take(self, now: datetime) -> None:
         """Raises StoreLocked, naming the holder, or StoreUnusable where the file cannot be made."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+            # Not through a symbolic link: root would empty whatever somebody let it lead to.
+            descriptor = _open(self._path, os.O_NOFOLLOW)
         except OSError as error:
             raise StoreUnusable(
-                f"cannot open {self._path}: {error.strerror}; the queue's folder must be writable"
+                f"cannot open {self._path}: {error.strerror}; it and the queue's folder must belong to the relay's user"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,9 +59,24 @@ def beside(path: Path, suffix: str) -> Path:
 def create(path: Path) -> None:
     """An empty file that only we can read, where there is none. SQLite gives its -wal and -shm the same mode. Raises StoreUnusable."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
+        os.close(_open(path))
     except OSError as error:
-        raise StoreUnusable(f"cannot open the queue {path}: {error.strerror}") from error
+        raise StoreUnusable(
+            f"cannot open the queue {path}: {error.strerror}; it must belong to the relay's user"
+        ) from error
+
+
+def _open(path: Path, more: int = 0) -> int:
+    """Made where there is none. What root makes belongs to the folder's owner, lest root's command shuts the relay out. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | more
+    try:
+        descriptor = os.open(path, flags | os.O_EXCL, _PRIVATE)
+    except FileExistsError:
+        return os.open(path, flags, _PRIVATE)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
 
 
 def existing(path: Path) -> str:

@@ -2,8 +2,12 @@
 
 import ipaddress
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -109,6 +113,27 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
     assert list(doctor_host.readable(config)) == [str(certs / "a.key")]
     (certs / "a.key").chmod(0o640)  # a group may be meant
     assert list(doctor_host.readable(config)) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_root_looks_as_the_relay_s_user() -> None:
+    look = (
+        "import os, sys; from pathlib import Path; from relay.cli import doctor_host as d; q = Path(sys.argv[1]);"
+        "owner = d.become_the_relay(q); print(owner.name, os.getresuid(), os.getresgid(), os.getgroups(), *d.barred(q))"
+    )
+    with TemporaryDirectory() as folder:
+        queue = Path(folder, "queue.db")
+        queue.touch(mode=0o600)
+        (Path(folder) / "queue.db.lock").touch(mode=0o600)
+        assert doctor_host.become_the_relay(queue) is None
+        for each in (Path(folder), Path(folder) / "queue.db.lock"):
+            os.chown(each, 4711, 4712)
+        done = subprocess.run([sys.executable, "-c", look, str(queue)], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == f"4711 (4711, 4711, 4711) (4712, 4712, 4712) [4712] {queue}"
+
+
+def test_a_folder_that_is_not_there_is_nobody_s(tmp_path: Path) -> None:
+    assert doctor_host.become_the_relay(tmp_path / "none" / "queue.db") is None
 
 
 def test_the_disk_of_a_folder(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from relay.config.models import Config
 from relay.policy import surroundings as s
+from relay.policy.compare import ALL_THE_SAME
 from relay.policy.surroundings import Bound, Disk, Finding, Kernel, Names, Reach, State
 
 GIB = 2**30
@@ -128,7 +129,19 @@ def test_the_kernel(kernel: Kernel, workers: int, expected: list[str]) -> None:
 
 def test_permissions() -> None:
     assert states(s.permissions([])) == ["fine"]
-    assert [each.remedy for each in s.permissions(["certs/a.key"])] == ["chmod 600 certs/a.key"]
+    assert [each.remedy for each in s.permissions(["certs/a.key"])] == ["chmod o-rwx certs/a.key"]
+
+
+def test_what_the_relay_s_user_may_not_write() -> None:
+    (barred, fine) = s.permissions([], ["/q/queue.db"], "ironpost")
+    assert (barred.state, barred.remedy) == (s.State.FAILED, "as root: chown ironpost: /q/queue.db")
+    assert fine.state is s.State.FINE
+
+
+def test_with_whose_rights_it_was_looked() -> None:
+    assert states(s.looked_as(s.Owner("ironpost", "/q"), root=False)) == ["fine"]
+    assert states(s.looked_as(None, root=True)) == ["unknown"]
+    assert states(s.looked_as(None, root=False)) == []
 
 
 def config(**more: Any) -> Config:
@@ -187,6 +200,7 @@ def test_a_gateway_of_the_other_family_is_in_no_network() -> None:
         (True, [], [], ["fine"]),
         (False, ["no listener is open"], [], ["failed"]),
         (True, [], ["line 3"], ["warning"]),
+        (True, [], ["accept.networks has 10.0.0.0/8 in addition", ALL_THE_SAME], ["warning"]),
     ],
 )
 def test_the_running_relay(ready: bool | None, troubles: list[str], waiting: list[str], expected: list[str]) -> None:

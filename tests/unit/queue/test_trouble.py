@@ -372,8 +372,27 @@ async def test_a_step_to_a_new_schema_that_fails_changes_nothing(
 
 
 async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnusable, match="folder must be writable"):
+    with pytest.raises(StoreUnusable, match="must belong to the relay's user"):
         await World(tmp_path / "nowhere" / "queue.db").open()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+async def test_what_root_makes_belongs_to_the_folder_s_owner(tmp_path: Path) -> None:
+    """`relay store hold` as root, then the relay as its own user: it would be shut out by a lock file of root's."""
+    os.chown(tmp_path, 4711, 4712)
+    path = tmp_path / "queue.db"
+    async with world(path):
+        found = {each.name: (each.stat().st_uid, each.stat().st_gid) for each in tmp_path.iterdir()}  # noqa: ASYNC240
+    assert {"queue.db", "queue.db-wal", "queue.db.lock"} <= set(found)
+    assert set(found.values()) == {(4711, 4712)}
+
+
+async def test_a_lock_file_that_leads_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("keep")
+    (tmp_path / "queue.db.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(StoreUnusable, match="symbolic links"):
+        await World(tmp_path / "queue.db").open()
+    assert (tmp_path / "precious").read_text() == "keep"
 
 
 async def test_a_name_that_is_a_folder(tmp_path: Path) -> None:
