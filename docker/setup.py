@@ -20,7 +20,7 @@ def main() -> None:
         partners = ROOT / letter / "partners"
         partners.mkdir(exist_ok=True)
         shutil.copy(ROOT / other / f"relay-{other}.pem", partners)
-    for path in (ROOT, *ROOT.rglob("*")):
+    for path in ROOT.rglob("*"):  # not ROOT itself: it is on the container's root, which is read-only
         os.chown(path, OWNER, OWNER)
 
 

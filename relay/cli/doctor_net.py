@@ -5,7 +5,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import dns.asyncresolver
@@ -14,13 +14,17 @@ import dns.resolver
 
 from relay.config.models import Config
 from relay.config.values import HostPort
-from relay.dns.answers import Addresses, Resolver
+from relay.dns.answers import AddressAnswer, Addresses, Resolver
 from relay.dns.source import RESOLV_CONF, Source
-from relay.policy.route import MxRecords
+from relay.policy.route import LookupFailed, MxRecords
 from relay.policy.surroundings import IpAddress, Names, Reach
 
 _PATIENCE = 8.0  # seconds for a connection
+LookUp = Callable[[str], Awaitable[AddressAnswer]]
+
 _MOST = 10  # hosts that are tried
+_ADDRESSES = 4  # of each
+_SILENCE = f"no answer within {_PATIENCE:g} seconds"
 _OUTSIDE = (
     "192.0.2.1",
     "2001:db8::1",
@@ -97,13 +101,14 @@ def sources(config: Config) -> tuple[IpAddress, ...]:
 
 async def reach(config: Config, resolver: Resolver, wanted: Iterable[str]) -> tuple[Reach, ...]:
     """Tries hosts that mail goes to: `wanted` (domains, or HOST:PORT), else the smart hosts and domains that connectors name."""
-    targets: list[HostPort] = []
+    targets: dict[HostPort, LookUp] = {}
     for each in tuple(wanted) or _named(config):
         if ":" in each:
-            targets.append(HostPort.parse(each, default_port=25))
+            targets.setdefault(HostPort.parse(each, default_port=25), resolver.configured_addresses)
         else:
-            targets += [HostPort(host, 25) for host in await _hosts(resolver, each)]
-    return tuple(await asyncio.gather(*(_try(each) for each in tuple(dict.fromkeys(targets))[:_MOST])))
+            for host in await _hosts(resolver, each):
+                targets.setdefault(HostPort(host, 25), resolver.addresses)
+    return tuple(await asyncio.gather(*(_try(*each) for each in tuple(targets.items())[:_MOST])))
 
 
 def _named(config: Config) -> tuple[str, ...]:
@@ -123,16 +128,30 @@ async def _hosts(resolver: Resolver, domain: str) -> tuple[str, ...]:
     return (domain,)
 
 
-async def _try(target: HostPort) -> Reach:
+async def _try(target: HostPort, look_up: LookUp) -> Reach:
+    """One address that answers is enough. They are looked up as for a delivery, by the relay's own resolver."""
+    found = await look_up(target.host)
+    if isinstance(found, LookupFailed):
+        return Reach(str(target), f"DNS does not say where that is: {found.text}")
+    addresses = found.addresses[:_ADDRESSES] if isinstance(found, Addresses) else ()
+    if not addresses:
+        return Reach(str(target), "DNS knows no address of that name")
+    tries = await asyncio.gather(*(_connect(str(each), target.port) for each in addresses))
+    best = next((each for each in tries if not each), tries[0])
+    return Reach(str(target), best, silent=best == _SILENCE)
+
+
+async def _connect(address: str, port: int) -> str:
+    """Why nobody answers there, "" where somebody does."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            _reader, writer = await asyncio.open_connection(target.host, target.port)
+            _reader, writer = await asyncio.open_connection(address, port)
     except TimeoutError:
-        return Reach(str(target), f"no answer within {_PATIENCE:g} seconds", silent=True)
+        return _SILENCE
     except OSError as error:
-        return Reach(str(target), _words(error))
+        return _words(error)
     writer.close()
-    return Reach(str(target))
+    return ""
 
 
 def _words(error: OSError) -> str:

@@ -63,9 +63,10 @@ def _note(db: sqlite3.Connection, seen: Sequence[SeenCertificate]) -> None:
         )
     for direction, connector in {(each.spot.direction.value, each.spot.connector) for each in seen}:
         db.execute(
-            "DELETE FROM certificate_seen WHERE direction = ?1 AND connector = ?2 AND (hop, refused) IN (SELECT hop, refused"
-            " FROM certificate_seen WHERE direction = ?1 AND connector = ?2 ORDER BY last DESC, hop LIMIT -1 OFFSET ?3)",
-            (direction, connector, MOST),
+            "DELETE FROM certificate_seen WHERE direction = :direction AND connector = :connector AND (hop, refused) IN ("
+            "SELECT hop, refused FROM certificate_seen WHERE direction = :direction AND connector = :connector"
+            " ORDER BY last DESC, hop LIMIT -1 OFFSET :most)",
+            {"direction": direction, "connector": connector, "most": MOST},
         )
 
 

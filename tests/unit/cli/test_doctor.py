@@ -154,6 +154,25 @@ async def test_who_can_be_reached(tmp_path: Path) -> None:
     assert (found[0].why, found[0].silent) == ("connection refused", False)
 
 
+async def test_hosts_are_looked_up_as_for_a_delivery(tmp_path: Path) -> None:
+    """By the relay's own resolver: in a container, say, the system's may know other names."""
+    config = load(base(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        resolver = FakeResolver(hosts={"mail.internal": ["127.0.0.99", "127.0.0.1"], "empty.internal": []})
+        wanted = [f"mail.internal:{port}", f"empty.internal:{port}", f"nowhere.internal:{port}"]
+        there, empty, nowhere = await doctor_net.reach(config, resolver, wanted)
+    assert there == Reach(f"mail.internal:{port}")
+    assert empty.why == nowhere.why == "DNS knows no address of that name"
+
+
+async def test_a_look_up_that_fails_is_told(tmp_path: Path) -> None:
+    resolver = FakeResolver(failing={"mail.internal"})
+    (found,) = await doctor_net.reach(load(base(tmp_path)), resolver, ["mail.internal:25"])
+    assert found.why.startswith("DNS does not say where that is: ")
+    assert not found.silent
+
+
 def test_a_healthy_place(tmp_path: Path) -> None:
     code, out = run("--config", str(base(tmp_path)), "--offline", "--json")
     found = json.loads(out)
