@@ -116,7 +116,7 @@ def _host(config: "Config", status: dict[str, Any] | None) -> Iterator["Finding"
     yield from judge.disk(look.disk(queue), config.limits.free_space)
     yield from judge.kernel(look.kernel(), config.limits.connections, how_many(config))
     yield judge.clock(look.clock())
-    yield from judge.permissions(look.readable(config), look.barred(queue), look.user_name(os.geteuid()))
+    yield from judge.permissions(look.readable(config), look.barred(config), look.user_name(os.geteuid()))
     yield from judge.gateways(config, look.gateways(), contained=look.contained())
     waiting = (status or {}).get("configuration", {}).get("waiting", [])
     troubles = (status or {}).get("troubles", [])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from relay.config.models import Config
 from relay.config.values import HostPort
-from relay.policy.surroundings import Bound, Disk, IpAddress, Kernel, Owner
+from relay.policy.surroundings import Barred, Bound, Disk, IpAddress, Kernel, Owner
 
 _SYNCS = 15
 _TIMEX = 208  # bytes of struct timex on 64-bit Linux
@@ -150,17 +150,19 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def barred(queue: Path) -> Iterator[str]:
-    """Files of the queue that we, the relay's user, may not write."""
-    for suffix in ("", "-wal", "-shm", ".lock"):
-        path = queue.with_name(queue.name + suffix)
+def barred(config: Config) -> Iterator[Barred]:
+    """Files that we, the relay's user, may not read, or of the queue, not write."""
+    for path in _secrets(config):
+        if path.exists() and not os.access(path, os.R_OK):
+            yield Barred(str(path), "read")
+    for path in _queue_files(config):
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            yield str(path)
+            yield Barred(str(path), "written")
 
 
 def readable(config: Config) -> Iterator[str]:
     """Secrets that users other than their owner may read or write: keys, passwords, the queue. A group may have them on purpose."""
-    for path in _secrets(config):
+    for path in (*_secrets(config), *_queue_files(config)):
         try:
             mode = path.stat().st_mode
         except OSError:
@@ -180,8 +182,13 @@ def _secrets(config: Config) -> Iterator[Path]:
     for each in config.outbound:
         if each.route.auth is not None and each.route.auth.password.path is not None:
             yield each.route.auth.password.path
+    if config.admin is not None and config.admin.accounts is not None:
+        yield config.admin.accounts
+
+
+def _queue_files(config: Config) -> Iterator[Path]:
     queue = Path(config.queue.removeprefix("sqlite:"))
-    yield from (queue.with_name(queue.name + suffix) for suffix in ("", "-wal", "-shm"))
+    yield from (queue.with_name(queue.name + suffix) for suffix in ("", "-wal", "-shm", ".lock"))
 
 
 def contained(root: Path = Path("/")) -> bool:

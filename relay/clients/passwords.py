@@ -14,6 +14,8 @@ from pathlib import Path
 from argon2 import Parameters, PasswordHasher, Type, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHash
 
+from relay.config.owner import give
+
 PREFIX = "$argon2id$"
 
 
@@ -78,7 +80,9 @@ def verify(digest: str, password: str) -> bool:
 
 
 def put_line(path: Path, line: str, check: Callable[[str], object]) -> None:
-    """Puts a line into a file, in place of the one with the same name where there is one. The file appears whole or not at all, mode 0600.
+    """Puts a line into a file, in place of the one with the same name where there is one. The file appears whole or not at all.
+
+    A new one has mode 0600, or what `give` says; where root writes, what is there keeps its owner and mode.
 
     `check` raises where the text that is there has errors already. OSError where it cannot be written.
     """
@@ -103,10 +107,13 @@ def _replace(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            if path.exists() and os.geteuid() == 0:
-                # An admin's root shell must not take the file away from the user that the relay runs as.
-                owner = path.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            # An admin's root shell must not keep the file from the user that the relay runs as.
+            if not path.exists():
+                give(file.fileno(), path.parent)
+            elif os.geteuid() == 0:
+                before = path.stat()
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), before.st_mode & 0o777)
             os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:

@@ -290,12 +290,19 @@ def looked_as(owner: Owner | None, *, root: bool) -> Iterator[Finding]:
         yield Finding("user", State.UNKNOWN, text, remedy)
 
 
-def permissions(readable: Iterable[str], barred: Iterable[str] = (), user: str = "") -> Iterator[Finding]:
-    """`readable`: secrets (keys, password files, the queue) that other users of the machine may read or write. `barred`: files of the queue
-    that `user`, the relay's, may not write."""
-    for path in barred:
-        text = f"{path} cannot be written, so the relay does not start: a copy that was put back, or a command that root ran"
-        yield Finding("permissions", State.FAILED, text, f"as root: chown {user}: {path}")
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """`how`: what the relay's user may not do with the file: it cannot be "read", or "written"."""
+
+    path: str
+    how: str
+
+
+def permissions(readable: Iterable[str], barred: Iterable[Barred] = (), user: str = "") -> Iterator[Finding]:
+    """`readable`: secrets (keys, password files, the queue) that other users of the machine may read or write. `user` is the relay's."""
+    for each in barred:
+        text = f"{each.path} cannot be {each.how} by {user}, so the relay will not start"
+        yield Finding("permissions", State.FAILED, text, f"as root: chown {user} {each.path}")
     loose = tuple(readable)
     for path in loose:
         yield Finding("permissions", State.FAILED, f"others on this machine may read {path}", f"chmod o-rwx {path}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from relay.config.owner import give
 from relay.mail.codec import time_text
 from relay.queue.store import StoreLocked, StoreUnusable
 
@@ -67,15 +68,13 @@ def create(path: Path) -> None:
 
 
 def _open(path: Path, more: int = 0) -> int:
-    """Made where there is none. What root makes belongs to the folder's owner, lest root's command shuts the relay out. Raises OSError."""
+    """Made where there is none. Raises OSError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | more
     try:
         descriptor = os.open(path, flags | os.O_EXCL, _PRIVATE)
     except FileExistsError:
         return os.open(path, flags, _PRIVATE)
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    give(descriptor, path.parent)
     return descriptor
 
 

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from relay.config.owner import give
+
 _LIFE = timedelta(days=825)
 _MAX_COMMON_NAME = 64  # RFC 5280 appendix A.1, ub-common-name
 
@@ -26,7 +28,7 @@ class CertificatePaths:
 
 
 def create_self_signed(folder: Path, hostname: str, now: datetime) -> CertificatePaths:
-    """Writes `HOSTNAME.pem` and `HOSTNAME.key` (mode 0600) into the folder, which is made where missing.
+    """Writes `HOSTNAME.pem` and `HOSTNAME.key` (mode 0600; 0640 as `give` says) into the folder, which is made where missing.
 
     Raises FileExistsError, having written nothing, where either is there already, and OSError where the folder cannot be written.
     """
@@ -78,6 +80,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            give(file.fileno(), path.parent)
             file.write(data)
         os.link(draft, path)
     finally:

@@ -118,18 +118,25 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 def test_root_looks_as_the_relay_s_user() -> None:
     look = (
-        "import os, sys; from pathlib import Path; from relay.cli import doctor_host as d; q = Path(sys.argv[1]);"
-        "owner = d.become_the_relay(q); print(owner.name, os.getresuid(), os.getresgid(), os.getgroups(), *d.barred(q))"
+        "import os, sys; from pathlib import Path; from relay.cli import doctor_host as d; from relay.config.load import load;"
+        "c = load(Path(sys.argv[1])); owner = d.become_the_relay(Path(sys.argv[2]));"
+        "print(owner.name, os.getresuid(), os.getresgid(), os.getgroups());"
+        "print(*((each.path, each.how) for each in d.barred(c)))"
     )
     with TemporaryDirectory() as folder:
-        queue = Path(folder, "queue.db")
-        queue.touch(mode=0o600)
-        (Path(folder) / "queue.db.lock").touch(mode=0o600)
+        accounts, queue = Path(folder, "accounts"), Path(folder, "queue.db")
+        config = base(Path(folder), admin={"socket": "relay.sock", "listen": "127.0.0.1:0", "accounts": "accounts"})
+        for each in (accounts, queue, Path(folder, "queue.db.lock")):
+            each.touch(mode=0o600)
         assert doctor_host.become_the_relay(queue) is None
-        for each in (Path(folder), Path(folder) / "queue.db.lock"):
+        for each in (Path(folder), Path(folder, "queue.db.lock")):
             os.chown(each, 4711, 4712)
-        done = subprocess.run([sys.executable, "-c", look, str(queue)], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[0] == f"4711 (4711, 4711, 4711) (4712, 4712, 4712) [4712] {queue}"
+        done = subprocess.run(
+            [sys.executable, "-c", look, str(config), str(queue)], capture_output=True, text=True, check=True
+        )
+    who, barred = done.stdout.splitlines()
+    assert who == "4711 (4711, 4711, 4711) (4712, 4712, 4712) [4712]"
+    assert barred == f"('{accounts}', 'read') ('{queue}', 'written')"
 
 
 def test_a_folder_that_is_not_there_is_nobody_s(tmp_path: Path) -> None:

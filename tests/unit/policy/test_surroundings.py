@@ -133,8 +133,8 @@ def test_permissions() -> None:
 
 
 def test_what_the_relay_s_user_may_not_write() -> None:
-    (barred, fine) = s.permissions([], ["/q/queue.db"], "ironpost")
-    assert (barred.state, barred.remedy) == (s.State.FAILED, "as root: chown ironpost: /q/queue.db")
+    (barred, fine) = s.permissions([], [s.Barred("/q/queue.db", "written")], "ironpost")
+    assert (barred.state, barred.remedy) == (s.State.FAILED, "as root: chown ironpost /q/queue.db")
     assert fine.state is s.State.FINE
 
 
