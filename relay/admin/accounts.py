@@ -25,6 +25,7 @@ from relay.clients.verifier import Denied, LoginLimits, Verifier
 from relay.mail.events import ConfigurationSettled, ConfigurationWaiting, Emit
 
 _LARGEST = 2**20
+_STRANGERS = 0o027  # who must not: others at all, and a group, which may read by intent (as for keys), must not write
 _TOKEN = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _TOKEN_PREFIX = "ironpost_"  # noqa: S105 - so that a scanner of repositories knows one when it sees it
 
@@ -74,9 +75,9 @@ def read(path: Path) -> Mapping[str, Account]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
             raise AccountsFileError(f"{path}: it is not a regular file of at most {_LARGEST // 2**20} MiB")
-        if status.st_mode & 0o077:
+        if status.st_mode & _STRANGERS:
             raise AccountsFileError(
-                f"{path}: others may read or write it (mode {stat.S_IMODE(status.st_mode):04o}): chmod 600 {path}"
+                f"{path}: others may read or write it (mode {stat.S_IMODE(status.st_mode):04o}): chmod g-w,o-rwx {path}"
             )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:

@@ -94,7 +94,7 @@ async def test_a_file_with_errors_changes_nothing(world: World, spoil: str) -> N
     if spoil == "text":
         world.file.write_text("nonsense\n")
     elif spoil == "mode":
-        world.file.chmod(0o640)
+        world.file.chmod(0o644)
     else:
         world.file.unlink()
     await world.accounts.look()
@@ -127,12 +127,20 @@ def test_blank_lines_and_comments() -> None:
     assert list(parse(f"\n# people\nalice:{HASH}:read\n", "accounts")) == ["alice"]
 
 
+def test_a_group_that_is_meant_may_read(tmp_path: Path) -> None:
+    """In /etc/ironpost files are root's, and the group's to read."""
+    file = tmp_path / "accounts"
+    file.touch()
+    file.chmod(0o640)
+    assert read(file) == {}
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604])
 def test_others_must_not_read_or_write_the_file(tmp_path: Path, mode: int) -> None:
     file = tmp_path / "accounts"
     add_token(file, "ci", Scope.READ)
     file.chmod(mode)
-    with pytest.raises(AccountsFileError, match="chmod 600"):
+    with pytest.raises(AccountsFileError, match="chmod g-w,o-rwx"):
         read(file)
 
 
