@@ -3,6 +3,7 @@ after our 250 makes no backscatter. All of it over enforced TLS."""
 
 import asyncio
 import re
+import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from relay.policy.book import RuleBook
 from relay.testing import Pki, Sink, write_config
 from relay.tls.trust import TrustStores
 from tests.e2e.heard import Heard
-from tests.e2e.peers import postfix
+from tests.e2e.peers import postfix, program
 from tests.e2e.process import free_port
 from tests.fakes import FakeResolver
 
@@ -373,3 +374,81 @@ async def test_a_postfix_that_takes_anybody_is_found_out(tmp_path: Path) -> None
         await it.talk(OTHER, "h.example", ["MAIL FROM:<a@b.example>", "RCPT TO:<bob@example.com>"])
         (told,) = await it.heard.wait(CalloutTakesAll)
     assert told.domain == "example.com"
+
+
+def steer(log: Path, command: str) -> None:
+    """`postfix start`, `stop` or `reload` of the Postfix that writes `log`."""
+    run = [program("postfix"), "-c", str(log.parent / "etc"), command]
+    subprocess.run(run, check=True, capture_output=True, timeout=60)
+
+
+async def asked(it: Front, recipient: str) -> str:
+    """The reply to RCPT."""
+    return (await it.talk(OTHER, "h.example", ["MAIL FROM:<a@b.example>", f"RCPT TO:<{recipient}@example.com>"]))[1]
+
+
+async def test_while_postfix_is_down_nothing_is_lost_and_nobody_is_made_up(tmp_path: Path) -> None:
+    accept = {"recipients": {"example.com": {"callout": {"positive": "1s", "negative": "1s", "timeout": "5s"}}}}
+    async with front(tmp_path, {}, {}, accept) as it:
+        assert (await asked(it, "bob")).startswith("250")
+        assert (await asked(it, "nobody")).startswith("550 5.1.1")
+        await asyncio.to_thread(steer, it.log, "stop")
+        answers = it.heard.of(RecipientAsked)
+        while not (await asked(it, "bob")).startswith("250") or len(it.heard.of(RecipientAsked)) == len(answers):
+            pass  # until a second has passed, the answer is one that was kept
+        # Who existed a moment ago is taken; of the others nobody says that they exist, and nobody that they do not.
+        assert (await it.send(OTHER, "h.example")).startswith("250 2.0.0")
+        while (reply := await asked(it, "nobody")).startswith("550"):
+            pass  # the same
+        assert reply.startswith("450 4.1.1")
+        assert (await asked(it, "carol")).startswith("450 4.1.1")
+        await asyncio.to_thread(steer, it.log, "start")
+        await it.relay.operator.act(Action.RETRY, Selection(everything=True))
+        (message,) = await it.sink.wait(1, seconds=60)
+    assert message.recipients == ("bob@example.com",)
+    assert not it.heard.of(ReportQueued)
+
+
+async def test_a_postfix_that_greylists_is_asked_again(tmp_path: Path) -> None:
+    """Its 450 is no answer: the client comes again, and so does the question."""
+    table = tmp_path / "grey"
+    table.write_text("/^carol@/ DEFER 4.7.1 greylisted\n")
+    for each in (tmp_path, *tmp_path.parents):
+        if each.owner() == "root" and str(each).startswith("/tmp/"):  # Postfix reads it as itself
+            each.chmod(0o755)
+    rules = {"smtpd_recipient_restrictions": f"check_recipient_access regexp:{table},reject_unauth_destination"}
+    async with front(tmp_path, rules, {}, {"recipients": {"example.com": "callout"}}) as it:
+        assert (await asked(it, "carol")).startswith("450 4.1.1")
+        table.write_text("")
+        await asyncio.to_thread(steer, it.log, "reload")
+        while not (await asked(it, "carol")).startswith("250"):
+            pass  # each round asks Postfix, which takes a moment to read its table again
+        heard = it.heard.of(RecipientAsked)
+    assert "greylisted" in heard[0].text
+    assert {each.result for each in heard[:-1]} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "client", "helo", "said"),
+    [
+        ("check_client_access inline:{mail.other.example=REJECT}", OTHER, "h.example", f"mail.other.example[{OTHER}]"),
+        ("check_reverse_client_hostname_access inline:{mail.other.example=REJECT}", OTHER, "h.example", "Unverified"),
+        ("check_helo_access inline:{bad.example=REJECT}", BLOCKED, "bad.example", "<bad.example>: Helo command"),
+        ("reject_unknown_client_hostname", BLOCKED, "h.example", f"your hostname, [{BLOCKED}]"),
+    ],
+)
+async def test_restrictions_by_name_and_helo_see_the_client_s(
+    tmp_path: Path, rule: str, client: str, helo: str, said: str
+) -> None:
+    restrictions = {"smtpd_recipient_restrictions": f"{rule},reject_unauth_destination"}
+    rules = {**XCLIENT, **restrictions, "unknown_client_reject_code": "550"}
+    resolver = FakeResolver(
+        reverse={**NAMES.reverse, "192.0.2.8": ["good.example"]}, hosts={**NAMES.hosts, "good.example": ["192.0.2.8"]}
+    )
+    async with front(tmp_path, rules, {"forward_client": "xclient", "on_5xx": "hold"}, resolver=resolver) as it:
+        await it.send("192.0.2.8", "good.example")
+        await it.send(client, helo)
+        (held,) = await it.heard.wait(RefusalHeld)
+        (message,) = await it.sink.wait(1, seconds=60)
+    assert said in held.text
+    assert "from good.example (good.example [192.0.2.8])" in received_by_postfix(message.content)
