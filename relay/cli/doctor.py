@@ -114,7 +114,7 @@ def _host(config: "Config", status: dict[str, Any] | None) -> Iterator["Finding"
 
     queue = _queue(config)
     yield from judge.disk(look.disk(queue), config.limits.free_space)
-    yield from judge.kernel(look.kernel(), config.limits.connections, how_many(config))
+    yield from judge.kernel(look.kernel(pid=(status or {}).get("pid")), config.limits.connections, how_many(config))
     yield judge.clock(look.clock())
     yield from judge.permissions(look.readable(config), look.barred(config), look.user_name(os.geteuid()))
     yield from judge.gateways(config, look.gateways(), contained=look.contained())

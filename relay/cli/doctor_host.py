@@ -85,8 +85,11 @@ def _sync(folder: Path) -> float | None:
     return statistics.median(took)
 
 
-def kernel(root: Path = Path("/")) -> Kernel:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the relay takes what it may
+def kernel(root: Path = Path("/"), pid: int | None = None) -> Kernel:
+    """`pid` is the running relay's, whose own limits count: a service has others than somebody's shell."""
+    limit = _open_files(root, pid) if pid is not None else None
+    if limit is None:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the relay takes what it may
     low_high = _text(root / "proc/sys/net/ipv4/ip_local_port_range").split()
     migrates = _text(root / "proc/sys/net/ipv4/tcp_migrate_req")
     return Kernel(
@@ -96,6 +99,14 @@ def kernel(root: Path = Path("/")) -> Kernel:
         migrates=migrates == "1" if migrates else None,
         ephemeral=int(low_high[1]) - int(low_high[0]) + 1 if len(low_high) == 2 else None,
     )
+
+
+def _open_files(root: Path, pid: int) -> int | None:
+    """The hard limit, from proc_pid_limits(5): "Max open files  1024  65536  files". None where it is not told."""
+    for line in _text(root / f"proc/{pid}/limits").splitlines():
+        if line.startswith("Max open files"):
+            return _number(line.split()[4])
+    return None
 
 
 def _text(path: Path) -> str:

@@ -78,6 +78,16 @@ def test_the_kernel_as_its_files_say(tmp_path: Path) -> None:
     assert doctor_host.kernel(tmp_path).memory is None
 
 
+def test_the_files_that_the_running_relay_may_open(tmp_path: Path) -> None:
+    (tmp_path / "proc/77").mkdir(parents=True)
+    lines = (
+        "Limit  Soft Limit  Hard Limit  Units\nMax processes  96  97  processes\nMax open files  1024  65536  files\n"
+    )
+    (tmp_path / "proc/77/limits").write_text(lines)
+    assert doctor_host.kernel(tmp_path, 77).files == 65536
+    assert doctor_host.kernel(tmp_path, 78).files == doctor_host.kernel(tmp_path).files
+
+
 def test_gateways_of_both_families(tmp_path: Path) -> None:
     (tmp_path / "proc/net").mkdir(parents=True)
     (tmp_path / "proc/net/route").write_text(
