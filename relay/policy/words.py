@@ -6,6 +6,8 @@ What peers said stands in these words: whoever shows them takes control characte
 from collections.abc import Mapping
 from typing import Any
 
+from relay.mail.envelope import LOCAL
+
 Json = Mapping[str, Any]
 
 _CLEAR = {
@@ -19,6 +21,18 @@ def clear_words(plan: Json) -> str:
     """When a plan lets mail go in clear."""
     said = str(plan["plaintext"])
     return _CLEAR.get(said, said)
+
+
+def client_words(accepted: Json) -> str:
+    """Who gave us a message, from a trace's `accepted`."""
+    if accepted["protocol"] == LOCAL:
+        return "none: this relay wrote the message itself"
+    return f"{accepted['client']}, which called itself {accepted['helo'] or 'nothing'}"
+
+
+def listener_words(accepted: Json) -> str:
+    """ "" where no listener had a part in it."""
+    return f"{accepted['listener']}, {accepted['protocol']}" if accepted["listener"] else ""
 
 
 def demand_words(demand: Json) -> str:

@@ -14,8 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from relay.mail.envelope import LOCAL
 from relay.policy.remedy import remedy_for
-from relay.policy.words import clear_words, demand_words, path_words, revocation_words
+from relay.policy.words import clear_words, client_words, demand_words, listener_words, path_words, revocation_words
 from relay.report.text import one_line
 
 Json = Mapping[str, Any]
@@ -150,14 +151,16 @@ def _answer(said: Json) -> str:
 
 
 def _accepted(accepted: Json) -> Iterator[Row]:
-    yield "client", f"{accepted['client']}, which called itself {accepted['helo'] or 'nothing'}"
-    yield "listener", f"{accepted['listener']}, {accepted['protocol']}"
+    yield "client", client_words(accepted)
+    if listener := listener_words(accepted):
+        yield "listener", listener
     yield "connector", accepted.get("connector") or "none names this sender"
     if accepted.get("auth"):
         yield "user", accepted["auth"]
     if accepted.get("may_relay"):
         yield "may relay", "to anywhere"
-    yield from evidence_rows(accepted.get("tls"), "none: in clear", "none was shown")
+    if accepted["protocol"] != LOCAL:
+        yield from evidence_rows(accepted.get("tls"), "none: in clear", "none was shown")
 
 
 def _attempt(attempt: Json) -> Iterator[Row]:

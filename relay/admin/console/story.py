@@ -9,7 +9,7 @@ from typing import Any
 
 from relay.admin.console.charts import LifeLine, life_line
 from relay.admin.console.words import moment
-from relay.policy.words import clear_words, demand_words, path_words, revocation_words
+from relay.policy.words import clear_words, client_words, demand_words, listener_words, path_words, revocation_words
 
 Json = Mapping[str, Any]
 
@@ -98,10 +98,9 @@ def _words(event: Event) -> str:
 
 
 def _accepted(accepted: Json) -> Event:
-    facts = [
-        ("Client", f"{accepted['client']}, which called itself {accepted['helo'] or 'nothing'}"),
-        ("Listener", f"{accepted['listener']}, {accepted['protocol']}"),
-    ]
+    facts = [("Client", client_words(accepted))]
+    if listener := listener_words(accepted):
+        facts.append(("Listener", listener))
     if accepted.get("auth"):
         facts.append(("User", accepted["auth"]))
     if accepted.get("may_relay"):

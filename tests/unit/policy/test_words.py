@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from relay.policy.words import demand_words, path_words, revocation_words
+from relay.policy.words import client_words, demand_words, listener_words, path_words, revocation_words
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,27 @@ def test_paths(result: dict[str, Any], said: str) -> None:
 )
 def test_statuses(status: dict[str, Any], said: str) -> None:
     assert revocation_words(status) == said
+
+
+@pytest.mark.parametrize(
+    ("accepted", "client", "listener"),
+    [
+        (
+            {"client": "192.0.2.1", "helo": "h.example", "listener": "mx 0.0.0.0:25", "protocol": "ESMTPS"},
+            "192.0.2.1, which called itself h.example",
+            "mx 0.0.0.0:25, ESMTPS",
+        ),
+        (
+            {"client": "192.0.2.1", "helo": "", "listener": "", "protocol": "import"},
+            "192.0.2.1, which called itself nothing",
+            "",
+        ),
+        (
+            {"client": "", "helo": "", "listener": "", "protocol": "local"},
+            "none: this relay wrote the message itself",
+            "",
+        ),
+    ],
+)
+def test_who_gave_us_a_message(accepted: dict[str, Any], client: str, listener: str) -> None:
+    assert (client_words(accepted), listener_words(accepted)) == (client, listener)
