@@ -172,7 +172,7 @@ async def test_an_accounts_file_that_others_may_read_stops_the_start(tmp_path: P
     async with site(tmp_path) as here:
         assert here.relay.admin.port
     (tmp_path / "accounts").chmod(0o644)
-    with pytest.raises(StartError, match="chmod 600"):
+    with pytest.raises(StartError, match="chmod g-w,o-rwx"):
         async with Relay(tmp_path / "connectors.yaml", times=TIMES):
             pass
 
