@@ -47,7 +47,7 @@ format: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@tests/install-peers
-	$(BIN)/pytest -n 2 --cov --cov-report= $(TESTS)
+	$(BIN)/pytest -n 2 -rs --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --include='relay/policy/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=90
 
