@@ -153,7 +153,9 @@ def _file_trouble(name: str, problems: Sequence[Problem]) -> Concern:
     unused = any(each.severity is ProblemSeverity.ERROR for each in problems)
     title = f"the certificate file {name} is not used" if unused else f"the certificate file {name} needs a look"
     text, remedy = ("; ".join(getattr(each, part) for each in problems) for part in ("text", "remedy"))
-    return Concern(AlertKind.CERTIFICATE, f"{name} (file)", title, _stopped(f"{problems[0].file}: {text}"), f"{remedy}.")
+    return Concern(
+        AlertKind.CERTIFICATE, f"{name} (file)", title, _stopped(f"{problems[0].file}: {text}"), f"{remedy}."
+    )
 
 
 def partner_certificates(config: Config, seen: Iterable[SeenCertificate], now: datetime) -> tuple[Concern, ...]:

@@ -82,7 +82,7 @@ def test_a_test_message_by_the_relay_that_is_named(shell: Shell, relay: FakeRela
     assert result.exit_code == 1  # this relay delivers nothing
     assert relay.asked[:2] == [("partner", "x.test"), ("test-connector", "partner", "bob@x.test")]
     (step,) = json.loads(result.stdout)["steps"]
-    assert (step["step"], step["result"], "was not tried within the time" in step["text"]) == (
+    assert (step["step"], step["result"], "has had no answer within the time" in step["text"]) == (
         "send-test",
         "failed",
         True,

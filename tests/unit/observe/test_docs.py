@@ -12,9 +12,10 @@ from relay.observe.metrics import Metrics
 from tests.unit.observe.samples import ALL, MISMATCH, attempt, message
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+LOG = PAGE.partition("\n## The log\n")[2].partition("\n## ")[0]
 EVENTS = {
     row[1]: set(row[2].split(", "))
-    for row in re.finditer(r"^\| `([a-z-]+)` \| [a-z; A-Z,]+ \| ([a-z0-9_, ]*?) ?\|", PAGE, re.MULTILINE)
+    for row in re.finditer(r"^\| `([a-z-]+)` \| [a-z; A-Z,]+ \| ([a-z0-9_, ]*?) ?\|", LOG, re.MULTILINE)
 }
 BY_HAND = {"library-log", "log-lines-dropped"}
 

@@ -104,14 +104,14 @@ def test_certificate_files_in_trouble() -> None:
             AlertKind.CERTIFICATE,
             "b.pem (file)",
             "the certificate file b.pem is not used",
-            "certs/b.pem: is cut off; it is old",
+            "certs/b.pem: is cut off; it is old.",
             "write all of it; renew it.",
         ),
         (
             AlertKind.CERTIFICATE,
             "a.key (file)",
             "the certificate file a.key needs a look",
-            "certs/a.key: everybody can read the key",
+            "certs/a.key: everybody can read the key.",
             "chmod 600 a.key.",
         ),
     ]
@@ -220,7 +220,11 @@ def test_policies_that_cannot_be_renewed(held: str, told: bool) -> None:
 def test_texts_end_with_their_stop() -> None:
     """A chat shows the remedy behind them."""
     events = (dane_off(DaneUnusable("it does not")), waiting(ConfigurationWaiting("connectors.yaml", ("a", "b."))))
-    for found in (*events, *store_trouble(["disk full"]), *certificates({}, {"a.pem": "no key"}, NOW)):
+    for found in (
+        *events,
+        *store_trouble(["disk full"]),
+        *certificates({}, [Problem(ProblemSeverity.ERROR, Path("a.pem"), "no key", "write it")], NOW),
+    ):
         assert found.text.endswith(".")
         assert ".." not in found.text
 

@@ -117,22 +117,22 @@ async def test_a_disk_that_is_full_in_the_middle_of_one(path: Path, room: int) -
     queue = World(path)
     await queue.start()
     small = replace(KEPT, data=b"small")
-    await queue.store.save_revocation(small)
+    await kept_by(queue).save_revocation(small)
     await limit_pages(queue, room)
     newer = replace(KEPT, this_update=START, fetched=START + HOUR)
-    await queue.store.save_revocation(newer)
-    found = await queue.store.load_revocation("a", None)
+    await kept_by(queue).save_revocation(newer)
+    found = await kept_by(queue).load_revocation("a", None)
     assert found == (newer if room * 4096 > len(LARGE) else small)
     if found == small:
         assert queue.of(StoreTrouble)
-        await queue.store.save_revocation(newer)
-        assert await queue.store.load_revocation("a", None) == small, "while there is no room, nobody tries"
+        await kept_by(queue).save_revocation(newer)
+        assert await kept_by(queue).load_revocation("a", None) == small, "while there is no room, nobody tries"
     await limit_pages(queue, 1_000_000)
     if queue.store.trouble:
         await recovered(queue)
     assert await queue.put(body=b"x")
-    await queue.store.save_revocation(newer)
-    assert await queue.store.load_revocation("a", None) == newer
+    await kept_by(queue).save_revocation(newer)
+    assert await kept_by(queue).load_revocation("a", None) == newer
     assert await pieces(queue) == 3, "of the half nothing is left"
     await queue.close()
 
