@@ -2,12 +2,13 @@
 
 import asyncio
 import json as jsonlib
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay.cli.common import ExitCode, JsonOption, stop
+from relay.cli.common import JsonOption, stop
 
 if TYPE_CHECKING:
     from relay.testing.sink import Received
@@ -29,7 +30,7 @@ def command(
     folder: FolderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take all mail and print it, or store it. Ends with Ctrl-C. With --json, an object on one line for each message."""
+    """Take all mail and print it, or store it. Ends with Ctrl-C or SIGTERM. With --json, an object on one line for each message."""
     from relay.config.values import HostPort
     from relay.testing.sink import Sink
 
@@ -70,12 +71,14 @@ def command(
 
     async def run() -> None:
         async with server as sink:
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            # What a shell's script starts with & has SIGINT ignored: it is asked for by name.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, ended.set)
             typer.echo(f"listening on {sink.address}", err=True)
-            await asyncio.Event().wait()
+            await ended.wait()
 
     try:
         asyncio.run(run())
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitCode.FINE) from None
     except OSError as error:
         stop(f"cannot run on {listen}: {error.strerror or error}")

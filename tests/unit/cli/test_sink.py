@@ -36,8 +36,8 @@ def test_a_sink_that_cannot_run_says_why(
     assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
-@pytest.mark.parametrize("stored", [False, True])
-async def test_a_message_as_json(tmp_path: Path, stored: bool) -> None:
+@pytest.mark.parametrize(("stored", "end"), [(False, signal.SIGINT), (True, signal.SIGTERM)])
+async def test_a_message_as_json(tmp_path: Path, stored: bool, end: signal.Signals) -> None:
     """One object on one line, for whoever reads it by program."""
     words = [sys.executable, "-m", "relay", "sink", "--listen", "127.0.0.1:0", "--json"]
     more = ["--folder", str(tmp_path / "mail")] if stored else []
@@ -53,8 +53,9 @@ async def test_a_message_as_json(tmp_path: Path, stored: bool) -> None:
             await submit(HostPort("127.0.0.1", port), "a@b.example", ["c@d.example"], b"Subject: x\r\n\r\nhello\r\n")
             found = json.loads(await process.stdout.readline())
     finally:
-        process.send_signal(signal.SIGINT)
-        await process.wait()
+        process.send_signal(end)
+        code = await process.wait()
+    assert code == 0
     assert (found["number"], found["sender"], found["recipients"], found["tls"]) == (
         1,
         "a@b.example",
