@@ -7,7 +7,8 @@ Threat: a stranger who makes concerns without end (many domains, each failing), 
 texts and notices are bounded, and what is not shown one by one is counted and summed up. What strangers can make as many of as they like
 (`STRANGE`) takes no room from what they cannot, neither on the board nor in the hour; and what there was no room for is told once there is.
 And a stranger may make the queue old, or the disk full, and well again, as often as he likes: what comes back is held for longer each time
-before it counts as over, so that it is told a few times in a day and not in an hour, and stays in sight meanwhile.
+before it counts as over, so that it is told a few times in a day and not in an hour, and stays in sight meanwhile. But what he made come
+and go must not hide what then comes for real: what is back while it is held is told again, some hours after it was told last.
 """
 
 import re
@@ -63,7 +64,8 @@ class Terms:
 class Standing:
     """A concern that lasts. `seen`: the last sign of it. `told`: when last, None where not yet. `shown`: by itself, not summed up.
 
-    `quiet`: not to be told before, None for no such time. `summed`: it waits for room, and has been counted in a sum.
+    `quiet`: not to be told before, None for no such time; where that is later than `told`, it was away since, and is told again then.
+    `summed`: it waits for room, and has been counted in a sum.
     `returns`: how often it has come back. `away`: since when it is held, None while it lasts; `over` says what ended it.
     """
 
@@ -213,7 +215,7 @@ def _in_time(each: Standing, now: datetime) -> Standing:
         since=min(each.since, now),
         seen=min(each.seen, now),
         told=None if each.told is None else min(each.told, now),
-        quiet=None if each.quiet is None else min(each.quiet, now + FLAPS),
+        quiet=None if each.quiet is None else min(each.quiet, now + (FLAPS if each.told is None else HOLDS[-1])),
         away=None if each.away is None else min(each.away, now),
     )
 
@@ -225,8 +227,14 @@ def _seen(was: Standing | None, concern: Concern, now: datetime, ended: Ended | 
         return Standing(concern, now, now)
     # What got worse is told anew; what got better is not.
     worse = concern.stage > was.concern.stage
-    told, summed = (None, False) if worse else (was.told, was.summed)
-    return replace(was, concern=concern, seen=now, told=told, summed=summed, away=None, over="")
+    told, summed, quiet = was.told, was.summed, was.quiet
+    if told is not None and worse:
+        quiet = None
+    elif told is not None and was.away is not None:
+        quiet = told + HOLDS[-1]
+    if worse:
+        told, summed = None, False
+    return replace(was, concern=concern, seen=now, told=told, summed=summed, quiet=quiet, away=None, over="")
 
 
 def _forgotten(standing: Mapping[AlertKey, Standing], now: datetime) -> list[Relief]:
@@ -246,6 +254,8 @@ def _due(each: Standing, terms: Terms, now: datetime) -> NoticeState | None:
         waits = not each.shown and now - each.since < terms.patience(each.concern.kind)
         waits = waits or (each.quiet is not None and now < each.quiet)
         return None if waits else NoticeState.RAISED
+    if each.quiet is not None and each.told < each.quiet <= now:
+        return NoticeState.RAISED
     again = terms.repeat > timedelta(0) and each.concern.repeats and now - each.told >= terms.repeat
     return NoticeState.REPEATED if again else None
 

@@ -126,6 +126,15 @@ def test_each_stage_is_told_once_and_a_better_one_is_not() -> None:
     assert not notices
 
 
+def test_what_is_back_and_worse_is_told_at_once() -> None:
+    board = Board()
+    for after, stage, told in [("0s", 1, 1), ("1m", 0, 1), ("16m", 1, 1), ("17m", 0, 0), ("18m", 1, 0), ("19m", 2, 1)]:
+        concerns = [concern("q", AlertKind.STORE, stage)] if stage else []
+        reliefs = [] if stage else [relief("q", AlertKind.STORE)]
+        board, notices = step(board, TERMS, NOW + span(after), concerns, reliefs)
+        assert len(notices) == told, after
+
+
 def test_keys_are_kind_and_subject() -> None:
     concerns = [concern("a"), concern("b"), concern("a", AlertKind.MTA_STS), concern("a")]
     _board, notices = step(Board(), TERMS, NOW, concerns)
@@ -338,6 +347,15 @@ FLAPPING = [
                 ("26h", ".", "cleared"),
             ],
             id="what is away is not told again",
+        ),
+        pytest.param(
+            Q,
+            [
+                *[("0s", "+", "raised"), ("1m", "-", "cleared"), ("16m", "+", "raised"), ("17m", "-", "")],
+                *[("60m", "+", ""), ("4h", "+", ""), ("255m", "+", ""), ("256m", ".", "raised"), ("8h", "+", "")],
+                *[("9h", "-", ""), ("10h", ".", "cleared")],
+            ],
+            id="what is back while it is held, and stays, is told again",
         ),
     ],
 )
