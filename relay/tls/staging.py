@@ -11,6 +11,7 @@ Threat: a key that others can read for a moment; a renewal that is cut off half 
 import glob
 import ipaddress
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -42,6 +43,8 @@ OLD = "old"
 """The sub-folder that what was in use before goes to; sub-folders are not read."""
 _MAX_COMMON_NAME = 64  # RFC 5280 appendix A.1, ub-common-name
 _STALE = 600.0  # seconds after which a draft is nobody's
+_DRAFT = re.compile(r"(\.next|\.old)?\.(pem|key|csr)\.\d+\.new")  # as `_write` names it
+_DRAFT_FOLDER = re.compile(r"\.[a-z0-9_]{8}")  # as tempfile does
 KINDS = ("ec-p256", "ec-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 
 
@@ -211,12 +214,18 @@ def finish(path: Path, name: str) -> bool:
 
 
 def _sweep(path: Path, name: str) -> None:
-    """Drafts of a command that was killed. They may hold a key, and nobody looks at hidden files."""
-    for each in (*path.glob(f".{glob.escape(name)}.*"), *(path / OLD).glob(f".{glob.escape(name)}.*")):
+    """Drafts of a command that was killed. They may hold a key, and nobody looks at hidden files. Others' (an editor's) are left alone."""
+    hidden = f".{glob.escape(name)}.*"
+    for each in (*path.glob(hidden), *(path / OLD).glob(hidden)):
+        told = each.name[len(name) + 1 :]
         with suppress(FileNotFoundError):
-            if time.time() - each.stat().st_mtime < _STALE:
+            status = each.lstat()
+            if time.time() - status.st_mtime < _STALE:
                 continue  # perhaps somebody is at it
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
+            if stat.S_ISDIR(status.st_mode) and _DRAFT_FOLDER.fullmatch(told):
+                shutil.rmtree(each)
+            elif stat.S_ISREG(status.st_mode) and _DRAFT.fullmatch(told):
+                each.unlink()
 
 
 def _keep(path: Path, present: Pair, coming: CertificateFiles, like: "_Like") -> Path | None:
@@ -230,7 +239,11 @@ def _keep(path: Path, present: Pair, coming: CertificateFiles, like: "_Like") ->
             return kept.certificate if kept.certificate.exists() else None
     if not aside.exists():
         aside.mkdir(mode=0o700)
-        like.give(aside)
+        descriptor = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            like.give(descriptor)
+        finally:
+            os.close(descriptor)
     kept.key.unlink(missing_ok=True)
     if present.key.exists():
         _write(kept.key, present.key.read_bytes(), 0o600, like)
@@ -314,8 +327,8 @@ def _write(path: Path, data: bytes, mode: int, like: "_Like") -> None:
             os.fchmod(descriptor, mode)  # whatever the umask
             file.write(data)
             file.flush()
+            like.give(descriptor)
             os.fsync(descriptor)
-        like.give(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -330,10 +343,10 @@ class _Like:
     group: int
     mode: int
 
-    def give(self, path: Path) -> None:
-        """Root's files become theirs."""
+    def give(self, descriptor: int) -> None:
+        """What root made becomes theirs. Threat: by its name it could be something else by now, since the folder is theirs already."""
         if os.geteuid() == 0:
-            os.chown(path, self.user, self.group)
+            os.fchown(descriptor, self.user, self.group)
 
 
 def _like(folder: Path, name: str) -> _Like:

@@ -239,8 +239,12 @@ def test_a_power_cut_at_any_moment_leaves_a_folder_to_start_from(
 @pytest.fixture
 def as_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, int]]]:
     given: list[tuple[str, int, int]] = []
+
+    def give(descriptor: int, user: int, group: int) -> None:
+        given.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, user, group))
+
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", lambda path, user, group: given.append((Path(path).name, user, group)))
+    monkeypatch.setattr(os, "fchown", give)
     return given  # type: ignore[return-value]
 
 
@@ -251,6 +255,40 @@ def test_what_root_writes_belongs_to_the_relay(certs: Path, given: Path, as_root
     assert {(user, group) for _name, user, group in as_root} == {(owner.st_uid, owner.st_gid)}
     assert len(as_root) == 2
     assert mode(certs / "relay.next.key") == 0o640
+
+
+def test_root_gives_nothing_away_that_a_name_leads_to(
+    certs: Path, given: Path, tmp_path: Path, as_root: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is the relay's, who can put a link to /etc in the place of what root has just made."""
+    real, shadow = Path.mkdir, tmp_path / "shadow"
+    shadow.mkdir()
+
+    def exchanged(path: Path, *rest: int, **more: int) -> None:
+        if path.name == "old":
+            path.symlink_to(shadow)
+        else:
+            real(path, *rest, **more)
+
+    stage(certs, given)
+    monkeypatch.setattr(Path, "mkdir", exchanged)
+    with pytest.raises(OSError):
+        commit(certs, keyring(certs).next[0])
+    assert "shadow" not in {name for name, _user, _group in as_root}
+    assert list(shadow.iterdir()) == []
+
+
+def test_only_drafts_are_swept_away(certs: Path) -> None:
+    drafts = [".relay.pem.4711.new", ".relay.next.key.1.new", "old/.relay.old.key.23.new", ".relay.x1yz_9ab/key.pem"]
+    others = [".relay.pem.swp", ".relay.key.bak", ".relay.example.key", ".relay.notes/text", ".relay.test.pem.1.new"]
+    for each in (*drafts, *others):
+        (certs / each).parent.mkdir(exist_ok=True)
+        (certs / each).touch()
+    (certs / ".relay.link").symlink_to(certs / "old")
+    for each in certs.rglob("*"):
+        os.utime(each, (0, 0), follow_symlinks=False)
+    cancel(certs, "relay")
+    assert {each for each in listing(certs) if "/." in each or each.startswith(".")} == set(others)
 
 
 @pytest.mark.parametrize("kind", KINDS)
