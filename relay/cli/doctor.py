@@ -20,7 +20,7 @@ from relay.cli.common import DEFAULT_CONFIG, ConfigOption, ExitCode, JsonOption,
 if TYPE_CHECKING:
     from relay.config.load import Loaded
     from relay.config.models import Config
-    from relay.policy.surroundings import Bound, Finding
+    from relay.policy.surroundings import Bound, Finding, Owner
 
 ReachOption = Annotated[
     list[str] | None,
@@ -62,24 +62,45 @@ def _examine(file: Path, wanted: Sequence[str], *, offline: bool) -> Iterator["F
     from relay.config.load import ConfigError, load_with_places
     from relay.policy import surroundings as judge
 
+    owner = None
     try:
         config = load_with_places(file).config
+        _import_all()
         # While we are who we were started as: the admin socket and ports below 1024 may be for root only to ask about.
         status = _status(file)
         ports = _ports(config, status)
         owner = look.become_the_relay(_queue(config))
         loaded = load_with_places(file)
     except ConfigError as error:
+        yield from judge.looked_as(owner, root=False)
         for problem in error.problems:
-            remedy = "relay check says the same, with all errors"
+            remedy = f"{_as_whom(owner)}relay check says the same, with all errors"
             yield judge.Finding("configuration", judge.State.FAILED, str(problem), remedy)
         return
     yield from judge.looked_as(owner, root=os.geteuid() == 0)
-    yield from _configuration(loaded)
+    yield from _configuration(loaded, owner)
     yield from judge.ports(ports)
     yield from _host(loaded.config, status)
     if not offline:
         yield from asyncio.run(_network(loaded.config, wanted))
+
+
+def _import_all() -> None:
+    """What follows is looked at as another user, who perhaps may not read our own modules: they may be in root's home. Python's own may too."""
+    import codecs
+
+    import relay.app
+    import relay.cli.doctor_net
+    import relay.cli.doctor_revocation
+    import relay.tls.check  # noqa: F401
+
+    for each in ("unicode_escape", "ascii", "idna"):
+        codecs.lookup(each)
+
+
+def _as_whom(owner: "Owner | None") -> str:
+    """Root may read what the relay's user may not."""
+    return f"as {owner.name}: " if owner is not None else ""
 
 
 def _queue(config: "Config") -> Path:
@@ -94,7 +115,7 @@ def _ports(config: "Config", status: dict[str, Any] | None) -> dict[str, "Bound"
     return {each.name: look.bound(each.address, ours) for each in config.listeners if each.address.port}
 
 
-def _configuration(loaded: "Loaded") -> Iterator["Finding"]:
+def _configuration(loaded: "Loaded", owner: "Owner | None") -> Iterator["Finding"]:
     """The file, and the certificates and trust that it names, as `relay check` sees them."""
     from relay.policy.surroundings import Finding, State
     from relay.tls.check import Weight, beyond_the_file
@@ -102,7 +123,8 @@ def _configuration(loaded: "Loaded") -> Iterator["Finding"]:
     found = tuple(beyond_the_file(loaded, datetime.now(UTC)))
     for weight, problem in found:
         state = State.FAILED if weight is Weight.ERROR else State.WARNING
-        yield Finding("configuration", state, str(problem), f"relay check --config {problem.file}")
+        remedy = f"{_as_whom(owner)}relay check --config {problem.file}"
+        yield Finding("configuration", state, str(problem), remedy)
     if not found:
         yield Finding("configuration", State.FINE, "relay check has nothing to say")
 

@@ -163,12 +163,25 @@ def user_name(uid: int) -> str:
 
 def barred(config: Config) -> Iterator[Barred]:
     """Files that we, the relay's user, may not read, or of the queue, not write."""
+    if config.certificates is not None and _is_barred(config.certificates, os.R_OK | os.X_OK):
+        yield Barred(str(config.certificates), "read")
     for path in _secrets(config):
-        if path.exists() and not os.access(path, os.R_OK):
+        if _is_barred(path, os.R_OK):
             yield Barred(str(path), "read")
     for path in _queue_files(config):
-        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        if _is_barred(path, os.R_OK | os.W_OK):
             yield Barred(str(path), "written")
+
+
+def _is_barred(path: Path, how: int) -> bool:
+    """False where there is no such file; True where we may not even look whether there is."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, how)
 
 
 def readable(config: Config) -> Iterator[str]:
@@ -183,11 +196,7 @@ def readable(config: Config) -> Iterator[str]:
 
 
 def _secrets(config: Config) -> Iterator[Path]:
-    if config.certificates is not None:
-        for file in sorted(config.certificates.iterdir()) if config.certificates.is_dir() else ():
-            with contextlib.suppress(OSError):
-                if file.is_file() and b"PRIVATE KEY-----" in file.read_bytes()[: 2**18]:
-                    yield file
+    yield from _keys(config.certificates) if config.certificates is not None else ()
     if config.submission is not None:
         yield config.submission.passwords
     for each in config.outbound:
@@ -195,6 +204,22 @@ def _secrets(config: Config) -> Iterator[Path]:
             yield each.route.auth.password.path
     if config.admin is not None and config.admin.accounts is not None:
         yield config.admin.accounts
+
+
+def _keys(certificates: Path) -> Iterator[Path]:
+    """And what may be one, since we may not read it."""
+    try:
+        files = sorted(certificates.iterdir())
+    except OSError:
+        return
+    for file in files:
+        try:
+            if file.is_file() and b"PRIVATE KEY-----" in file.read_bytes()[: 2**18]:
+                yield file
+        except PermissionError:
+            yield file
+        except OSError:
+            continue
 
 
 def _queue_files(config: Config) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from relay.config.load import load
 from relay.config.values import HostPort
 from relay.policy.surroundings import Bound, Reach
 from relay.testing import write_config
+from relay.tls.selfsigned import create_self_signed
 from tests.fakes import FakeResolver
 
 
@@ -147,6 +149,41 @@ def test_root_looks_as_the_relay_s_user() -> None:
     who, barred = done.stdout.splitlines()
     assert who == "4711 (4711, 4711, 4711) (4712, 4712, 4712) [4712]"
     assert barred == f"('{accounts}', 'read') ('{queue}', 'written')"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+@pytest.mark.parametrize(
+    ("mode", "tls", "barred", "remedy"),
+    [
+        (0o700, {"tls": "encryption"}, "certs", "as 4711: relay check --config "),
+        (0o755, {"tls": "encryption"}, "certs/relay.key", "as 4711: relay check --config "),
+        (0o700, {"tls": "certificate", "ca": "certs/relay.pem"}, "", "as 4711: relay check says the same"),
+    ],
+)
+def test_what_root_may_read_and_the_relay_s_user_may_not(
+    mode: int, tls: dict[str, str], barred: str, remedy: str
+) -> None:
+    """As a process of its own: it gives its rights up for good."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for each in (folder / "queue", folder / "certs"):
+            each.mkdir()
+        os.chown(folder / "queue", 4711, 4712)
+        create_self_signed(folder / "certs", "relay", datetime.now(UTC))
+        match = {"recipient_domains": ["b.example"]}
+        connector = {"name": "b", "direction": "outbound", "match": match, **tls}
+        config = base(folder, queue="sqlite:queue/queue.db", certificates="certs", connectors=[connector])
+        folder.chmod(0o755)
+        (folder / "certs").chmod(mode)
+        command = [sys.executable, "-m", "relay", "doctor", "--offline", "--json", "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    findings = json.loads(done.stdout)["findings"]
+    assert findings[0]["text"] == f"looked with the rights of 4711, to whom {folder}/queue belongs"
+    failed = {each["check"]: each for each in findings if each["state"] == "failed"}
+    assert failed["configuration"]["remedy"].startswith(remedy)
+    said = failed["permissions"]["text"] if barred else ""
+    assert said == (f"{folder / barred} cannot be read by 4711, so the relay will not start" if barred else "")
 
 
 def test_a_folder_that_is_not_there_is_nobody_s(tmp_path: Path) -> None:
