@@ -149,7 +149,7 @@ class Revocations:
         if len(self._looked) > _MANY:
             del self._looked[next(iter(self._looked))]
         statuses = tuple(new or old for new, old in zip(found, before, strict=True))
-        if all(found):
+        if all(found) or first_of(statuses, State.REVOKED):  # other connections are to hear of it too
             self._keep(key, statuses)
         self._tell([each for each in statuses if each.state is State.REVOKED])
         return statuses

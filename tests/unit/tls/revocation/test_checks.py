@@ -436,6 +436,21 @@ async def test_what_is_known_by_now_is_looked_up_without_asking(host: WebHost) -
     await other.close()
 
 
+async def test_what_one_connection_hears_the_others_to_that_host_hear_too(host: WebHost) -> None:
+    """Nothing is at hand about the intermediate by now, and the leaf is revoked."""
+    tree, keeper = Tree(host, names=["crl"]), MemoryKeeper()
+    first, world, other = World(host), World(host, keeper), World(host, keeper)
+    before = await first.checks.check(tree.leaf.path)
+    assert {each.state for each in before} == {State.GOOD}
+    del host.replies["/root.crl"]
+    tree.serve("/ca.crl", crl(tree.ca, CrlWish(revoked=[tree.leaf.serial], this_update=NOW)))
+    await other.checks.check(tree.leaf.path)
+    for _connection in range(2):
+        assert (await world.checks.again(tree.leaf.path, before))[0].state is State.REVOKED
+    for each in (first, world, other):
+        await each.close()
+
+
 async def test_where_nothing_is_at_hand_it_stays_as_it_was_and_new_connections_ask(host: WebHost) -> None:
     tree, world = Tree(host, names=["crl"]), World(host)
     held, host.replies = host.replies, {}
