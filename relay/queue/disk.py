@@ -74,7 +74,12 @@ def _open(path: Path, more: int = 0) -> int:
         descriptor = os.open(path, flags | os.O_EXCL, _PRIVATE)
     except FileExistsError:
         return os.open(path, flags, _PRIVATE)
-    give(descriptor, path.parent)
+    try:
+        give(descriptor, path.parent)
+    except OSError:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)  # else the next start would find root's file, and take it
+        raise
     return descriptor
 
 

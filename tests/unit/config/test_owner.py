@@ -7,6 +7,8 @@ import pytest
 
 from relay.clients.passwords import put_line
 from relay.config.owner import give
+from relay.queue.disk import create
+from relay.queue.store import StoreUnusable
 from relay.tls.selfsigned import create_self_signed
 from tests.unit.tls.pki import NOW
 
@@ -24,6 +26,22 @@ def test_whose_it_becomes(tmp_path: Path, folder: tuple[int, int], expected: tup
     found = os.fstat(descriptor)
     os.close(descriptor)
     assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == expected
+
+
+def test_what_cannot_be_given_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container without the capability: the next start would find the file, and go on with it as root's."""
+
+    def refused(*_arguments: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    os.chown(tmp_path, 4711, 4712)
+    monkeypatch.setattr(os, "fchown", refused)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _time in range(2):
+        with pytest.raises(StoreUnusable, match="Operation not permitted"):
+            create(tmp_path / "queue.db")
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_only_root_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
