@@ -144,7 +144,8 @@ def certificates(ends: Mapping[str, datetime], problems: Iterable[Problem], now:
         found.append(_ending(AlertKind.CERTIFICATE, name, f"our certificate {name}", not_after, what, remedy, now))
     by_file: dict[str, list[Problem]] = {}
     for problem in problems:
-        if not problem.text.startswith(HAS_ENDED):  # told above
+        is_told = problem.text.startswith(HAS_ENDED) and problem.file.stem in ends  # above; a next one is not in use
+        if not is_told:
             by_file.setdefault(problem.file.name, []).append(problem)
     return (*filter(None, found), *(_file_trouble(name, of_it) for name, of_it in by_file.items()))
 

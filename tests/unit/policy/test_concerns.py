@@ -97,8 +97,10 @@ def test_certificate_files_in_trouble() -> None:
         Problem(ProblemSeverity.WARNING, key, "everybody can read the key", "chmod 600 a.key"),
         Problem(ProblemSeverity.WARNING, pem, "it is old", "renew it"),
         Problem(ProblemSeverity.WARNING, old, f"{HAS_ENDED} 2026-01-01", "renew it"),
+        Problem(ProblemSeverity.WARNING, Path("certs/c.next.pem"), f"{HAS_ENDED} 2026-01-01", "renew it"),
     )
-    found = certificates({}, problems, NOW)
+    far = NOW + timedelta(days=99)
+    found = certificates({"c": far, "b": far}, problems, NOW)
     assert [(each.kind, each.subject, each.title, each.text, each.remedy) for each in found] == [
         (
             AlertKind.CERTIFICATE,
@@ -113,6 +115,13 @@ def test_certificate_files_in_trouble() -> None:
             "the certificate file a.key needs a look",
             "certs/a.key: everybody can read the key.",
             "chmod 600 a.key.",
+        ),
+        (
+            AlertKind.CERTIFICATE,
+            "c.next.pem (file)",
+            "the certificate file c.next.pem needs a look",
+            f"certs/c.next.pem: {HAS_ENDED} 2026-01-01.",
+            "renew it.",
         ),
     ]
 
