@@ -11,6 +11,7 @@ from typing import Any
 from relay.config.models import DEFAULT, OutboundConnector
 from relay.mail.codec import certificate_json
 from relay.mail.plan import Level
+from relay.mail.revocation import Revocation
 from relay.mail.tally import CLEAR, NULL_SENDER, OTHER, Result, Sighting, Way
 from relay.mail.tls import Certificate, Trusted
 from relay.policy.book import RuleBook
@@ -97,7 +98,8 @@ def _outbound(book: RuleBook, seen: _Seen, least: int) -> Json:
         count.kind.style.asked.split("+") for count, _first, _last in lines if count.kind.result is Result.DELIVERED
     ]
     everywhere = frozenset({"dane", "mta-sts"}).intersection(*delivered) if delivered else frozenset[str]()
-    record = Record(domain, messages, clear, failures, shown, connector.tls, everywhere, seen.nameless)
+    checks = connector.revocation is not Revocation.OFF
+    record = Record(domain, messages, clear, failures, shown, connector.tls, everywhere, seen.nameless, checks)
     advice = advise(record, least=least)
     how = "none" if advice.level is None else "new" if connector.name == DEFAULT else "edit"
     name = f"{_word(domain)}-out" if how == "new" else "" if connector.name == DEFAULT else connector.name
@@ -133,7 +135,9 @@ def _inbound(book: RuleBook, seen: _Seen, least: int) -> Json:
     elif book.accepted.find(domain).values:
         known = "it is one of our own (`accept.domains`)"
     versions = frozenset(count.kind.style.version for count, _first, _last in seen.lines)
-    advice = advise_inbound(Sender(domain, messages, clear, shown, versions, known, seen.nameless), least=least)
+    checks = book.config.defaults.inbound.revocation is not Revocation.OFF
+    sender = Sender(domain, messages, clear, shown, versions, known, seen.nameless, checks)
+    advice = advise_inbound(sender, least=least)
     return _suggestion(
         domain,
         Way.IN,

@@ -35,7 +35,8 @@ class Shown:
 class Record:
     """What was recorded of a domain that we send to. `failures`: attempts that TLS failed. `published`: messages that DANE or an enforced
     MTA-STS policy was held to, by kind. `now` is the level in force. `nameless`: what was counted in this time without its domain, since there
-    were too many domains: some of it may be this one's."""
+    were too many domains: some of it may be this one's. `revocation`: its connector asks about it from level
+    certificate on."""
 
     domain: str
     messages: int
@@ -45,6 +46,7 @@ class Record:
     now: Level
     published: frozenset[str] = frozenset()
     nameless: int = 0
+    revocation: bool = False
 
 
 class Why(StrEnum):
@@ -124,6 +126,8 @@ def highest(record: Record) -> tuple[Level, tuple[str, ...], str]:
             return Level.ENCRYPTION, (), f"the certificate of {each.host} is not trusted: {each.trusted}"
     if sum(each.messages for each in record.shown) < record.messages:
         return Level.ENCRYPTION, (), "the certificates of some connections were not kept"
+    if record.revocation and record.now.rank < Level.CERTIFICATE.rank:
+        return Level.ENCRYPTION, (), "`revocation` would be asked too, and below level certificate nobody has"
     names = common_names(record.domain, record.shown)
     if not names:
         return Level.CERTIFICATE, (), "its hosts have no name in common that says who they are"
@@ -177,7 +181,8 @@ def _means(name: str, hosts: Sequence[str], domain: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Sender:
     """What was recorded of a domain that sends to us. `known`: an inbound connector names it, or it is ours. `shown` as in Record, of client
-    certificates; `host` is the client's network. `versions`: TLS versions that were used. `nameless` as in Record."""
+    certificates; `host` is the client's network. `versions`: TLS versions that were used. `nameless` as in Record. `revocation`: it is asked of
+    certificates that a connector requires."""
 
     domain: str
     messages: int
@@ -186,6 +191,7 @@ class Sender:
     versions: frozenset[str]
     known: str = ""
     nameless: int = 0
+    revocation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +218,8 @@ def advise_inbound(sender: Sender, *, least: int) -> InboundAdvice:
     version = "TLSv1.3" if sender.versions == {"TLSv1.3"} else ""
     counted = sum(each.messages for each in sender.shown)
     names: tuple[str, ...] = ()
-    if counted >= sender.messages and all(each.leaf is not None and each.trusted == "" for each in sender.shown):
+    proved = all(each.leaf is not None and each.trusted == "" for each in sender.shown) and not sender.revocation
+    if counted >= sender.messages and proved:
         leaves = [each.leaf for each in sender.shown if each.leaf is not None]
         shared = set(leaves[0].dns_names).intersection(*(each.dns_names for each in leaves)) if leaves else set()
         names = tuple(sorted(each for each in shared if _means(each, (), sender.domain) and not each.startswith("*.")))[

@@ -42,6 +42,9 @@ def record(*shown: Shown, **more: Any) -> Record:
         (record(SELF, now=Level.ENCRYPTION), None, Why.IN_FORCE),
         (record(SELF, now=Level.CERTIFICATE), None, Why.IN_FORCE),
         (record(STRANGE, now=Level.CERTIFICATE), None, Why.IN_FORCE),
+        (record(OWN, revocation=True), Level.ENCRYPTION, Why.RAISED),  # nobody knows whether its CA's responder answers
+        (record(OWN, revocation=True, now=Level.ENCRYPTION), None, Why.IN_FORCE),
+        (record(OWN, revocation=True, now=Level.CERTIFICATE), Level.DOMAIN, Why.RAISED),  # asked and answered already
     ],
 )
 def test_levels(seen: Record, level: Level | None, why: Why) -> None:
@@ -116,6 +119,7 @@ def sender(*shown: Shown, **more: Any) -> Sender:
         (sender(CLIENT), True, "TLSv1.3", ("mail.a.example",)),
         (sender(CLIENT, versions=frozenset({"TLSv1.3", "TLSv1.2"})), True, "", ("mail.a.example",)),
         (sender(CLIENT, messages=101), True, "TLSv1.3", ()),
+        (sender(CLIENT, revocation=True), True, "TLSv1.3", ()),
         (sender(Shown("192.0.2.0/24", certificate("mail.elsewhere.net"), "", 100)), True, "TLSv1.3", ()),
         (sender(CLIENT, clear=1), False, "", ()),
         (sender(CLIENT, messages=5), False, "", ()),

@@ -241,7 +241,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, in
     given: list[tuple[str, int, int]] = []
 
     def give(descriptor: int, user: int, group: int) -> None:
-        given.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, user, group))
+        given.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, user, group))
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "fchown", give)
