@@ -264,11 +264,11 @@ def test_root_gives_nothing_away_that_a_name_leads_to(
     real, shadow = Path.mkdir, tmp_path / "shadow"
     shadow.mkdir()
 
-    def exchanged(path: Path, *rest: int, **more: int) -> None:
+    def exchanged(path: Path, mode: int = 0o777) -> None:
         if path.name == "old":
             path.symlink_to(shadow)
         else:
-            real(path, *rest, **more)
+            real(path, mode)
 
     stage(certs, given)
     monkeypatch.setattr(Path, "mkdir", exchanged)
@@ -285,8 +285,8 @@ def test_only_drafts_are_swept_away(certs: Path) -> None:
         (certs / each).parent.mkdir(exist_ok=True)
         (certs / each).touch()
     (certs / ".relay.link").symlink_to(certs / "old")
-    for each in certs.rglob("*"):
-        os.utime(each, (0, 0), follow_symlinks=False)
+    for path in certs.rglob("*"):
+        os.utime(path, (0, 0), follow_symlinks=False)
     cancel(certs, "relay")
     assert {each for each in listing(certs) if "/." in each or each.startswith(".")} == set(others)
 
