@@ -131,14 +131,13 @@ def step(
     board: Board, terms: Terms, now: datetime, concerns: Iterable[Concern] = (), reliefs: Iterable[Relief] = ()
 ) -> tuple[Board, tuple[Notice, ...]]:
     """What was seen since the last step, and the time that has passed. What is in both has begun again, and goes on."""
-    seen = [_bounded(each) for each in concerns]
-    lasting = {each.key for each in seen}
+    lasting = _by_key(concerns)
     standing = {key: _in_time(each, now) for key, each in board.standing.items()}
     ended = {key: each for key, each in board.ended.items() if each.at <= now < each.at + MEMORY}
     notices = _end((*reliefs, *_forgotten(standing, now), *_held(standing)), lasting, standing, ended, now)
     places = Counter(kind in STRANGE for kind, _subject in standing)
     left_out = Counter[bool]()
-    for concern in seen:
+    for concern in lasting.values():
         was, strange = standing.get(concern.key), concern.kind in STRANGE
         if was is None and places[strange] >= MOST:
             left_out[strange] += 1
@@ -196,6 +195,15 @@ def _held(standing: Mapping[AlertKey, Standing]) -> list[Relief]:
 
 def _more(room: Room, left_out: int) -> Room:
     return replace(room, unshown_count=room.unshown_count + left_out)
+
+
+def _by_key(concerns: Iterable[Concern]) -> dict[AlertKey, Concern]:
+    """Bounded. Of those that are alike then, the worst; else each would be worse than the other, at every look."""
+    found: dict[AlertKey, Concern] = {}
+    for each in map(_bounded, concerns):
+        if each.key not in found or each.stage >= found[each.key].stage:
+            found[each.key] = each
+    return found
 
 
 def _bounded(concern: Concern) -> Concern:

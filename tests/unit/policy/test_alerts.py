@@ -135,6 +135,18 @@ def test_what_is_back_and_worse_is_told_at_once() -> None:
         assert len(notices) == told, after
 
 
+def test_subjects_that_are_alike_as_far_as_they_are_kept_are_one() -> None:
+    """A partner's certificates with long names, say: they must not make each other worse at every look."""
+    both = [concern("x" * 255 + end, AlertKind.PARTNER_CERTIFICATE, stage) for end, stage in (("a", 3), ("b", 1))]
+    board = Board()
+    told: list[Notice] = []
+    for minute in range(10):
+        board, notices = step(board, TERMS, NOW + timedelta(minutes=minute), both[:: (-1) ** minute])
+        told.extend(notices)
+    assert [each.state for each in told] == [NoticeState.RAISED]
+    assert board.of(AlertKind.PARTNER_CERTIFICATE)[0].concern.stage == 3
+
+
 def test_keys_are_kind_and_subject() -> None:
     concerns = [concern("a"), concern("b"), concern("a", AlertKind.MTA_STS), concern("a")]
     _board, notices = step(Board(), TERMS, NOW, concerns)
