@@ -37,10 +37,18 @@ class Suspending:
         if before.by_sender:
             self._feeder.resume_aside()
         self._changed()
+        self._await_end()
+
+    def _await_end(self) -> None:
+        """A timer may ring before its time, those of the loop every minute: nothing is sorted anew until one has ended."""
         self.close()
         ends = self.held.ends
-        if ends is not None:
-            self._ending = self._timers.call_at(ends, lambda: self.hold(self.held))
+        if ends is None:
+            return
+        if ends <= self._clock():
+            self.hold(self.held)
+        else:
+            self._ending = self._timers.call_at(ends, self._await_end)
 
     def close(self) -> None:
         if self._ending is not None:

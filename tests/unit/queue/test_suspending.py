@@ -1,7 +1,7 @@
 """Suspended mail waits and is not tried; its time runs on; nothing is forgotten over restarts and crashes."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -315,3 +315,30 @@ async def test_however_many_destinations_are_suspended_each_grows_old(
     await queue.pass_(4 * HOUR + 5 * MINUTE)
     bounced = {name for name, fate, _index in queue.reporter.told if fate is Fate.FAILED}
     assert bounced == {each.id for each in put}
+
+
+@pytest.mark.parametrize(("stops", "what"), KINDS)
+async def test_a_timer_that_rings_before_its_time_sorts_nothing_anew(queue: World, stops: Stops, what: str) -> None:
+    """As the loop's do every minute: mail that waits would never be looked through for its age, and all that was put aside be read again."""
+    queue.timers.longest = MINUTE
+    queue.retry = Retry(expire=HOUR)
+    stop(queue, stops, what, 10 * HOUR)
+    message = await queue.put()
+    await queue.settle()
+    resumed = 0
+    resume_aside = queue.store.resume_aside
+
+    async def count(now: datetime) -> bool:
+        nonlocal resumed
+        resumed += 1
+        return await resume_aside(now)
+
+    queue.store.resume_aside = count  # type: ignore[method-assign]
+    await queue.pass_(HOUR + 3 * MINUTE)
+    assert await queue.states(message) == ["bounced"]
+    assert resumed == 0
+    await queue.pass_(9 * HOUR)
+    assert [name for name, _to in queue.hops.seen if name == message.id] == []
+    last = await queue.put()
+    await queue.settle()
+    assert await queue.states(last) == ["delivered"]

@@ -64,15 +64,18 @@ class Alarm:
 
 
 class FakeTimers:
-    """Timers that ring when the test moves the clock."""
+    """Timers that ring when the test moves the clock. `longest`: after that they ring all the same, as the loop's do after a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.longest: timedelta | None = None
         self._count = itertools.count()
         self._alarms: list[tuple[datetime, int, Alarm]] = []
 
     def call_at(self, when: datetime, callback: Callable[[], None]) -> Alarm:
         alarm = Alarm(callback)
+        if self.longest is not None:
+            when = min(when, self._clock.now + self.longest)
         heapq.heappush(self._alarms, (when, next(self._count), alarm))
         return alarm
 
