@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Collection
 
+from relay.queue import ordered
 from relay.queue.batch import finish
 from relay.queue.ids import SLOTS
 from relay.queue.store import Command, Order
@@ -165,10 +166,13 @@ def amend(
 ) -> list[bool]:
     """Carries out an order for (message, index); which recipients it changed. What is released is `slot`'s from then on.
 
-    The states are those of schema.STATES.
+    What was ordered before it of the same kind, and is still written down, must not come again with the next start. The states are those
+    of schema.STATES.
     """
     statement, given = _AMEND[command.order], {"now": now, "slot": slot, "detour": command.detour}
     changed = [db.execute(statement, {"n": n, "i": i, **given}).rowcount > 0 for n, i in rows]
+    if command.order is not Order.RETRY:
+        ordered.drop(db, rows, command.order)
     if command.order is Order.DELETE:
         finish(db, [n for n, _i in rows], now)
     return changed

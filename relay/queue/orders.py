@@ -8,7 +8,6 @@ is done before the mail is tried again.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -24,6 +23,10 @@ from relay.queue.store import Command, Order, Row, Store, StoreUnavailable, Wait
 _LATER = frozenset(
     {Order.HOLD, Order.BOUNCE, Order.DELETE, Order.REROUTE}
 )  # those that a delivery under way has to end for
+_AGAIN = 1.0  # seconds after the store could not be written
+
+_Which = tuple[Key, bool]
+"""A recipient, and whether it is about where it goes (ordered.py)."""
 
 
 class Orders:
@@ -36,6 +39,7 @@ class Orders:
         self._recorder: Recorder = scheduler.recorder
         self._clock = clock
         self._later: set[asyncio.Task[None]] = set()
+        self._kept: dict[_Which, Command] = {}  # the last word on each
 
     async def carry_out(self, rows: Sequence[Row], command: Command) -> tuple[int, int]:
         """How many recipients it changed, and how many will be once their attempt is over. Raises StoreUnavailable."""
@@ -51,12 +55,12 @@ class Orders:
                 self._claims.reserve([row.key])
             elif order in _LATER:
                 running[row] = candidate
-                if order is not Order.REROUTE:  # whoever settles the attempt has to know
-                    candidate.orders[row.index] = command
         try:
             if running:
                 await self._keep(running, command)
             changed = await self._change(free, command) if free else 0
+            for row in free:
+                self._overrule(row, order)
         finally:
             self._claims.free(row.key for row in free)
         if order in (Order.RETRY, Order.RELEASE):
@@ -83,19 +87,54 @@ class Orders:
 
     async def _keep(self, running: Mapping[Row, Candidate], command: Command) -> None:
         """Until the attempts are over: there are no more of them than deliveries may run."""
-        await self._store.note_orders([row.key for row in running], command)
+        before = {row: self._put(row, candidate, command) for row, candidate in running.items()}
+        try:
+            await self._store.note_orders([row.key for row in running], command)
+        except StoreUnavailable:
+            for row, earlier in before.items():
+                if self._kept.get(_which(row, command.order)) is command:
+                    self._put(row, running[row], earlier or command, forget=earlier is None)
+            raise
         for row, candidate in running.items():
             task = asyncio.create_task(self._when_over(row, candidate, command), name="queue-order")
             self._later.add(task)
             task.add_done_callback(self._later.discard)
 
+    def _put(self, row: Row, candidate: Candidate, command: Command, *, forget: bool = False) -> Command | None:
+        """The last word on it; what that was before."""
+        which = _which(row, command.order)
+        earlier = self._kept.pop(which, None)
+        if not forget:
+            self._kept[which] = command
+        if command.order is not Order.REROUTE:  # whoever settles the attempt has to know
+            candidate.orders.pop(row.index, None)
+            if not forget:
+                candidate.orders[row.index] = command
+        return earlier
+
+    def _overrule(self, row: Row, order: Order) -> None:
+        """Another order about it was carried out, and what was kept before it has gone with that (chores.amend)."""
+        if order is not Order.RETRY:
+            self._kept.pop(_which(row, order), None)
+
     async def _when_over(self, row: Row, candidate: Candidate, command: Command) -> None:
         await self._claims.freed(row.key)
         was_cut_off = candidate.is_running  # the relay stops: nothing was settled
-        with contextlib.suppress(StoreUnavailable):  # it is kept: the next start finds it
-            if was_cut_off or command.order is Order.REROUTE:
-                await self.carry_out([row], command)
-            await self._store.drop_orders([row.key], command.order)
+        which = _which(row, command.order)
+        while self._kept.get(which) is command:  # nobody said otherwise since
+            try:
+                if was_cut_off or command.order is Order.REROUTE:
+                    _changed, runs = await self.carry_out([row], command)
+                    if runs:
+                        return  # it is being delivered again, and kept until that is over
+                await self._store.drop_orders([row.key], command.order)
+            except StoreUnavailable:
+                if not self._scheduler.is_open:
+                    return  # it is kept: the next start finds it
+                await asyncio.sleep(_AGAIN)
+            else:
+                if self._kept.get(which) is command:
+                    del self._kept[which]
 
     async def _take_back_holds(self, rows: Sequence[Row]) -> int:
         """Of what is being delivered and was to be held behind that."""
@@ -106,7 +145,7 @@ class Orders:
                 continue
             command = candidate.orders.get(row.index)
             if command is not None and command.order is Order.HOLD:
-                del candidate.orders[row.index]
+                self._put(row, candidate, command, forget=True)
                 found.append(row)
         if found:
             await self._store.drop_orders([row.key for row in found], Order.HOLD)
@@ -144,6 +183,10 @@ class Orders:
         done: Callable[[], None] = partial(_finish, written)
         await self._recorder.record(Result(message, waiting.body, settled, (), done))
         await written
+
+
+def _which(row: Row, order: Order) -> _Which:
+    return row.key, order is Order.REROUTE
 
 
 def _sent_to(row: Row, detour: str) -> str:

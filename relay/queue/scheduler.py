@@ -218,6 +218,11 @@ class Scheduler:
     # --- what operations need ---
 
     @property
+    def is_open(self) -> bool:
+        """False before it was started, and from the moment in which it is to stop."""
+        return self._open
+
+    @property
     def is_quiet(self) -> bool:
         """True while nothing is being read or recorded: all there is to do waits for hops, for time, or for mail."""
         return self._feeder.is_quiet and self.recorder.is_quiet

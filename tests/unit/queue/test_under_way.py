@@ -1,5 +1,6 @@
 """Orders about mail that is being delivered just then: done once the attempt is over, and no crash, stop or adoption forgets one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from relay.mail.envelope import Message
 from relay.mail.outcome import Outcome
+from relay.queue import orders
 from relay.queue.operations import Selection
 from relay.queue.share import Share
 from relay.queue.store import Command, Order, StoreUnavailable
@@ -183,3 +185,131 @@ async def test_an_order_that_cannot_be_kept_is_refused(queue: World, monkeypatch
     monkeypatch.setattr(queue.store, "note_orders", full)
     with pytest.raises(StoreUnavailable):
         await queue.operations.hold(ALL)
+
+
+async def restart(queue: World) -> World:
+    """Its attempts take longer than the grace and are cut off."""
+    await queue.close(grace=0.01)
+    after = World(queue.path, queue.clock)
+    after.hops.says = queue.hops.says
+    await after.start()
+    await after.settle()
+    return after
+
+
+async def test_a_hold_that_was_taken_back_does_not_come_again_as_the_relay_stops(tmp_path: Path) -> None:
+    queue = World(tmp_path / "queue.db")
+    await queue.start()
+    queue.hops.gate.clear()
+    message = await queue.put()
+    await queue.operations.hold(ALL)
+    await queue.operations.release(ALL)
+    after = await restart(queue)
+    assert await after.states(message) == ["delivered"]
+    await after.close()
+
+
+async def test_the_later_order_counts_as_the_relay_stops(tmp_path: Path) -> None:
+    queue = World(tmp_path / "queue.db")
+    await queue.start()
+    queue.hops.gate.clear()
+    message = await queue.put()
+    await queue.operations.delete(ALL)
+    await queue.operations.reroute(ALL, HOST)
+    await queue.operations.hold(ALL)
+    await queue.operations.reroute(ALL, "")
+    after = await restart(queue)
+    assert await after.states(message) == ["held"]
+    await after.operations.release(ALL)
+    await after.settle()
+    assert after.hops.vias == [{}]
+    await after.close()
+
+
+class Refusing:
+    """The store refuses one call in these moments."""
+
+    def __init__(self, queue: World, monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
+        self.refused = 0
+        for call in calls:
+            monkeypatch.setattr(queue.store, call, self.refuse)
+
+    def refuse(self, *_arguments: object) -> None:
+        self.refused += 1
+        raise StoreUnavailable("locked")
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "states", "vias"),
+    [
+        (Command(Order.HOLD), Command(Order.RELEASE), ["delivered"], [{}]),
+        (Command(Order.REROUTE, detour=HOST), Command(Order.REROUTE), ["delivered"], [{}]),
+    ],
+)
+async def test_what_is_taken_back_later_does_not_come_again_with_a_crash(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: Command,
+    then: Command,
+    states: list[str],
+    vias: list[object],
+) -> None:
+    """The order was carried out, and that it was could not be written."""
+    queue = World(tmp_path / "queue.db")
+    await queue.start()
+    queue.hops.says[""] = [LATER]
+    queue.hops.gate.clear()
+    message = await queue.put()
+    await give(queue, first)
+    with monkeypatch.context() as patched:
+        store = Refusing(queue, patched, "drop_orders")
+        queue.hops.gate.set()
+        await queue.settle()
+    assert store.refused
+    if then.order is Order.RELEASE:
+        await queue.operations.release(ALL)
+    else:
+        await give(queue, then)
+    await queue.settle()
+    queue.hops.says.clear()
+    after = await queue.crash(tmp_path / "after.db")
+    await after.start()
+    await after.operations.retry(ALL)
+    await after.settle()
+    assert await after.states(message) == states
+    assert tried(after, message) == vias
+    await after.close()
+
+
+async def test_a_way_that_could_not_be_written_is_written_once_that_works(
+    queue: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "_AGAIN", 0.01)
+    queue.hops.says[""] = [LATER]
+    queue.hops.gate.clear()
+    message = await queue.put()
+    await queue.operations.reroute(ALL, HOST)
+    with monkeypatch.context() as patched:
+        store = Refusing(queue, patched, "amend")
+        queue.hops.gate.set()
+        await queue.settle()
+        assert store.refused
+    await asyncio.sleep(0.05)
+    await queue.settle()
+    assert tried(queue, message)[1:] == [{0: VIA}]
+    assert await ordered(queue) == 0
+
+
+async def test_an_order_that_was_refused_is_not_carried_out(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue.hops.says[""] = [LATER]
+    queue.hops.gate.clear()
+    message = await queue.put()
+    await queue.operations.hold(ALL)
+    with monkeypatch.context() as patched:
+        Refusing(queue, patched, "note_orders")
+        with pytest.raises(StoreUnavailable):
+            await queue.operations.delete(ALL)
+    queue.hops.gate.set()
+    await queue.settle()
+    assert await queue.states(message) == ["held"]
+    assert await ordered(queue) == 0
