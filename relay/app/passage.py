@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from relay.inbound.services import Services
 from relay.inbound.sockets import ListenError
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
+from relay.mail.events import Unexpected
 from relay.outbound.deliver import Outbound, OutboundSettings
 from relay.outbound.outside import Outside
 from relay.policy.reroute import lane_of_key
@@ -29,6 +31,8 @@ from relay.queue.reports import Ended, Report
 from relay.queue.scheduler import Deliver, Limits, Scheduler
 from relay.queue.store import StoreUnavailable
 from relay.report.reporter import Reporter
+
+_PATIENCE = 5.0  # seconds that a start waits for orders from before it
 
 
 class Passage:
@@ -117,12 +121,14 @@ class Passage:
     # Opened and closed.
 
     async def start(self, stack: AsyncExitStack) -> None:
-        """What waits is delivered. Raises StoreUnavailable."""
+        """What waits is delivered, as soon as what was ordered of it before is done. Raises StoreUnavailable."""
         await self.reports.start()
         stack.push_async_callback(self.reports.close)
-        await self._finish_orders(stack)
-        await self.scheduler.start()
         stack.push_async_callback(lambda: self.scheduler.stop(self._base.grace))
+        task = asyncio.create_task(self._begin(), name="unfinished-orders")
+        stack.callback(task.cancel)
+        # A store that cannot write must not keep the doors shut at which an operator asks what the matter is.
+        await asyncio.wait([task], timeout=_PATIENCE)
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Mail is taken, the last thing of all: everything behind it is ready. Raises ListenError, PasswordFileError, OSError."""
@@ -164,14 +170,13 @@ class Passage:
         """Takes over the mail of a slot, however long the store takes."""
         await self._insist(partial(self.operations.adopt, slot))
 
-    async def _finish_orders(self, stack: AsyncExitStack) -> None:
-        """What was ordered of our mail and not done. While the store cannot do it, nothing is delivered either."""
-        finish = partial(self.operations.start, self._base.place.share.slot)
+    async def _begin(self) -> None:
+        """While the store cannot do what was ordered of our mail nothing is delivered either: it may be just what was to be held."""
         try:
-            await finish()
-        except StoreUnavailable:
-            task = asyncio.create_task(self._insist(finish), name="unfinished-orders")
-            stack.callback(task.cancel)
+            await self._insist(partial(self.operations.start, self._base.place.share.slot))
+        except Exception:  # noqa: BLE001 - a bug in one order must not keep all mail waiting
+            self._base.emit(Unexpected(secrets.token_hex(6), "unfinished orders", traceback.format_exc()))
+        await self.scheduler.start()
 
     async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
