@@ -135,11 +135,13 @@ class Feeder:
         else:
             self._arm(due)
 
-    def feed(self, lane: LaneState) -> None:
+    def feed(self, lane: LaneState) -> bool:
         """Mail is to be read for it, if it can make use of some now."""
-        if lane.backlog and len(lane.window) * 2 <= lane.depth and self._is_open(lane):
-            self._hungry[lane] = None
-            self._wake.set()
+        if not (lane.backlog and len(lane.window) * 2 <= lane.depth and self._is_open(lane)):
+            return False
+        self._hungry[lane] = None
+        self._wake.set()
+        return True
 
     def _is_open(self, lane: LaneState) -> bool:
         now = self._now()

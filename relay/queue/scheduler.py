@@ -284,6 +284,7 @@ class Scheduler:
             if standing:
                 self._windows.enlist(lane, message, waiting.body if waiting.in_memory else None, standing)
         self._pump(lane)
+        self._windows.pass_on()
         return room
 
     # --- deliveries ---

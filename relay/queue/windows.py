@@ -13,10 +13,10 @@ from relay.queue.store import Standing, Store
 
 
 class Windows:
-    """At most `most` messages, with `memory` bytes of bodies. `feed` has more read for a lane."""
+    """At most `most` messages, with `memory` bytes of bodies. `feed` has more read for a lane, if it can make use of some."""
 
     def __init__(
-        self, store: Store, claims: Claims, *, most: int, memory: int, feed: Callable[[LaneState], None]
+        self, store: Store, claims: Claims, *, most: int, memory: int, feed: Callable[[LaneState], bool]
     ) -> None:
         self.candidates = 0
         self.memory = 0  # bytes of bodies; those under way too
@@ -98,7 +98,12 @@ class Windows:
     def _left(self) -> None:
         """One waits no more: there is room for another."""
         self.candidates -= 1
-        if self._crowded:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Room goes to the next lane that waits for it. One may have nothing to fill it with any more: then to the one behind it."""
+        while self._crowded and self.candidates < self._most:
             lane = next(iter(self._crowded))
             del self._crowded[lane]
-            self._feed(lane)
+            if self._feed(lane):
+                return

@@ -14,6 +14,7 @@ from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.tls import TlsFailure
 from relay.policy.route import Lane
 from relay.queue.intake import Intake
+from relay.queue.operations import Selection
 from relay.queue.reports import Fate
 from relay.queue.scheduler import Limits
 from relay.queue.store import BodyMissing, Order, TraceQuery
@@ -601,3 +602,21 @@ async def test_delivered_says_more_than_its_state(queue: World) -> None:
     outcome = queue.reporter.ended[0].outcome
     assert isinstance(outcome, Delivered)
     assert outcome.dsn
+
+
+async def test_destinations_that_wait_for_room_do_not_wait_behind_those_that_need_none_any_more(tmp_path: Path) -> None:
+    queue = World(tmp_path / "queue.db")
+    queue.limits = Limits(candidates=2)
+    queue.concurrency = 1
+    await queue.start()
+    queue.hops.gate.clear()
+    for _ in range(3):
+        await queue.put("x@a.example")  # one is under way, two fill the room
+    waiting = [await queue.put(f"x@{name}.example") for name in "bcdef"]
+    await queue.settle()
+    for name in "bc":
+        await queue.operations.hold(Selection(everything=True, domain=f"{name}.example"))
+    queue.hops.gate.set()
+    await queue.settle()
+    assert [await queue.states(each) for each in waiting] == [["held"]] * 2 + [["delivered"]] * 3
+    await queue.close()
