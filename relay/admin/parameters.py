@@ -89,9 +89,12 @@ def _moment(value: Any) -> datetime | None:
         return None
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (
+        ValueError,
+        OverflowError,
+    ):  # the first and the last hours of all time are on another day in UTC, which has no year
         raise ValueError("a time as in 2026-11-25T08:00:00Z") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)

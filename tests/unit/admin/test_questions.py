@@ -127,6 +127,8 @@ def test_a_trace() -> None:
         ({}, "say which messages: id, to, from, message_id or since"),
         ({"limit": "5"}, "say which messages"),
         ({"since": "yesterday"}, "since: a time as in"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "since: a time as in"),
+        ({"since": "9999-12-31T23:59:59-14:00"}, "since: a time as in"),
         ({"to": "a b@c"}, "to: 'a b' is not a valid local part"),
         ({"from": "-"}, "from: '-' is not a domain name"),
         ({"id": "x"}, "id: 'x' is not a message id"),
