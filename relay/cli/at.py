@@ -76,6 +76,16 @@ class At:
         return self.is_named() or reachable(self.config)
 
     def _by_network(self) -> str | None:
+        """Threat: an order for a relay far away that the one on this machine carries out, since a script's variable was empty or an
+        option was forgotten."""
+        if self._is_typed("url") and not self.url:
+            stop("--url is empty: write https://HOST:PORT, or leave it away", ExitCode.USAGE)
+        url = self._url()
+        if url is None and (idle := [each for each in ("token_file", "cert", "ca") if self._is_typed(each)]):
+            stop(f"--{idle[0].replace('_', '-')} is for a relay by network: give --url too", ExitCode.USAGE)
+        return url
+
+    def _url(self) -> str | None:
         if self.socket is not None:
             if self._is_typed("url"):
                 stop("give --socket or --url, not both", ExitCode.USAGE)

@@ -99,7 +99,7 @@ class Relay:
                 for piece in answer.iter_raw():
                     write(piece)
                     written = True
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             if not written and isinstance(error, httpx.RemoteProtocolError):
                 return False  # it was delivered meanwhile, and its bytes are gone
             stop(f"the relay at {self._place} broke off: {error}", ExitCode.UNREACHABLE)
@@ -125,7 +125,7 @@ class Relay:
             answer = self._client.request(method, path, **options)
         except httpx.ConnectError as error:
             stop(f"the relay cannot be reached at {self._place}: {error}", ExitCode.UNREACHABLE)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             stop(f"the relay at {self._place} broke off: {error}", ExitCode.UNREACHABLE)
         found = _json(answer)
         if answer.status_code not in expected:
@@ -137,12 +137,25 @@ class Relay:
 def _by_network(network: Network) -> "httpx.Client":
     import httpx
 
+    if "@" in network.url:  # it is not repeated: it would stand in the logs of whoever calls us
+        stop(
+            "--url: write https://HOST:PORT, without a name or a password; the token comes from --token-file",
+            ExitCode.USAGE,
+        )
     try:
         parts = httpx.URL(network.url)
-    except httpx.InvalidURL as error:
+        parts.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
         stop(f"{network.url[:200]}: {error}", ExitCode.USAGE)
     if not parts.host or (parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.host))):
         stop(f"{network.url[:200]}: write https://HOST:PORT; a token does not travel in clear", ExitCode.USAGE)
+    if parts.query or parts.fragment or not 0 < (parts.port or 443) < 2**16:
+        stop(
+            f"{network.url[:200]}: write https://HOST:PORT, with a port up to 65535 and nothing behind it",
+            ExitCode.USAGE,
+        )
+    if network.token_file is None and network.cert is not None and parts.scheme == "http":
+        stop(f"{network.url[:200]}: a certificate is shown by https only; give --token-file", ExitCode.USAGE)
     if network.token_file is None and network.cert is None:
         stop(
             "--url needs --token-file FILE (or $RELAY_TOKEN_FILE; `relay token NAME` makes one), or --cert FILE",
@@ -172,7 +185,7 @@ def _context(network: Network) -> "ssl.SSLContext":
     except OSError as error:  # ssl.SSLError too
         stop(f"--ca {network.ca}: {_why(error)}", ExitCode.USAGE)
     if network.cert is not None:
-        key = network.cert.with_suffix(".key")
+        key = network.cert.parent / f"{network.cert.stem}.key"
         try:
             context.load_cert_chain(network.cert, key if key.is_file() else None, password=lambda: b"")
         except OSError as error:

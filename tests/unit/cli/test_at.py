@@ -46,6 +46,16 @@ NOBODY = "https://127.0.0.1:1"  # tcpmux: nobody listens
         (["--url", "relay.example.com", "--token-file", "token"], 2, "write https://HOST:PORT"),
         (["--url", "https://", "--token-file", "token"], 2, "write https://HOST:PORT"),
         (["--url", "https://a:b", "--token-file", "token"], 2, "https://a:b: Invalid port"),
+        (["--url", "https://a..b", "--token-file", "token"], 2, "https://a..b: "),
+        (["--url", "https://xn--a-", "--token-file", "token"], 2, "https://xn--a-: "),
+        (["--url", "https://127.0.0.1:65537", "--token-file", "token"], 2, "a port up to 65535"),
+        (["--url", f"{NOBODY}/x?y", "--token-file", "token"], 2, "nothing behind it"),
+        (["--url", "http://127.0.0.1:1", "--cert", "both.pem"], 2, "a certificate is shown by https only"),
+        (["--url", NOBODY, "--cert", ""], 2, "--cert .: "),
+        (["--url", ""], 2, "--url is empty"),
+        (["--token-file", "token"], 2, "--token-file is for a relay by network: give --url too"),
+        (["--config", "token", "--cert", "both.pem"], 2, "--cert is for a relay by network"),
+        (["--socket", "x", "--ca", "ca.pem"], 2, "--ca is for a relay by network"),
         (["--url", NOBODY, "--socket", "x"], 2, "give --socket or --url, not both"),
         (["--url", NOBODY, "--config", "x"], 2, "give --config or --url, not both"),
         (["--socket", "x"], 3, "there is no such socket"),
@@ -73,6 +83,15 @@ def test_what_is_typed_goes_before_the_environment(
     assert shell("status", config=False).exit_code == 3  # the address that somebody wrote down is meant
     monkeypatch.setenv("RELAY_URL", "")
     assert shell("status", config=False).exit_code == 0
+
+
+@pytest.mark.parametrize("url", ["https://ops:hunter2@127.0.0.1:1", "https://ops:hunter2@127.0.0.1:b"])
+def test_a_password_in_the_address_is_not_taken_nor_repeated(files: Path, shell: Shell, url: str) -> None:
+    """It would take the token's place in what is sent, and stand in every error."""
+    result = shell("status", "--url", url, "--token-file", str(files / "token"), config=False)
+    assert result.exit_code == 2
+    assert "hunter2" not in result.output
+    assert "without a name or a password" in result.stderr
 
 
 def test_our_key_is_not_asked_for_at_the_terminal(files: Path, shell: Shell) -> None:
