@@ -16,6 +16,7 @@ from relay.cli.common import DEFAULT_CONFIG
 _MOST = 2**20  # bytes of a file that are looked at
 _TOP = re.compile(r"^(\w+):(.*)$")
 _NAME = re.compile(r"""(?:^|[\s{,-])name:\s*["']?([A-Za-z0-9][A-Za-z0-9._-]*)""")
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")  # a shell would carry out, or split, what is called otherwise
 _NEXT = ".next"  # as relay.config.certificates names the one that waits
 
 
@@ -39,7 +40,7 @@ def certificate(context: typer.Context, incomplete: str) -> list[str]:
         files = [each.stem for each in (_file(context).parent / folder).glob("*.pem")]
     except OSError:
         return []
-    return _beginning(incomplete, (each for each in files if not each.endswith(_NEXT)))
+    return _beginning(incomplete, (each for each in files if _PLAIN.fullmatch(each) and not each.endswith(_NEXT)))
 
 
 def state(incomplete: str) -> list[str]:

@@ -78,7 +78,13 @@ half: {
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "connectors.yaml").write_text(FILE)
     (tmp_path / "certs").mkdir()
-    for name in ("relay.example.com.pem", "relay.example.com.key", "relay.example.com.next.pem", "other.pem"):
+    for name in (
+        "relay.example.com.pem",
+        "relay.example.com.key",
+        "relay.example.com.next.pem",
+        "other.pem",
+        "$(reboot).pem",
+    ):
         (tmp_path / "certs" / name).touch()
     return tmp_path
 
