@@ -48,8 +48,9 @@ def command(
 ) -> None:
     """Say which connector governs a message, what its delivery must satisfy and why, and what would be refused.
 
-    Nothing is sent: only DNS is asked. With any of --from, --client-ip, --client-certificate or --tls-version, it also says whether
-    the message would be let in. Exit code 1 where it would be refused, or could be delivered nowhere.
+    No mail server is spoken with: asked are DNS, and who publishes policies (MTA-STS) and revocations. With any of --from, --client-ip,
+    --client-certificate or --tls-version, it also says whether the message would be let in. Exit code 1 where it would be refused, or could
+    be delivered nowhere.
 
     It goes by the configuration file, and needs no running relay. With --socket or --url that relay answers, by what it has in force.
     """

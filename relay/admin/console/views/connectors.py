@@ -73,7 +73,7 @@ def _rows(settings: Json, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 async def explain(visit: Visit) -> Response:
-    """What would become of a message: nothing is sent, only DNS is asked."""
+    """What would become of a message: no mail server is spoken with."""
     asked = {name: visit.form.text(name, 320) for name in ("to", "from", "client_ip")}
     trouble, found = "", None
     try:
