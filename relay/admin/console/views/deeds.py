@@ -15,6 +15,7 @@ from relay.admin.console.pages import url
 from relay.admin.console.visit import Visit
 from relay.admin.console.words import plural
 from relay.admin.endpoint import BadQuestionError, NotFoundError
+from relay.config.connectors import DEFAULT
 
 _COUNTED = 5000  # messages that a confirmation counts; beyond it says "more than"
 _COUNT_PAGE = 1000
@@ -72,7 +73,10 @@ async def confirm(visit: Visit) -> Response:
 
 async def _ask(visit: Visit, deed: Deed, selection: Json, trouble: str = "") -> Response:
     counted, more = await _count(visit, selection)
-    ways = [each["name"] for each in await visit.facts.connectors() if each["direction"] == "outbound"]
+    outbound = [each["name"] for each in await visit.facts.connectors() if each["direction"] == "outbound"]
+    ways = [
+        each for each in outbound if each != DEFAULT
+    ]  # as a way that word means another thing, and stands there already
     return visit.show(
         "confirm.html",
         "/queue",

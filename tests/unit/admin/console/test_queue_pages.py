@@ -7,6 +7,7 @@ import pytest
 
 from relay.admin.endpoint import Scope
 from relay.admin.queue import Action, Selection
+from tests.unit.admin.console.answers import CONNECTOR
 from tests.unit.admin.console.fake import Browser, World
 from tests.unit.admin.console.reading import ID
 from tests.unit.admin.fake import message, recipient
@@ -91,6 +92,13 @@ async def test_rerouting_asks_first_and_goes_by_the_endpoint(world: World, brows
     assert answer.headers["location"] == "/console/queue?to=contoso.com"
     assert ("POST /queue/reroute", {"to": "contoso.com", "via": "spare"}) in world.relay.asked
     assert "Reroute: 3 recipients. They go by spare." in (await browser.get("/queue")).text
+
+
+async def test_default_is_offered_once_as_the_own_way(world: World, browser: Browser) -> None:
+    """What acts without a connector has the same name, and is no way to send mail."""
+    world.relay.answers["GET /connectors"] = {"connectors": [CONNECTOR, {**CONNECTOR, "name": "default"}]}
+    page = (await browser.submit("/queue/confirm", action="reroute", which="all", to="contoso.com")).text
+    assert (page.count('<option value="default">'), page.count('<option value="contoso-out">')) == (1, 1)
 
 
 async def test_a_refused_reroute_says_what_would_be_lost_and_keeps_the_form(world: World, browser: Browser) -> None:
