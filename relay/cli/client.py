@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _PATIENCE = 600.0  # seconds: an order about a million messages takes its time
+_CONNECT = 20.0  # until there is a connection, and TLS: a host that is gone is not waited for like a large order
 _WIDTH = 100
 
 
@@ -123,7 +124,7 @@ class Relay:
 
         try:
             answer = self._client.request(method, path, **options)
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             stop(f"the relay cannot be reached at {self._place}: {error}", ExitCode.UNREACHABLE)
         except httpx.RequestError as error:
             stop(f"the relay at {self._place} broke off: {error}", ExitCode.UNREACHABLE)
@@ -163,7 +164,8 @@ def _by_network(network: Network) -> "httpx.Client":
         )
     headers = {} if network.token_file is None else {"authorization": f"Bearer {_token(network.token_file)}"}
     context = _context(network) if parts.scheme == "https" else False
-    return httpx.Client(verify=context, base_url=parts, headers=headers, timeout=_PATIENCE, trust_env=False)
+    patience = httpx.Timeout(_PATIENCE, connect=_CONNECT)
+    return httpx.Client(verify=context, base_url=parts, headers=headers, timeout=patience, trust_env=False)
 
 
 def _token(file: Path) -> str:

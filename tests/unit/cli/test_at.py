@@ -1,6 +1,7 @@
 """Which relay a command speaks with, and what is wrong with what was typed: every way, and every pair of ways."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,15 @@ def test_a_password_in_the_address_is_not_taken_nor_repeated(files: Path, shell:
     assert result.exit_code == 2
     assert "hunter2" not in result.output
     assert "without a name or a password" in result.stderr
+
+
+def test_a_host_that_says_nothing_is_not_waited_for(files: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.cli.client._CONNECT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        result = shell("status", "--url", url, "--token-file", str(files / "token"), config=False)
+    assert result.exit_code == 3
+    assert f"the relay cannot be reached at {url}: " in result.stderr
 
 
 def test_our_key_is_not_asked_for_at_the_terminal(files: Path, shell: Shell) -> None:
