@@ -22,6 +22,8 @@ from relay.mail.revocation import Revocation
 
 Place = tuple[str | int, ...]
 
+_ASKED = "suggest"  # GET /connectors/suggest of the admin API is no connector's
+
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
@@ -164,6 +166,10 @@ def _connectors(config: Config) -> Iterator[Contradiction]:
         if connector.name == DEFAULT:
             yield Contradiction(
                 (*place, "name"), f"`{DEFAULT}` is the name of what acts without a connector: choose another"
+            )
+        if connector.name == _ASKED:
+            yield Contradiction(
+                (*place, "name"), f"`{_ASKED}` stands for something else where a connector is asked for: choose another"
             )
         first = names.setdefault(connector.name, index)
         if first != index:
