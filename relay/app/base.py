@@ -17,7 +17,6 @@ from relay.queue.store import StoreLocked, StoreUnusable
 from relay.tls.keyring import Keyring
 from relay.tls.trust import TrustStores
 
-SQLITE = "sqlite:"
 KEEP_AUDIT = timedelta(days=400)
 
 
@@ -85,7 +84,7 @@ async def store_of(config: Config, place: Place, emit: Emit) -> SqliteStore:
     """Raises StartError."""
     try:
         return await SqliteStore.open(
-            Path(config.queue.removeprefix(SQLITE)),
+            config.queue_file,
             emit=emit,
             clock=utc_now,
             free_space=config.limits.free_space,

@@ -19,7 +19,7 @@ from relay.admin.endpoint import Change
 from relay.admin.reload import told
 from relay.admin.unix import SocketUnusableError
 from relay.app.audit import ITSELF, Audit
-from relay.app.base import SQLITE, Base, StartError, Times, keyring_of, store_of, utc_now
+from relay.app.base import Base, StartError, Times, keyring_of, store_of, utc_now
 from relay.app.certificates import Certificates
 from relay.app.colleagues import Answers, Colleagues
 from relay.app.configuration import Configuration
@@ -49,7 +49,7 @@ from relay.queue.keepers import SqliteRevocations
 from relay.tls.revocation.answers import RevocationSettings
 from relay.tls.trust import TrustStores
 
-__all__ = ["SQLITE", "Relay", "StartError", "Times"]
+__all__ = ["Relay", "StartError", "Times"]
 
 
 class Relay:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from relay.app.collector import calm_collector
 from relay.app.place import InForce, Place
-from relay.app.relay import SQLITE, Relay, StartError
+from relay.app.relay import Relay, StartError
 from relay.config.load import ConfigError
 from relay.config.models import Config
 from relay.inbound.policies import policy_door
@@ -65,7 +65,7 @@ def doors(config: Config) -> tuple[Door, ...]:
 def supervise(file: Path, in_force: InForce, run: Callable[[Whole, Station], int], tell: Emit, *, now: datetime) -> str:
     """Serves with several workers until it is told to stop. Why it could not start, "" where it could. `run` is called in each worker."""
     config = in_force.config
-    lock = Lock(beside(Path(config.queue.removeprefix(SQLITE)), ".lock"))
+    lock = Lock(beside(config.queue_file, ".lock"))
     try:
         lock.take(now)
     except (StoreLocked, StoreUnusable) as error:

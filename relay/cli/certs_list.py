@@ -58,7 +58,7 @@ def _from_disk(config: Path) -> Json:
     folder_of(loaded)
     ours = holdings(loaded, read_keyring(loaded, now, complain=False), now)
     try:
-        seen = read_seen(Path(loaded.queue.removeprefix("sqlite:")))
+        seen = read_seen(loaded.queue_file)
     except sqlite3.Error as error:
         typer.echo(f"what partners showed cannot be read from {loaded.queue}: {error}", err=True)
         seen = ()

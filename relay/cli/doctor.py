@@ -69,7 +69,7 @@ def _examine(file: Path, wanted: Sequence[str], *, offline: bool) -> Iterator["F
         # While we are who we were started as: the admin socket and ports below 1024 may be for root only to ask about.
         status = _status(file)
         ports = _ports(config, status)
-        owner = look.become_the_relay(_queue(config))
+        owner = look.become_the_relay(config.queue_file)
         loaded = load_with_places(file)
     except ConfigError as error:
         yield from judge.looked_as(owner, root=False)
@@ -103,10 +103,6 @@ def _as_whom(owner: "Owner | None") -> str:
     return f"as {owner.name}: " if owner is not None else ""
 
 
-def _queue(config: "Config") -> Path:
-    return Path(config.queue.removeprefix("sqlite:"))
-
-
 def _ports(config: "Config", status: dict[str, Any] | None) -> dict[str, "Bound"]:
     from relay.cli import doctor_host as look
     from relay.config.values import HostPort
@@ -134,7 +130,7 @@ def _host(config: "Config", status: dict[str, Any] | None) -> Iterator["Finding"
     from relay.cli import doctor_host as look
     from relay.policy import surroundings as judge
 
-    queue = _queue(config)
+    queue = config.queue_file
     yield from judge.disk(look.disk(queue), config.limits.free_space)
     yield from judge.kernel(look.kernel(pid=(status or {}).get("pid")), config.limits.connections, how_many(config))
     yield judge.clock(look.clock())

@@ -223,7 +223,7 @@ def _keys(certificates: Path) -> Iterator[Path]:
 
 
 def _queue_files(config: Config) -> Iterator[Path]:
-    queue = Path(config.queue.removeprefix("sqlite:"))
+    queue = config.queue_file
     yield from (queue.with_name(queue.name + suffix) for suffix in ("", "-wal", "-shm", ".lock"))
 
 

@@ -7,7 +7,6 @@ that a relay keeps in its queue's file count here too, and so do CRLs and OCSP a
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from relay.config.models import Config
 from relay.dns.answers import Resolver
@@ -50,7 +49,7 @@ async def outside(
             now=utc_now,
             emit=lambda _event: None,
         )
-        queue = Path(config.queue.removeprefix("sqlite:"))
+        queue = config.queue_file
         world = Outside(here, resolver, Kept(KeptPolicies(queue), KeptRevocations(queue)), _PATIENT, revocations)
         stack.push_async_callback(world.close)
         yield world

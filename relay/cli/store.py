@@ -102,7 +102,7 @@ def hold(config: ConfigOption = DEFAULT_CONFIG, file: FileOption = None, json: J
 
 
 def _path(config: Path, file: Path | None) -> Path:
-    return file if file is not None else Path(read_config(config).queue.removeprefix("sqlite:"))
+    return file if file is not None else read_config(config).queue_file
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from relay.mail.tls import SYSTEM_TRUST
 
+SQLITE = "sqlite:"
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _LARGEST_SECRET = 64 * 2**10
 _LARGEST_LIST = 64 * 2**20
@@ -155,13 +156,13 @@ def _socket(value: Any, info: ValidationInfo) -> Path:
 def _queue(value: Any, info: ValidationInfo) -> str:
     """`sqlite:` and the absolute path of the database."""
     what = "write sqlite:PATH, such as sqlite:queue.db"
-    if not isinstance(value, str) or not value.startswith("sqlite:"):
+    if not isinstance(value, str) or not value.startswith(SQLITE):
         raise ValueError(what)
-    path = locate(value.removeprefix("sqlite:").strip(), info)
+    path = locate(value.removeprefix(SQLITE).strip(), info)
     why = trouble(path.parent)
     if why:
         raise ValueError(f"the folder {path.parent} {why}: make it first")
-    return f"sqlite:{path}"
+    return f"{SQLITE}{path}"
 
 
 def _trust(value: Any, info: ValidationInfo) -> str:

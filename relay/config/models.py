@@ -9,6 +9,7 @@ import ipaddress
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
@@ -42,7 +43,7 @@ from relay.config.connectors import (
     TlsVersionName,
     with_defaults,
 )
-from relay.config.files import FilePath, QueueUrl, Trust
+from relay.config.files import SQLITE, FilePath, QueueUrl, Trust
 from relay.config.publication import DomainPublication, DomainWords, Ourselves, Publication, words_for
 from relay.config.tlsrpt import Dkim, Tlsrpt, Unsigned
 from relay.config.values import (
@@ -333,6 +334,11 @@ class Config(Model):
     """Rules about partners."""
     exceptions: tuple[TlsException, ...] = ()
     """The only way to say "weaker" about one domain; each ends by itself."""
+
+    @cached_property
+    def queue_file(self) -> Path:
+        """The database that `queue` names."""
+        return Path(self.queue.removeprefix(SQLITE))
 
     @cached_property
     def inbound(self) -> tuple[InboundConnector, ...]:
