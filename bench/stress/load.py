@@ -22,7 +22,7 @@ def body(number: int) -> bytes:
 
 @dataclass
 class Book:
-    """`kept`: had their 250. `refused`: had another answer, by code. All else was cut off: it may be there or not.
+    """`kept`: had their 250. `refused`: had another answer, by code, and are `unwanted`. All else was cut off: it may be there or not.
 
     `taken` is told of each 250 as soon as it is read.
     """
@@ -31,6 +31,7 @@ class Book:
     domain: str = "example.com"
     kept: set[str] = field(default_factory=set)
     refused: Counter[int] = field(default_factory=Counter)
+    unwanted: set[str] = field(default_factory=set)
     sent: int = 0
 
     def __post_init__(self) -> None:
@@ -65,10 +66,10 @@ class Book:
                 try:
                     await client.sendmail("load@example.test", [recipient], body(number))
                 except aiosmtplib.SMTPResponseException as refused:
-                    self.refused[refused.code] += 1
+                    self._refused(recipient, refused.code)
                     continue
                 except aiosmtplib.SMTPRecipientsRefused as refused:
-                    self.refused[refused.recipients[0].code] += 1
+                    self._refused(recipient, refused.recipients[0].code)
                     continue
                 self.taken(recipient)
                 self.kept.add(recipient)
@@ -77,6 +78,10 @@ class Book:
             return
         finally:
             client.close()
+
+    def _refused(self, recipient: str, code: int) -> None:
+        self.refused[code] += 1
+        self.unwanted.add(recipient)
 
     def missing(self, arrived: Iterable[str]) -> set[str]:
         return self.kept - set(arrived)

@@ -94,6 +94,9 @@ async def run(kind: str, rounds: int, seed: int, folder: Path) -> dict[str, Any]
                 while book.missing(_arrived(sink)):
                     await sink.wait(len(sink.messages) + 1, seconds=30)
         report = examine(place / "queue.db")
+    unwanted = book.unwanted.intersection(_arrived(sink))
+    if unwanted:
+        raise Lost(f"{len(unwanted)} messages arrived though their clients were told that they were not taken")
     found = twice(recipient for recipient in _arrived(sink) if recipient in book.kept)
     if not report.is_sound:
         raise Lost("; ".join(map(str, report.problems)))

@@ -60,7 +60,7 @@ class Passage:
             sends=base.place.leads,
         )
         self.scheduler = self._scheduler(self.reports.over(self.outbound.deliver))
-        self.intake = Intake(base.store, emit=base.emit, clock=utc_now, accepted=self.scheduler.submit)
+        self.intake = Intake(base.store, emit=base.emit, accepted=self.scheduler.submit, ahead=self.scheduler.ahead)
         self.operations = Operations(
             base.store, self.scheduler, lane_of=self._lane_of, clock=utc_now, others=base.colleagues
         )

@@ -16,7 +16,11 @@ class MessageBytes(Protocol):
     """A message's received bytes, CRLF line ends, not dot-stuffed, without our trace header. May be read more than once."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Pieces of at most 256 KiB, in order."""
+        """Pieces of at most 256 KiB, in order.
+
+        Their end may come later than the last of them, or not at all: it is said only when the message is ours to send. Nobody may be told
+        that a message is whole before.
+        """
         ...
 
 

@@ -11,13 +11,11 @@ much of that in memory, pieces go to the store before they are whole chunks.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Accepted, Envelope, Message
 from relay.mail.events import Emit, MessageAccepted
-from relay.queue.ids import Clock
-from relay.queue.reader import MemoryBody
+from relay.queue.reader import Coming, MemoryBody
 from relay.queue.store import CHUNK, Entry, Store, StoreUnavailable
 
 _UNWRITTEN = 2  # chunks of one message that may wait for the store before its client must
@@ -30,14 +28,19 @@ _WORTH_A_ROW = 16 * 1024
 Take = Callable[[Message, MessageBytes | None], None]
 """Told of each message that has become durable, with its bytes where they are still in memory."""
 
+Ahead = Callable[[Message, Coming], bool]
+"""Asked, while a small message is on its way to the disk, whether it is taken up now. True: `Take` is not told of it."""
+
 
 class Intake:
-    """`accepted` is called once for each durable message, before `commit` returns. Not for several event loops."""
+    """`accepted` is called once for each durable message that `ahead` did not take up before, before `commit` returns. Not for several event
+    loops."""
 
-    def __init__(self, store: Store, *, emit: Emit, accepted: Take, clock: Clock | None = None) -> None:
+    def __init__(self, store: Store, *, emit: Emit, accepted: Take, ahead: Ahead | None = None) -> None:
         self._store = store
-        self._emit = emit
-        self._accepted = accepted
+        self.emit = emit
+        self.accepted = accepted
+        self.ahead = ahead
         self._unwritten = 0
         self.parts = 0  # bytes in memory of messages that are still arriving
 
@@ -57,9 +60,37 @@ class Intake:
     def _written(self, size: int) -> None:
         self._unwritten -= size
 
-    def _durable(self, message: Message, body: MessageBytes | None) -> None:
-        self._emit(MessageAccepted(message))
-        self._accepted(message, body)
+
+class _Arrival:
+    """A message between `commit` and its end (relay.queue.store.Arrival)."""
+
+    __slots__ = ("_coming", "_entry", "_intake")
+
+    def __init__(self, intake: Intake, entry: Entry) -> None:
+        self._intake, self._entry = intake, entry
+        self._coming: Coming | None = None  # where it was taken up before its end
+
+    def written(self) -> None:
+        intake, entry = self._intake, self._entry
+        if entry.chunks and intake.ahead is not None:
+            coming = Coming(entry.chunks)
+            if intake.ahead(entry.message, coming):
+                self._coming = coming
+
+    def stored(self) -> None:
+        intake, entry = self._intake, self._entry
+        accepted = MessageAccepted(entry.message)
+        if self._coming is not None:
+            self._coming.tell(kept=True)
+            # Behind the delivery that this lets go on, and before any outcome of it: that takes a commit.
+            asyncio.get_running_loop().call_soon(intake.emit, accepted)
+        else:
+            intake.emit(accepted)
+            intake.accepted(entry.message, MemoryBody(entry.chunks) if entry.chunks else None)
+
+    def refused(self) -> None:
+        if self._coming is not None:
+            self._coming.tell(kept=False)
 
 
 class Incoming:
@@ -155,8 +186,7 @@ class Incoming:
             self.abort()
             raise
         self._over = True
-        body = MemoryBody(entry.chunks) if entry.chunks else None
-        await self._store.put(entry, partial(self._intake._durable, message, body))
+        await self._store.put(entry, _Arrival(self._intake, entry))
         return message
 
     async def _entry(self, message: Message) -> Entry:

@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from relay.queue.disk import existing
 from relay.queue.ids import number
-from relay.queue.store import BodyMissing, StoreUnavailable
+from relay.queue.store import BodyMissing, StoreError, StoreUnavailable
 
 _CACHE_KIB = 8 * 1024
 _BUSY = 1.0
@@ -99,6 +99,49 @@ class StoredBody:
             yield data
             sequence += 1
             left -= len(data)
+
+
+class NotKept(StoreError):  # noqa: N818 - says what is
+    """The message did not come to the disk, so nobody is to get it: its client was told to come again."""
+
+
+class Coming:
+    """The bytes of a small message that is written and may not be on the disk yet. They can be read at once; that they were all is said
+    only when it is, or not at all.
+
+    So a delivery can be under way while the disk still is, up to what ends the message: a hop takes nothing that we do not keep
+    (`MessageBytes.chunks`).
+    """
+
+    __slots__ = ("_chunks", "_kept", "_waiting")
+
+    def __init__(self, chunks: tuple[bytes, ...]) -> None:
+        self._chunks = chunks
+        self._kept: bool | None = None
+        self._waiting: list[asyncio.Future[bool]] = []
+
+    def tell(self, *, kept: bool) -> None:
+        """It is on the disk, or it was refused."""
+        self._kept = kept
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(kept)
+        self._waiting.clear()
+
+    async def is_kept(self) -> bool:
+        """Returns when that is known."""
+        if self._kept is None:
+            future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            return await future
+        return self._kept
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises NotKept behind the last one."""
+        for chunk in self._chunks:
+            yield chunk
+        if not await self.is_kept():
+            raise NotKept
 
 
 class MemoryBody:

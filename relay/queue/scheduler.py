@@ -26,6 +26,7 @@ from relay.queue.claims import Claims
 from relay.queue.feeder import Feeder
 from relay.queue.ids import Clock, milliseconds, moment, whole
 from relay.queue.lanes import Allowance, Candidate, Key, LaneState, Stage
+from relay.queue.reader import Coming, NotKept
 from relay.queue.recorder import Recorder, Result
 from relay.queue.reports import Compose
 from relay.queue.results import Settled, Terms, last_outcomes, settle
@@ -198,6 +199,32 @@ class Scheduler:
                         self._feeder.found(message.envelope.recipients[index].address.domain)
         except Exception:  # noqa: BLE001 - the message is durable and its client must hear so, whatever happens here
             self.recorder.unexpected("taking up a message")
+
+    def ahead(self, message: Message, coming: Coming) -> bool:
+        """Takes up a message that is on its way to the disk, where its delivery can begin at once; the hop gets its end when it is there.
+
+        False: it is to be submitted when it is. So it goes under load, when nothing is won by it.
+        """
+        try:
+            lanes = tuple(self._by_lane(message))
+            if len(lanes) == 1 and self._is_idle(lanes[0][0]) and self._windows.has_memory(message.size):
+                ((lane, standing),) = lanes
+                self._windows.enlist(lane, message, coming, standing)
+                self._pump(lane)
+        except Exception:  # noqa: BLE001 - as in `submit`
+            self.recorder.unexpected("taking up a message ahead")
+        return self.claims.is_held((message.id, 0))
+
+    def _is_idle(self, lane: LaneState) -> bool:
+        """What is put into its window begins at once."""
+        return (
+            self._open
+            and not (lane.window or lane.backlog or lane.is_timed or self._suspending.held or self._starved)
+            and self.recorder.ready
+            and self._windows.has_room(lane)
+            and lane.has_place
+            and len(self._workers) < self._limits.share(lane)
+        )
 
     async def adopt(self, slot: int) -> None:
         """Takes over the mail of a slot that no process has, step by step. Raises StoreUnavailable; what was taken by then is ours."""
@@ -374,11 +401,16 @@ class Scheduler:
                 raise
             # Nobody cancelled us: something within the delivery was, and let it out.
             trouble, attempts = self.recorder.unexpected(f"delivery of {message.id}"), ()
+        except NotKept:
+            trouble, attempts = "not kept", ()
         except Exception:  # noqa: BLE001 - the boundary to outbound: whatever goes wrong there, the message waits
             trouble, attempts = self.recorder.unexpected(f"delivery of {message.id}"), ()
         finally:
             lane.end()
         candidate.stage = Stage.SETTLING
+        if isinstance(candidate.body, Coming) and not await candidate.body.is_kept():
+            self._windows.free(candidate)  # refused: there is nothing to record it at
+            return
         now = self._clock()
         lasts = last_outcomes(attempts)
         if not trouble and lane.learn(

@@ -30,6 +30,7 @@ from relay.queue.reader import MemoryBody, Reader, StoredBody
 from relay.queue.share import Share
 from relay.queue.store import (
     Ages,
+    Arrival,
     Command,
     Cursor,
     DueMessages,
@@ -50,7 +51,7 @@ from relay.queue.store import (
     Waiting,
 )
 from relay.queue.turn import Turn
-from relay.queue.work import Asked, Chore, ForgetFacts, Keep, Operation, Put, PutChunk
+from relay.queue.work import Asked, Chore, Ends, ForgetFacts, Keep, Operation, Put, PutChunk
 from relay.queue.writer import Writer
 
 FREE_SPACE = 500 * 2**20
@@ -215,22 +216,21 @@ class SqliteStore:
         self._arriving.add(number(message))
         return self._submit(PutChunk(self._future(), message, sequence, data))
 
-    def put(self, entry: Entry, stored: Callable[[], None]) -> asyncio.Future[None]:
+    def put(self, entry: Entry, arrival: Arrival) -> asyncio.Future[None]:
         message = entry.message.id
 
-        def arrived() -> None:
+        def stored() -> None:
             self._coming.discard(message)
             self.progress.ended(message)
             if not entry.chunks:
                 self._arriving.discard(number(message))
-            stored()
 
         def gone() -> None:
             self._coming.discard(message)
             self.discard(message)  # chunks that were put before are nobody's
 
         self._coming.add(message)
-        return self._submit(Put(self._future(), entry, arrived, gone))
+        return self._submit(Put(self._future(), entry, arrival, Ends(stored, gone)))
 
     def let_go(self, message: str) -> None:
         self.progress.ended(message)

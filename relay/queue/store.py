@@ -301,6 +301,20 @@ class Statistics:
     free: int
 
 
+class Arrival(Protocol):
+    """Hears what becomes of a message that was put: `stored` or `refused`, once; where it is committed some time before it is durable,
+    `written` first."""
+
+    def written(self) -> None: ...
+    def stored(self) -> None:
+        """It is durable."""
+        ...
+
+    def refused(self) -> None:
+        """Nothing of it is kept: its client hears so."""
+        ...
+
+
 class Store(Protocol):
     """Every method that returns a future begins its work at the call; a future that is cancelled does not undo it."""
 
@@ -322,10 +336,10 @@ class Store(Protocol):
         """A piece of a message that is still arriving. It goes away unless `put` follows. Raises StoreUnavailable in the future."""
         ...
 
-    def put(self, entry: Entry, stored: Callable[[], None]) -> asyncio.Future[None]:
+    def put(self, entry: Entry, arrival: Arrival) -> asyncio.Future[None]:
         """Durable when done: recipients wait, due at once. Raises StoreUnavailable in the future; then nothing is kept.
 
-        `stored` is called as soon as it is durable, before the future is done, and also where that was cancelled meanwhile.
+        `arrival` hears of each step before the future is done, and also where that was cancelled meanwhile.
         """
         ...
 

@@ -35,6 +35,10 @@ class Windows:
             self._crowded[lane] = None
         return lane not in self._crowded and len(lane.window) < lane.depth
 
+    def has_memory(self, size: int) -> bool:
+        """For the body of a message to be kept in memory."""
+        return self.memory + size <= self._most_memory
+
     def feed(self, lane: LaneState) -> None:
         """If it has a backlog. One that is crowded is fed when there is room."""
         if lane.backlog and lane not in self._crowded:
@@ -45,7 +49,7 @@ class Windows:
     ) -> None:
         """`body` None: its bytes are in the store only."""
         weight = message.size
-        if body is None or self.memory + weight > self._most_memory:
+        if body is None or not self.has_memory(weight):
             body, weight = self._store.body(message), 0
         candidate = Candidate(lane, message, body, standing, weight)
         self.memory += weight

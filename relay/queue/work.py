@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,7 +13,7 @@ from relay.mail.published import StsKept
 from relay.queue import policies
 from relay.queue.batch import Batch
 from relay.queue.ids import number
-from relay.queue.store import Entry, Record, StoreUnavailable
+from relay.queue.store import Arrival, Entry, Record, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -34,6 +35,9 @@ class Operation(Generic[T]):
     @abstractmethod
     def run(self, batch: Batch, db: sqlite3.Connection) -> T:
         """In the writer's thread, perhaps more than once."""
+
+    def written(self) -> None:
+        """In the event loop: it is committed, and on its way to the disk. `settle` says whether it came there."""
 
     @abstractmethod
     def settle(self, result: T, error: BaseException | None) -> None:
@@ -67,34 +71,46 @@ class PutChunk(Asked[None]):
         batch.chunk(*self._chunk)
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """How a message that is put ends for the store itself: `stored` when it is durable, `gone` when nothing of it is left."""
+
+    stored: Callable[[], None]
+    gone: Callable[[], None]
+
+
 class Put(Asked[None]):
-    """`stored` is called when the message is durable, whether its caller is still there or not; `gone` when nothing of it is kept."""
+    """`arrival` hears what becomes of the message, whether its caller is still there or not."""
 
     kind = Kind.INTAKE
 
-    def __init__(
-        self, future: asyncio.Future[None], entry: Entry, stored: Callable[[], None], gone: Callable[[], None]
-    ) -> None:
+    def __init__(self, future: asyncio.Future[None], entry: Entry, arrival: Arrival, ends: Ends) -> None:
         super().__init__(future)
         self._entry = entry
-        self._stored = stored
-        self._gone = gone
+        self._arrival = arrival
+        self._ends = ends
         self._in_doubt = False
         self.weight = entry.message.size
 
     def undo(self) -> "Withdraw":
         """It was committed, and may not have reached the disk: its caller hears that it was not taken. What makes that true."""
         self._in_doubt = True
-        return Withdraw(self._entry.message.id, self._gone)
+        return Withdraw(self._entry.message.id, self._ends.gone)
 
     def run(self, batch: Batch, _db: sqlite3.Connection) -> None:
         batch.entry(self._entry)
 
+    def written(self) -> None:
+        self._arrival.written()
+
     def settle(self, result: None, error: BaseException | None) -> None:
         if error is None:
-            self._stored()
-        elif not self._in_doubt:
-            self._gone()
+            self._ends.stored()
+            self._arrival.stored()
+        else:
+            self._arrival.refused()
+            if not self._in_doubt:
+                self._ends.gone()
         super().settle(result, error)
 
 

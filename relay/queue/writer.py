@@ -158,6 +158,8 @@ class Writer:
         """Behind a group: to the disk with it, then its callers hear, then whatever is next."""
         if self._unsynced:
             self._unsynced = False
+            # Not at once: the thread needs the interpreter for a moment to begin. Asked for before it begins: `_synced` must not come first.
+            self._loop.call_soon(self._tell_written, [each for each, _result, error in self._results if error is None])
             self._go_aside(self._database.sync, self._synced)
             return
         self._settle()
@@ -384,10 +386,21 @@ class Writer:
     def _answer(self, operation: Operation[Any], result: object, error: BaseException | None) -> None:
         self._results.append((operation, result, error))
 
+    def _tell_written(self, operations: list[Operation[Any]]) -> None:
+        """While the disk is at work: what can be prepared meanwhile needs no time afterwards."""
+        for operation in operations:
+            try:
+                operation.written()
+            except Exception as fault:  # noqa: BLE001 - as in `_settle`
+                self._complain(fault)
+
+    def _complain(self, fault: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a queue operation's caller failed", "exception": fault})
+
     def _settle(self) -> None:
         results, self._results = self._results, []
         for operation, result, error in results:
             try:
                 operation.settle(result, error)
             except Exception as fault:  # noqa: BLE001 - one caller's bug must not keep the others of its group waiting
-                self._loop.call_exception_handler({"message": "a queue operation's caller failed", "exception": fault})
+                self._complain(fault)

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +18,24 @@ from relay.outbound.deliver import OutboundSettings
 from relay.outbound.handshake import TlsClient
 from relay.outbound.pool import PoolLimits
 from relay.outbound.target import Target
+from relay.outbound.wire import Wire
 from relay.policy.plan import choose_plan
 from relay.tls.trust import TrustStores
 from tests.hostile import EXTENSIONS, Behaviour, HostileServer, Pki, Step, Then
-from tests.unit.outbound.builders import HEADER, HOST, PATIENT, TEXT, Body, World, smart_host, utc, with_limits, world
+from tests.unit.outbound.builders import (
+    HEADER,
+    HOST,
+    PATIENT,
+    TEXT,
+    Body,
+    World,
+    delivery,
+    results,
+    smart_host,
+    utc,
+    with_limits,
+    world,
+)
 from tests.unit.policy.builders import book
 
 OK = b"250 2.1.0 ok\r\n"
@@ -285,6 +300,43 @@ async def test_content_at_once_to_a_connection_that_dies_is_not_sent_twice(pki: 
         await deliver(mail)
         assert isinstance(await mail.outcome("bob@b.example"), Deferred)
         assert len(server.sessions) == 1
+
+
+class Unsure:
+    """Bytes of a message that may not be ours to send yet. `sent` is what had left us when all but their end was read."""
+
+    def __init__(self, pieces: int, wire: list[bytes]) -> None:
+        self.sent = b""
+        self._pieces, self._wire = pieces, wire
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for number in range(self._pieces):
+            yield b"piece %d\r\n" % number
+        self.sent = b"".join(self._wire)
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("by", ["DATA", "BDAT"])
+async def test_nothing_ends_a_message_before_its_bytes_have_ended(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch, by: str, pieces: int
+) -> None:
+    """Nor is its last piece sent: a hop that takes what was cut off gets no whole message."""
+    wire, send = list[bytes](), Wire.send
+
+    def recorded(self: Wire, data: bytes, replies: int = 0) -> None:
+        wire.append(data)
+        send(self, data, replies)
+
+    monkeypatch.setattr(Wire, "send", recorded)
+    behaviour = replace(chunking(pki), extensions_tls=CHUNKING if by == "BDAT" else EXTENSIONS)
+    async with HostileServer(behaviour) as server, world(server.port, tls="domain", ca=str(pki.ca)) as mail:
+        body, given = Unsure(pieces, wire), delivery(content=b"piece 0\r\n" * pieces)
+        outcome = results(await mail.outbound.deliver(replace(given, body=body)))[0]
+        assert isinstance(outcome, Delivered)
+        assert (b"DATA\r\n" in body.sent) == (by == "DATA")
+        assert (b"piece 0" in body.sent) == (by == "DATA" and pieces > 1)
+        assert b"piece %d" % (pieces - 1) not in body.sent
+        assert (server.taken[0].content.count(b"piece"), by.encode() in server.inside) == (pieces, True)
 
 
 # What the types promise.

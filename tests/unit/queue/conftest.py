@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.queue.world import World, world
+from relay.queue import writer
+from relay.queue.disk import Disk
+from tests.unit.queue.world import SlowDisk, World, world
 
 
 @pytest.fixture
@@ -14,6 +16,16 @@ async def queue(tmp_path: Path) -> AsyncIterator[World]:
     """An open queue with its scheduler running."""
     async with world(tmp_path / "queue.db") as made:
         yield made
+
+
+@pytest.fixture
+def disk(queue: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    """Freed before the queue is closed."""
+    made = SlowDisk()
+    monkeypatch.setattr(Disk, "sync", lambda _self: made.sync())
+    monkeypatch.setattr(writer, "_RETRY", 0.02)
+    yield made
+    made.free.set()
 
 
 @pytest.fixture

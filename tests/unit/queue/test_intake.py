@@ -63,7 +63,7 @@ async def test_what_the_client_said_is_kept(still: World) -> None:
 
 async def test_a_small_message_is_handed_on_with_its_bytes(still: World) -> None:
     taken: list[Any] = []
-    still.intake._accepted = lambda message, body: taken.append((message, body))
+    still.intake.accepted = lambda message, body: taken.append((message, body))
     message = await still.put(body=b"small")
     large = await still.put(body=b"x" * (CHUNK + 1))
     assert [each for each, _body in taken] == [message, large]

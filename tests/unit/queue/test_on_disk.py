@@ -4,9 +4,7 @@ import asyncio
 import errno
 import shutil
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -22,51 +20,11 @@ from relay.queue.disk import Disk, beside
 from relay.queue.operations import Selection
 from relay.queue.share import Share
 from relay.queue.store import CHUNK, Command, Order, StoreError, StoreUnavailable
-from tests.unit.queue.world import LATER, NO, World, evidence
-
-
-class SlowDisk:
-    """Syncs wait for `free`; `errors` are raised by the next ones."""
-
-    def __init__(self) -> None:
-        self.free = threading.Event()
-        self.free.set()
-        self.errors: list[OSError] = []
-        self.waiting = 0
-        self.times = 0
-
-    def sync(self) -> None:
-        self.waiting += 1
-        self.free.wait()
-        self.waiting -= 1
-        self.times += 1
-        if self.errors:
-            raise self.errors.pop(0)
-
-
-@pytest.fixture
-def disk(queue: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
-    """Freed before the queue is closed."""
-    made = SlowDisk()
-    monkeypatch.setattr(Disk, "sync", lambda _self: made.sync())
-    monkeypatch.setattr(writer, "_RETRY", 0.02)
-    yield made
-    made.free.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """What a thread does, no event of the loop tells."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.to_thread(time.sleep, 0.002)
-
-
-async def seen(queue: World) -> int:
-    """Messages that a reader finds."""
-    return await queue.store.ask(lambda db: int(db.execute("SELECT count(*) FROM message").fetchone()[0]))
+from tests.unit.queue.world import LATER, NO, SlowDisk, World, evidence, seen, until
 
 
 async def test_mail_that_is_seen_before_it_is_safe_is_taken_up_once(queue: World, disk: SlowDisk) -> None:
+    queue.intake.ahead = None  # as under load
     await queue.settle()
     disk.free.clear()
     putting = asyncio.create_task(queue.put())

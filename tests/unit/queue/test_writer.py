@@ -21,7 +21,7 @@ from relay.queue.check import check
 from relay.queue.operations import Selection
 from relay.queue.reports import Report
 from relay.queue.store import CHUNK, Change, Entry, Last, Mark, Record, State, StoreUnavailable, TraceQuery
-from tests.unit.queue.world import LATER, OK, START, World, evidence, world
+from tests.unit.queue.world import LATER, OK, START, Hears, World, evidence, world
 
 DAY = timedelta(days=1)
 
@@ -94,8 +94,10 @@ async def test_a_bad_operation_fails_alone(queue: World) -> None:
 async def test_the_same_id_twice_is_a_bug_and_overwrites_nothing(queue: World) -> None:
     message = await queue.put()
     await queue.settle()
+    heard: list[str] = []
     with pytest.raises(sqlite3.IntegrityError):
-        await queue.store.put(Entry(message, (b"other",)), lambda: None)
+        await queue.store.put(Entry(message, (b"other",)), Hears(heard))
+    assert heard == ["refused"]
     assert not queue.store.trouble
     assert await queue.states(message) == ["delivered"]
 

@@ -4,6 +4,8 @@ import asyncio
 import heapq
 import itertools
 import shutil
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -162,6 +164,48 @@ class Hops:
         )
 
 
+class SlowDisk:
+    """Syncs wait for `free`; `errors` are raised by the next ones."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        self.errors: list[OSError] = []
+        self.waiting = 0
+        self.times = 0
+
+    def sync(self) -> None:
+        self.waiting += 1
+        self.free.wait()
+        self.waiting -= 1
+        self.times += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """What a thread does, no event of the loop tells."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.to_thread(time.sleep, 0.002)
+
+
+@dataclass
+class Hears:
+    """A relay.queue.store.Arrival that only listens."""
+
+    said: list[str]
+
+    def written(self) -> None:
+        self.said.append("written")
+
+    def stored(self) -> None:
+        self.said.append("stored")
+
+    def refused(self) -> None:
+        self.said.append("refused")
+
+
 class Reporter:
     """Composes failures, delays and successes, by NOTIFY as far as these tests care."""
 
@@ -224,7 +268,9 @@ class World:
             limits=self.limits,
             spread=lambda: 0.0,
         )
-        self.intake = Intake(self.store, emit=self.events.append, accepted=self.scheduler.submit)
+        self.intake = Intake(
+            self.store, emit=self.events.append, accepted=self.scheduler.submit, ahead=self.scheduler.ahead
+        )
         self.operations = Operations(self.store, self.scheduler, lane_of=self.lane_of, clock=self.clock)
 
     async def start(self, **options: Any) -> None:
@@ -319,6 +365,11 @@ class World:
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
+
+
+async def seen(queue: World) -> int:
+    """Messages that a reader finds."""
+    return await queue.store.ask(lambda db: int(db.execute("SELECT count(*) FROM message").fetchone()[0]))
 
 
 @asynccontextmanager

@@ -1,0 +1,249 @@
+"""Mail that is taken up while it is on its way to the disk: the hop gets its end when it is there, and nothing where it is not."""
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.mail.attempt import Attempt, Delivery
+from relay.mail.events import AttemptMade, MessageAccepted, RecipientEnded, Unexpected
+from relay.policy.route import Lane
+from relay.policy.suspension import Stops, Suspension, Suspensions
+from relay.queue.aside import Aside
+from relay.queue.reader import Coming
+from relay.queue.scheduler import Limits
+from relay.queue.store import Entry, StoreUnavailable
+from tests.unit.queue.world import DOWN, LATER, NO, Hears, SlowDisk, World, seen, until, world
+
+BROKEN = OSError(errno.EIO, "Input/output error")
+
+
+def nothing_in_hand(queue: World) -> bool:
+    scheduler = queue.scheduler
+    lanes = scheduler._lanes.values()
+    windows = scheduler._windows
+    return (
+        not len(scheduler.claims)
+        and (windows.candidates, windows.memory) == (0, 0)
+        and not scheduler._workers
+        and not any(lane.running for lane in lanes)
+    )
+
+
+async def test_a_delivery_begins_while_the_disk_is_at_work_and_ends_behind_it(queue: World, disk: SlowDisk) -> None:
+    await queue.settle()
+    disk.free.clear()
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: queue.hops.running == 1 and not queue.hops.waiting)
+    assert queue.hops.delivered == []
+    queue.scheduler.look_again(["example.com"])
+    await until(lambda: queue.scheduler.is_quiet)
+    assert (len(queue.hops.seen), putting.done(), queue.events) == (1, False, [])
+    disk.free.set()
+    message = await putting
+    await queue.settle()
+    assert queue.hops.delivered == [(message.id, "bob@example.com")]
+    assert await queue.states(message) == ["delivered"]
+    assert [type(each) for each in queue.events] == [MessageAccepted, AttemptMade, RecipientEnded]
+    assert nothing_in_hand(queue)
+
+
+@pytest.mark.parametrize("errors", [(), (BROKEN,)], ids=["kept", "refused"])
+async def test_a_disk_that_is_done_at_once_is_not_heard_of_first(
+    queue: World, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch, errors: tuple[OSError, ...]
+) -> None:
+    """Else what is refused, or delivered, already would be taken up once more."""
+
+    def at_once(aside: Aside, work: Callable[[], Any], then: Callable[[Any, Exception | None], None]) -> None:
+        try:
+            aside._loop.call_soon(then, work(), None)
+        except OSError as error:
+            aside._loop.call_soon(then, None, error)
+
+    await queue.settle()
+    first = await queue.put()
+    await queue.settle()
+    disk.errors += errors
+    monkeypatch.setattr(Aside, "do", at_once)
+    heard: list[str] = []
+    message = replace(first, id=queue.store.new_id())
+    with suppress(StoreUnavailable):
+        await queue.store.put(Entry(message, (b"x",)), Hears(heard))
+    assert heard == ["written", "refused" if errors else "stored"]
+    monkeypatch.undo()
+
+
+async def test_what_the_disk_does_not_take_nobody_gets(queue: World, disk: SlowDisk) -> None:
+    await queue.settle()
+    disk.errors.append(BROKEN)
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        await queue.put()
+    await until(lambda: not queue.store.trouble)
+    await queue.settle()
+    assert (len(queue.hops.seen), queue.hops.delivered, await seen(queue)) == (1, [], 0)
+    assert not [each for each in queue.events if isinstance(each, MessageAccepted | AttemptMade | Unexpected)]
+    assert nothing_in_hand(queue)
+    again = await queue.put()
+    await queue.settle()
+    assert queue.hops.delivered == [(again.id, "bob@example.com")]
+
+
+Delivers = Callable[[Delivery], Awaitable[Sequence[Attempt]]]
+
+
+def answers(queue: World, outcome: Any) -> Delivers:
+    """A hop that answers before it has heard anything of the message."""
+
+    async def deliver(delivery: Delivery) -> Sequence[Attempt]:
+        queue.hops.seen.append((delivery.message.id, ()))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return [queue.hops.attempt(delivery.message, dict.fromkeys(delivery.indexes, outcome))]
+
+    return deliver
+
+
+@pytest.mark.parametrize("outcome", [NO, LATER, DOWN, RuntimeError("a bug")], ids=["5xx", "4xx", "down", "bug"])
+async def test_no_outcome_is_recorded_of_what_is_not_kept(queue: World, disk: SlowDisk, outcome: Any) -> None:
+    """Least of all a bounce: the client has the message still, and sends it again."""
+    queue.scheduler._deliver = answers(queue, outcome)
+    await queue.settle()
+    disk.free.clear()
+    disk.errors.append(BROKEN)
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: len(queue.hops.seen) == 1)
+    assert not queue.of(AttemptMade)
+    disk.free.set()
+    with pytest.raises(StoreUnavailable):
+        await putting
+    await until(lambda: not queue.store.trouble)
+    await queue.settle()
+    assert (queue.reporter.told, queue.of(AttemptMade), await seen(queue)) == ([], [], 0)
+    assert nothing_in_hand(queue)
+
+
+async def test_a_refusal_that_came_before_the_disk_is_recorded_behind_it(queue: World, disk: SlowDisk) -> None:
+    queue.scheduler._deliver = answers(queue, NO)
+    await queue.settle()
+    disk.free.clear()
+    putting = asyncio.create_task(queue.put("bob@example.com", sender="alice@example.org"))
+    await until(lambda: len(queue.hops.seen) == 1)
+    queue.scheduler._deliver = queue.hops
+    disk.free.set()
+    message = await putting
+    await queue.settle()
+    assert await queue.states(message) == ["bounced"]
+    assert [type(each) for each in queue.events[:2]] == [MessageAccepted, AttemptMade]
+    assert [to for _message, to in queue.hops.delivered] == ["alice@example.org"]
+
+
+async def test_a_relay_that_stops_meanwhile_delivers_it_after_its_next_start(tmp_path: Path, disk: SlowDisk) -> None:
+    queue = World(tmp_path / "stopped.db")
+    await queue.start()
+    await queue.settle()
+    disk.free.clear()
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: queue.hops.running == 1 and not queue.hops.waiting)
+    await queue.scheduler.stop(0)
+    disk.free.set()
+    message = await putting
+    await queue.store.close()
+    assert queue.hops.delivered == []
+    async with world(queue.path) as after:
+        after.clock.now = queue.clock.now
+        await after.settle()
+        assert after.hops.delivered == [(message.id, "bob@example.com")]
+
+
+Arrange = Callable[[World], None]
+
+
+def _busy(queue: World) -> None:
+    queue.concurrency = 0
+
+
+def _rated(queue: World) -> None:
+    queue.lanes["a.example"] = Lane("a.example", "default", 20, 5.0, queue.retry)
+
+
+def _suspended(queue: World) -> None:
+    held = Suspension(Stops.TO, "other.example", "", "uid 0", queue.clock.now)
+    queue.scheduler.suspend(Suspensions((held,)))
+
+
+def _down(queue: World) -> None:
+    for _ in range(5):
+        queue.scheduler._lane("a.example").learn([DOWN], 0)
+
+
+def _backlogged(queue: World) -> None:
+    queue.scheduler._lane("a.example").backlog["a.example"] = 0
+
+
+def _crowded(queue: World) -> None:
+    queue.scheduler._windows._most = 0
+
+
+def _no_memory(queue: World) -> None:
+    queue.scheduler._windows._most_memory = 1
+
+
+def _too_many(queue: World) -> None:
+    queue.scheduler._limits = Limits(deliveries=0)
+
+
+def _starved(queue: World) -> None:
+    queue.scheduler._starved[queue.scheduler._lane("b.example")] = None
+
+
+def _stopping(queue: World) -> None:
+    queue.scheduler._open = False
+
+
+def _outcomes_outstanding(queue: World) -> None:
+    queue.scheduler.recorder._outstanding = 10**9
+
+
+def _bug(queue: World) -> None:
+    def lane_of(_domain: str) -> Lane:
+        raise LookupError("a bug")
+
+    queue.scheduler._lane_of = lane_of
+
+
+NOT_IDLE: list[Arrange] = [
+    _busy, _rated, _suspended, _down, _backlogged, _crowded, _no_memory, _too_many, _starved, _stopping, _outcomes_outstanding, _bug,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arrange", NOT_IDLE, ids=lambda each: each.__name__.strip("_"))
+async def test_what_could_not_begin_at_once_is_left_to_its_commit(queue: World, arrange: Arrange) -> None:
+    message = await queue.put("x@a.example")
+    await queue.settle()
+    coming = Coming((b"x",))
+    assert queue.scheduler.ahead(message, coming)
+    coming.tell(kept=False)
+    await queue.settle()
+    assert nothing_in_hand(queue)
+    arrange(queue)
+    assert not queue.scheduler.ahead(message, Coming((b"x",)))
+    assert not len(queue.scheduler.claims)
+    assert bool(queue.of(Unexpected)) == (arrange is _bug)
+    queue.scheduler.recorder._outstanding = 0
+
+
+async def test_a_message_for_several_lanes_is_left_to_its_commit(queue: World, disk: SlowDisk) -> None:
+    await queue.settle()
+    disk.free.clear()
+    putting = asyncio.create_task(queue.put("x@a.example", "x@b.example"))
+    await until(lambda: disk.waiting == 1)
+    assert queue.hops.seen == []
+    disk.free.set()
+    await putting
+    await queue.settle()
+    assert len(queue.hops.delivered) == 2
