@@ -64,7 +64,6 @@ class World:
         intake = Intake(
             self.queue.store,
             emit=self.events.append,
-            clock=lambda: self.now,
             accepted=lambda message, _body: self.accepted.append(message),
         )
         self.operations = Operations(
