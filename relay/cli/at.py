@@ -71,6 +71,12 @@ class At:
         """A relay is to be asked, for commands that read the configuration file otherwise."""
         return self.socket is not None or self._by_network() is not None
 
+    def refuse_typed(self, option: str) -> None:
+        """Ends the program where a relay is named beside `option`, which asks none."""
+        for name in ("socket", "url"):
+            if self._is_typed(name):
+                stop(f"{option} reads what is on this machine and asks no relay: leave --{name} away", ExitCode.USAGE)
+
     def may_be_asked(self) -> bool:
         """One is named, or the file's socket is listened on."""
         return self.is_named() or reachable(self.config)

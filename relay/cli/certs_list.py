@@ -32,6 +32,8 @@ def command(
     """List our certificates (in use, next, in trouble and why; validity, names, issuer, pin, who is shown it, which connectors use it) and
     those that partners showed last, with where and when. Asks the running relay; where none runs, reads the folder."""
     found: Json
+    if folder:
+        at.refuse_typed("--folder")
     if not folder and at.may_be_asked():
         with at.relay() as relay:
             found = relay.get("/certificates")

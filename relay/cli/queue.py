@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 _PAGE = 500
+_SAID = 74  # characters of what a hop said
 _DONE = {
     "retry": "to be tried at once",
     "hold": "held",
@@ -119,7 +120,8 @@ def _recipient_lines(recipient: Mapping[str, Any]) -> Iterable[str]:
         yield f"  suspended ({one_line(what)}) by {one_line(stopped['who'])}{until}{why}"
     last = recipient["last"]
     if last:
-        yield f"  {one_line(' '.join(str(last[key] or '') for key in ('code', 'status', 'text')))[:74]}"
+        said = one_line(" ".join(str(last[key] or "") for key in ("code", "status", "text")))
+        yield f"  {said if len(said) <= _SAID else said[: _SAID - 3] + '...'}"
 
 
 @app.command("show")

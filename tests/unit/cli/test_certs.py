@@ -110,6 +110,13 @@ def test_list_without_a_running_relay(certs: Path) -> None:
     assert 89 < found["ours"][0]["days_left"] < 90.1
 
 
+@pytest.mark.parametrize("named", [("--url", "https://relay.test:8443"), ("--socket", "/run/relay.sock")])
+def test_the_folder_of_a_relay_far_away_is_not_read_here(certs: Path, named: tuple[str, str]) -> None:
+    result = run("list", "--folder", *named)
+    assert result.exit_code == 2
+    assert f"leave {named[0]} away" in result.stderr
+
+
 def test_sheet_as_text_json_and_page(certs: Path) -> None:
     assert run("next", "relay", given(certs, NEXT)).exit_code == 0
     text = run("sheet", "relay", "--on", "2027-01-15")

@@ -28,7 +28,7 @@ def test_a_list_that_fits_80_columns(shell: Shell, relay: FakeRelay) -> None:
         "ID                    ACCEPTED                   SIZE  SENDER",
         "01JD3M8Z7Q0000000001  2026-11-25T08:00:00Z    4.0 KiB  alice@example.com",
         "    waiting     bob@contoso.com  (1 attempt, next 2026-11-25T08:30:00Z)",
-        "      451 4.7.4 [2J" + "x" * 61,
+        "      451 4.7.4 [2J" + "x" * 58 + "...",
         "    held        carol@contoso.com  (0 attempts)",
         "01JD3M8Z7Q0000000002  2026-11-25T08:00:00Z    5.0 MiB  <>",
         "    waiting     bob@contoso.com  (0 attempts, next 2026-11-25T08:30:00Z)",
