@@ -224,7 +224,7 @@ def _keys(certificates: Path) -> Iterator[Path]:
 
 def _queue_files(config: Config) -> Iterator[Path]:
     queue = config.queue_file
-    yield from (queue.with_name(queue.name + suffix) for suffix in ("", "-wal", "-shm", ".lock"))
+    yield from (queue.with_name(queue.name + suffix) for suffix in ("", "-wal", "-shm", ".lock", "-bodies"))
 
 
 def contained(root: Path = Path("/")) -> bool:

@@ -1,6 +1,7 @@
-"""A thread for what has to wait for the disk: an fsync, a checkpoint, a database that is opened anew. The event loop goes on meanwhile.
+"""Threads for what has to wait for the disk: an fsync, a checkpoint, a database that is opened anew. The event loop goes on meanwhile.
 
-One piece of work at a time, in order; its end is told in the loop.
+One thread does one piece of work at a time, in order; with several, whoever needs an order waits for the end of one piece before the
+next. The end of each is told in the loop.
 """
 
 import asyncio
@@ -17,20 +18,23 @@ _Given = tuple[Callable[[], Any], Callable[[Any, Exception | None], None]]
 class Aside:
     """Made in an event loop, and ended with `close`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threads: int = 1) -> None:
         self._loop = asyncio.get_running_loop()
         self._work: SimpleQueue[_Given | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(threads)]
+        for each in self._threads:
+            each.start()
 
     def do(self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None]) -> None:
-        """Calls `work` in the thread, then `then` in the loop with its result, or with None and what it raised."""
+        """Calls `work` in a thread, then `then` in the loop with its result, or with None and what it raised."""
         self._work.put((work, then))
 
     async def close(self) -> None:
-        """Ends the thread behind the work that it was given."""
-        self._work.put(None)
-        await asyncio.to_thread(self._thread.join)
+        """Ends the threads behind the work that they were given."""
+        for _ in self._threads:
+            self._work.put(None)
+        for each in self._threads:
+            await asyncio.to_thread(each.join)
 
     def _run(self) -> None:
         while (given := self._work.get()) is not None:

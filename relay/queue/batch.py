@@ -74,7 +74,7 @@ class Batch:
     """Rows on their way into one transaction. `slot` is that of new messages."""
 
     def __init__(self, db: sqlite3.Connection, facts: Facts, slot: int) -> None:
-        self.loosened = False  # a large message ended: its chunks wait to be deleted
+        self.loosened = False  # a large message ended: its bytes wait to be deleted
         self._db = db
         self._slot = slot
         self.facts = facts
@@ -88,18 +88,13 @@ class Batch:
         self._updates: list[Values] = []
         self._over: list[int] = []  # small messages whose only recipient has ended
         self._ended: list[int] = []  # others with a recipient that has
-        self._settled: list[int] = []
+        self._in_files: list[int] = []
         self._now = 0  # when the records were made, for `message.finished`
-
-    def chunk(self, message: str, sequence: int, data: bytes) -> None:
-        row = number(message)
-        self._db.execute("INSERT OR IGNORE INTO loose (n) VALUES (?)", (row,))
-        self._chunks.append((row, sequence, data))
 
     def entry(self, entry: Entry) -> None:
         row = number(entry.message.id)
-        if not entry.chunks:
-            self._settled.append(row)
+        if entry.in_file:
+            self._in_files.append(row)
         self._add(entry, row, self._messages, self._recipients, self._chunks)
 
     def record(self, record: Record, attempt_rows: range, now: int) -> None:
@@ -170,9 +165,9 @@ class Batch:
         _write(db, _insert, "INSERT", _MESSAGE, self._messages)
         _write(db, _insert, "INSERT", _RECIPIENT, self._recipients)
         _write(db, _insert, "INSERT", _CHUNK, self._chunks)
-        if self._settled:
-            db.execute("DELETE FROM loose WHERE n IN (SELECT value FROM json_each(?))", (encode(self._settled),))
-            self._settled.clear()
+        if self._in_files:
+            db.execute("INSERT INTO body_file (n) SELECT value FROM json_each(?)", (encode(self._in_files),))
+            self._in_files.clear()
         # A record whose commit was in doubt comes a second time: what it inserts may be there.
         _write(db, _insert, "INSERT OR IGNORE", _MESSAGE, self._reports)
         _write(db, _insert, "INSERT OR IGNORE", _RECIPIENT, self._report_recipients)
@@ -203,7 +198,8 @@ class Batch:
 def finish(db: sqlite3.Connection, rows: Sequence[int], now: int) -> bool:
     """Marks the messages among `rows` whose last recipient has ended, and drops their bytes. True if there are large ones to drop later.
 
-    A large message's chunks fill thousands of pages: deleting them here would keep everyone in this group waiting.
+    A large message's chunks fill thousands of pages: deleting them here would keep everyone in this group waiting. And its file may go only
+    once this is on the disk.
     """
     listed = encode(sorted(set(rows)))
     db.execute(

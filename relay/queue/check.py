@@ -8,14 +8,19 @@ there is never sent in part (`BodyMissing`).
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from relay.queue.bodies import BodyFolder
 from relay.queue.ids import spell
 from relay.queue.schema import FINAL
 
+_Step = Callable[[sqlite3.Connection], Iterator["Problem"]]
+
 _EXAMPLES = 5
 _LATEST = 1000  # messages that a glance looks at
+_STRAY = 3600.0  # seconds without a write after which a file that no row names is nobody's
 _SMALL = 32 * 2**20  # bytes of a file that a glance reads whole: 50 ms
 
 
@@ -55,14 +60,16 @@ _OF_MESSAGES = {
     "messages with a gap in their list of recipients": (
         "SELECT m.n FROM live m JOIN recipient r ON r.n = m.n GROUP BY m.n HAVING max(r.i) + 1 <> count(*)"
     ),
-    "messages whose bytes are not all there": (
-        "SELECT m.n FROM live m LEFT JOIN chunk c ON c.n = m.n GROUP BY m.n"
-        " HAVING coalesce(sum(length(c.data)), 0) <> m.size OR coalesce(max(c.seq) + 1, 0) <> count(c.seq)"
-    ),
     "recipients that do not wait and have a time for their next attempt": (
         "SELECT m.n FROM live m JOIN recipient r ON r.n = m.n WHERE r.state <> 0 AND r.due IS NOT NULL"
     ),
 }
+_NOT_WHOLE = "messages whose bytes are not all there"
+_IN_CHUNKS = (
+    "SELECT m.n FROM live m LEFT JOIN chunk c ON c.n = m.n WHERE m.n NOT IN ({elsewhere}) GROUP BY m.n"
+    " HAVING coalesce(sum(length(c.data)), 0) <> m.size OR coalesce(max(c.seq) + 1, 0) <> count(c.seq)"
+)
+_IN_FILES = "SELECT n, size FROM live JOIN body_file USING (n)"
 _OF_ALL = {
     "messages that ended with recipients that wait": (
         "SELECT m.n FROM recipient r JOIN message m ON m.n = r.n WHERE r.state IN (0, 1) AND m.finished IS NOT NULL"
@@ -94,10 +101,11 @@ _FACTS = {
 }
 
 
-def check(db: sqlite3.Connection) -> Report:
+def check(db: sqlite3.Connection, folder: BodyFolder) -> Report:
     """All of it. `db` need not be able to write; what it shows should be of one moment (a read transaction)."""
     problems: list[Problem] = []
-    for step in _STEPS:
+    of_files: tuple[_Step, ...] = (lambda db: _stray_files(db, folder), lambda db: _not_whole(db, _LIVE, folder))
+    for step in (*_STEPS, *of_files):
         try:
             problems.extend(step(db))
         except sqlite3.DatabaseError as error:
@@ -110,14 +118,14 @@ def check(db: sqlite3.Connection) -> Report:
     return Report(live, ended, tuple(dict.fromkeys(problems)))
 
 
-def glance(db: sqlite3.Connection) -> tuple[Problem, ...]:
-    """What can be told in a moment. Raises sqlite3.DatabaseError where the file is damaged and cannot be used."""
+def glance(db: sqlite3.Connection, folder: BodyFolder) -> tuple[Problem, ...]:
+    """What can be told in a moment. Raises sqlite3.DatabaseError where the file is damaged and cannot be used, OSError."""
     pages, size = (_count(db, f"PRAGMA {name}") for name in ("page_count", "page_size"))
     if pages * size <= _SMALL:
         for damage in _by_sqlite(db, "quick_check"):
             raise sqlite3.DatabaseError(str(damage))
     latest = f"{_LIVE} ORDER BY n DESC LIMIT {_LATEST}"
-    return tuple(_rows(db, latest, _OF_MESSAGES))
+    return (*_rows(db, latest, _OF_MESSAGES), *_not_whole(db, latest, folder))
 
 
 def _count(db: sqlite3.Connection, sql: str) -> int:
@@ -134,10 +142,16 @@ def _by_sqlite(db: sqlite3.Connection, pragma: str) -> Iterator[Problem]:
 
 def _rows(db: sqlite3.Connection, live: str, questions: dict[str, str], *, harmless: bool = False) -> Iterator[Problem]:
     for what, sql in questions.items():
-        found = db.execute(f"WITH live AS ({live}) {sql}").fetchall()
-        if found:
-            examples = tuple(_name(db, row[0]) for row in found[:_EXAMPLES])
-            yield Problem(what, len(found), examples, harmless)
+        yield from _told(db, what, _found(db, live, sql), harmless=harmless)
+
+
+def _found(db: sqlite3.Connection, live: str, sql: str) -> list[int]:
+    return [row[0] for row in db.execute(f"WITH live AS ({live}) {sql}")]
+
+
+def _told(db: sqlite3.Connection, what: str, found: Sequence[int], *, harmless: bool = False) -> Iterator[Problem]:
+    if found:
+        yield Problem(what, len(found), tuple(_name(db, row) for row in found[:_EXAMPLES]), harmless)
 
 
 def _name(db: sqlite3.Connection, row: int) -> str:
@@ -145,10 +159,36 @@ def _name(db: sqlite3.Connection, row: int) -> str:
     return str(known[0]) if known else spell(row)
 
 
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    """A file of an older version may not have it."""
+    return db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone() is not None
+
+
+def _not_whole(db: sqlite3.Connection, live: str, folder: BodyFolder) -> Iterator[Problem]:
+    if not _has(db, "body_file"):
+        yield from _told(db, _NOT_WHOLE, _found(db, live, _IN_CHUNKS.format(elsewhere="NULL")))
+        return
+    found = _found(db, live, _IN_CHUNKS.format(elsewhere="SELECT n FROM body_file"))
+    files = db.execute(f"WITH live AS ({live}) {_IN_FILES}").fetchall()
+    wrong = [n for n, size in files if folder.size(n) != size]
+    if wrong and db.in_transaction:
+        db.execute("ROLLBACK")
+        db.execute("BEGIN")
+    # A relay beside us may have delivered one since, and removed its file: then by now no row names that.
+    found += [n for n in wrong if db.execute("SELECT 1 FROM body_file WHERE n = ?", (n,)).fetchone()]
+    yield from _told(db, _NOT_WHOLE, sorted(found))
+
+
+def _stray_files(db: sqlite3.Connection, folder: BodyFolder) -> Iterator[Problem]:
+    """Beside a relay: not what has just arrived, or is arriving."""
+    if _has(db, "body_file"):
+        named, now = {row[0] for row in db.execute("SELECT n FROM body_file")}, time.time()
+        found = [row for row in folder.rows() if row not in named and folder.age(row, now) > _STRAY]
+        yield from _told(db, "files of messages that nobody needs: a start removes them", found, harmless=True)
+
+
 def _aside(db: sqlite3.Connection) -> Iterator[Problem]:
-    if db.execute(
-        "SELECT 1 FROM sqlite_schema WHERE name = 'suspension'"
-    ).fetchone():  # a file of an older version has none
+    if _has(db, "suspension"):
         what = "recipients that wait without a time for their next attempt, and no sender is suspended: the next start takes them up"
         yield from _rows(db, _LIVE, {what: _ASIDE}, harmless=True)
 
@@ -160,7 +200,7 @@ def _facts(db: sqlite3.Connection) -> Iterator[Problem]:
             yield Problem(what, count, harmless="longer" in what)
 
 
-_STEPS: tuple[Callable[[sqlite3.Connection], Iterator[Problem]], ...] = (
+_STEPS: tuple[_Step, ...] = (
     lambda db: _by_sqlite(db, "integrity_check"),
     lambda db: _rows(db, _LIVE, _OF_MESSAGES),
     lambda db: _rows(db, _LIVE, _OF_ALL),

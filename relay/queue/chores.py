@@ -1,6 +1,6 @@
 """What the store does to itself, in steps small enough that no message notices.
 
-Old traces are purged, chunks that no message needs are dropped, room is given back to the disk, what a process left behind that does not
+Old traces are purged, bytes that no message needs are dropped, room is given back to the disk, what a process left behind that does not
 come back is given to another.
 
 Each step is one operation among others in the writer's next transaction.
@@ -9,6 +9,7 @@ Each step is one operation among others in the writer's next transaction.
 import json
 import sqlite3
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from relay.queue import ordered
 from relay.queue.batch import finish
@@ -22,20 +23,40 @@ _PAGES = 256  # pages (1 MiB) given back in one step
 _WORTH = 4096  # free pages (16 MiB) below which giving back is not worth the writing
 
 
-def loose(db: sqlite3.Connection, slot: int, count: int) -> tuple[int, ...]:
-    """The messages whose chunks nobody needs, or not yet: of those that came in this slot; the first one's too that came in slots from
-    `count` on, which nobody has any more."""
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """Messages whose bytes nobody needs any more."""
+
+    in_chunks: tuple[int, ...]
+    in_files: tuple[int, ...]
+
+
+def loose(db: sqlite3.Connection, slot: int, count: int) -> Loose:
+    """Some of those that came in this slot; the first one's too that came in slots from `count` on, which nobody has any more."""
     found = db.execute(
-        "SELECT n FROM loose WHERE n % ? = ? OR (? = 0 AND n % ? >= ?) ORDER BY n LIMIT 1000",
+        "SELECT n, n IN body_file FROM loose WHERE n % ? = ? OR (? = 0 AND n % ? >= ?) ORDER BY n LIMIT 1000",
         (SLOTS, slot, slot, SLOTS, count),
+    ).fetchall()
+    return Loose(tuple(n for n, in_file in found if not in_file), tuple(n for n, in_file in found if in_file))
+
+
+def nameless(db: sqlite3.Connection, messages: Collection[int]) -> tuple[int, ...]:
+    """Those whose files no row names."""
+    named = db.execute(
+        "SELECT n FROM body_file WHERE n IN (SELECT value FROM json_each(?))", (json.dumps(list(messages)),)
     )
-    return tuple(row[0] for row in found)
+    return tuple(set(messages).difference(row[0] for row in named))
+
+
+def unname(db: sqlite3.Connection, messages: Collection[int]) -> None:
+    """No row names the files of these loose messages any more. Once that is on the disk, so is what made them loose: the files may go."""
+    listed = json.dumps(list(messages))
+    db.execute("DELETE FROM body_file WHERE n IN (SELECT value FROM json_each(?))", (listed,))
+    db.execute("DELETE FROM loose WHERE n IN (SELECT value FROM json_each(?))", (listed,))
 
 
 def drop_chunks(db: sqlite3.Connection, message: int) -> bool:
-    """Drops some chunks of one message, if it is (still) loose. True once they are all gone, and the note of it too."""
-    if not db.execute("SELECT 1 FROM loose WHERE n = ?", (message,)).fetchone():
-        return True  # it was accepted meanwhile
+    """Drops some chunks of one loose message. True once they are all gone, and the note of it too."""
     db.execute(
         "DELETE FROM chunk WHERE n = ? AND seq IN (SELECT seq FROM chunk WHERE n = ? LIMIT ?)",
         (message, message, _CHUNKS),

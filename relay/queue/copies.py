@@ -1,7 +1,9 @@
 """A queue's file while no relay of this process serves from it: read for a check, copied for a back-up, held after a restore.
 
-Reading and copying may go on beside a running relay: WAL lets them see one moment while it writes on. Holding may not, and takes the
-relay's own lock.
+Reading and copying may go on beside a running relay: WAL lets them see one moment while it writes on, and files of bodies stay while a
+copy is made. Holding may not, and takes the relay's own lock.
+
+A copy is one file: the bodies that have files of their own are in its `chunk` table, where readers look when no row says otherwise.
 """
 
 import os
@@ -11,11 +13,12 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from relay.queue.bodies import BodyFolder
 from relay.queue.check import Report, check
 from relay.queue.database import connect
 from relay.queue.disk import Lock, beside, create, existing
 from relay.queue.schema import CODES
-from relay.queue.store import State, StoreUnusable
+from relay.queue.store import BodyMissing, State, StoreUnusable
 
 _BUSY = 10.0  # seconds to wait for somebody's exclusive lock
 
@@ -39,7 +42,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def examine(path: Path) -> Report:
     """The whole check (relay.queue.check). Raises StoreUnusable."""
     with reading(path) as db:
-        return check(db)
+        return check(db, BodyFolder(path))
 
 
 def back_up(path: Path, target: Path) -> int:
@@ -50,16 +53,39 @@ def back_up(path: Path, target: Path) -> int:
     part.unlink(missing_ok=True)
     create(part)
     try:
-        # One step: a copy in many would begin anew whenever the relay commits between two of them.
-        with reading(path) as source, closing(sqlite3.connect(part)) as copy:
-            source.backup(copy)
+        folder = BodyFolder(path)
+        with folder.copying():
+            # One step: a copy in many would begin anew whenever the relay commits between two of them.
+            with reading(path) as source, closing(sqlite3.connect(part)) as copy:
+                source.backup(copy)
+            with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                _bring_in(copy, folder)
         _sync(part)
         part.rename(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"cannot write the copy {part}: {error}") from error
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            beside(part, suffix).unlink(missing_ok=True)
     _sync(target.parent)
     return target.stat().st_size
+
+
+def _bring_in(copy: sqlite3.Connection, folder: BodyFolder) -> None:
+    """The bodies that its live messages have in files. One that is not whole stays out: so it is in the queue itself, and a check says so."""
+    if not copy.execute("SELECT 1 FROM sqlite_schema WHERE name = 'body_file'").fetchone():
+        return  # of an older version
+    live = "SELECT n, size FROM message JOIN body_file USING (n) WHERE finished IS NULL ORDER BY n"
+    for row, size in copy.execute(live).fetchall():
+        copy.execute("BEGIN")
+        try:
+            for sequence, data in enumerate(folder.pieces(row, size)):
+                copy.execute("INSERT INTO chunk (n, seq, data) VALUES (?, ?, ?)", (row, sequence, data))
+        except BodyMissing:
+            copy.execute("ROLLBACK")
+        else:
+            copy.execute("COMMIT")
+    copy.execute("DELETE FROM body_file")
 
 
 def _sync(path: Path) -> None:

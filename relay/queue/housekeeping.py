@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import secrets
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.mail.events import Emit, Unexpected
 from relay.queue import chores
+from relay.queue.arriving import Bodies
 from relay.queue.ids import Clock, milliseconds
 from relay.queue.share import Share
 from relay.queue.store import StoreError
@@ -19,29 +20,43 @@ if TYPE_CHECKING:
 
 _PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
 _IDLE = 2.0  # seconds between two looks at the files while nothing is written
+_COMPANY = 0.1  # seconds that the bytes of ended messages wait for others': each round is a commit
 
 
 class Housekeeping:
-    """`arriving` are the messages (row keys) that still come: their chunks stay. `look` has the writer look after its files."""
+    """`strays` are files that no row names. `look` has the writer look after its files."""
 
     def __init__(
         self,
         store: "SqliteStore",
+        bodies: Bodies,
         share: Share,
         *,
-        arriving: Set[int],
+        strays: Sequence[int],
         emit: Emit,
         clock: Clock,
         look: Callable[[], None],
     ) -> None:
-        self._store, self._share, self._arriving = store, share, arriving
+        self._store, self._bodies, self._share = store, bodies, share
+        self._strays = list(strays)
         self._emit, self._clock, self._look = emit, clock, look
         self._asked = asyncio.Event()
+        self._all = True  # not only what is loose
         self._tidying = asyncio.Lock()
         self._task = asyncio.create_task(self._run(), name="queue-chores")
 
     def ask(self) -> None:
         """There is something to do."""
+        self._all = True
+        self._asked.set()
+
+    def ask_to_drop(self) -> None:
+        """There are bytes that no message needs."""
+        self._asked.set()
+
+    def sweep(self, strays: Sequence[int]) -> None:
+        """These files are nobody's."""
+        self._strays += strays
         self._asked.set()
 
     async def close(self) -> None:
@@ -58,11 +73,17 @@ class Housekeeping:
                 while await self._store.work(chores.give_back):
                     pass
 
+    async def drop(self) -> None:
+        """Only what gives room back."""
+        async with self._tidying:
+            await self._drop_loose()
+
     async def _run(self) -> None:
         while True:
             self._asked.clear()
+            all_of_it, self._all = self._all, False
             try:
-                await self.tidy()
+                await (self.tidy() if all_of_it else self.drop())
             except StoreError:
                 pass  # in trouble: the next round will do it
             except Exception:  # noqa: BLE001 - a bug in the chores must not end them; mail goes on
@@ -75,16 +96,32 @@ class Housekeeping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE):
                     await self._asked.wait()
-                    return
+                if not self._all:
+                    await asyncio.sleep(_COMPANY)
+                return
             self._look()
+        self._all = True
 
     async def _drop_loose(self) -> None:
-        """Chunks that no message needs: left by a crash, given up while they arrived, or of a large message that has ended."""
-        loose = partial(chores.loose, slot=self._share.slot, count=self._share.count)
-        for message in await self._store.look_up(loose):
-            drop = partial(chores.drop_chunks, message=message)
-            while message not in self._arriving and not await self._store.work(drop):
+        """Bytes that no message needs: left by a crash, or of a large message that has ended."""
+        found = await self._store.look_up(partial(chores.loose, slot=self._share.slot, count=self._share.count))
+        if self._strays or found.in_files:
+            await self._drop_files(found.in_files)
+        for message in found.in_chunks:
+            self._all = True  # pages are free now
+            while not await self._store.work(partial(chores.drop_chunks, message=message)):
                 pass
+
+    async def _drop_files(self, loose: Sequence[int]) -> None:
+        """Not while the queue is copied: the next round does it."""
+        with self._bodies.folder.removing() as may_go:
+            if not may_go:
+                return
+            strays, self._strays = self._strays, []
+            await self._bodies.remove(await self._store.look_up(partial(chores.nameless, messages=strays)))
+            if loose:
+                await self._store.work(partial(chores.unname, messages=loose))
+                await self._bodies.remove(loose)
 
     async def _purge(self) -> None:
         before = milliseconds(self._clock() - self._store.keep)

@@ -66,6 +66,18 @@ def spell(row: int, tail: int = 0) -> str:
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(90, -1, -10)])
 
 
+def name_of(row: int) -> str:
+    """The part of an id that is its row key: for file names."""
+    return spell(row)[:_NUMBER_LENGTH]
+
+
+def row_of(name: str) -> int | None:
+    """The row key of `name_of`; None for what is none."""
+    if len(name) != _NUMBER_LENGTH or not _LETTERS.issuperset(name):
+        return None
+    return int(name, 32)
+
+
 def first_number(millisecond: int) -> int:
     """The lowest row key that a message begun at that millisecond since 1970 can have."""
     return millisecond << _COUNTER_BITS

@@ -1,16 +1,18 @@
 """The way into the queue: a message's bytes as they come, then its envelope, then durable (design section 7).
 
-A small message is one row, written once. A larger one goes to the store chunk by chunk while it arrives, so that no more of it is in
-memory than a few chunks; its chunks count for nothing until the envelope is there, and are deleted if it never comes.
+A small message is one row, written once. A larger one goes to a file of its own while it arrives (arriving.py), so that no more of it is
+in memory than a few chunks; the file counts for nothing until the envelope is there, and is removed if it never comes.
 
 Threat: a client that sends without end, or goes away in mid-commit. The first is slowed down (`full`, `drain`); the second leaves either
 the whole message, which is then delivered, or nothing. And ten thousand clients that each stop short of a whole chunk: once there is too
-much of that in memory, pieces go to the store before they are whole chunks.
+much of that in memory, pieces go to files before they are whole chunks. (A message that turns out to be small is read back from there.)
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Accepted, Envelope, Message
@@ -20,10 +22,10 @@ from relay.queue.store import CHUNK, Entry, Store, StoreUnavailable
 
 _UNWRITTEN = 2  # chunks of one message that may wait for the store before its client must
 _ALL_UNWRITTEN = 64 * 2**20  # bytes of all messages together
-_ALL_PARTS = (
-    64 * 2**20
-)  # bytes of unfinished chunks of all messages together, beyond which they are written as they are
-_WORTH_A_ROW = 16 * 1024
+_ALL_PARTS = 64 * 2**20  # bytes of unfinished chunks of all messages together, beyond which they go to files
+_WORTH_A_FILE = 16 * 1024
+
+T = TypeVar("T")
 
 Take = Callable[[Message, MessageBytes | None], None]
 """Told of each message that has become durable, with its bytes where they are still in memory."""
@@ -96,7 +98,7 @@ class _Arrival:
 class Incoming:
     """One message on its way in. Ends with `commit` or `abort`."""
 
-    __slots__ = ("_intake", "_over", "_parts", "_pending", "_sequence", "_store", "_waiting", "id", "size")
+    __slots__ = ("_appended", "_intake", "_over", "_parts", "_pending", "_store", "_waiting", "id", "size")
 
     def __init__(self, intake: Intake, store: Store, message: str) -> None:
         self.id = message
@@ -105,7 +107,7 @@ class Incoming:
         self._store = store
         self._parts: list[bytes] = []
         self._waiting = 0  # bytes in _parts
-        self._sequence = 0  # of the next chunk
+        self._appended = False  # some are in a file
         self._pending: deque[asyncio.Future[None]] = deque()
         self._over = False
 
@@ -114,38 +116,29 @@ class Incoming:
         self._parts.append(data)
         self._hold(len(data))
         self.size += len(data)
-        if self._waiting > CHUNK:
-            self._put_chunks()
-        elif self._intake.parts > _ALL_PARTS and self._waiting >= _WORTH_A_ROW:
-            self._put(self._join())
+        if self._waiting > CHUNK or (self._intake.parts > _ALL_PARTS and self._waiting >= _WORTH_A_FILE):
+            self._append()
 
     def _hold(self, more: int) -> None:
         self._waiting += more
         self._intake.parts += more
 
-    def _join(self) -> bytes:
-        """What waits, in one piece; it waits no more."""
-        data = b"".join(self._parts)
-        self._parts.clear()
+    def _take(self) -> list[bytes]:
+        """What waits; it waits no more."""
+        parts, self._parts = self._parts, []
         self._hold(-self._waiting)
-        return data
+        return parts
 
-    def _put_chunks(self) -> None:
-        """All whole chunks go to the store. The last byte stays here, so that a message of exactly one chunk is a small one."""
-        data = self._join()
-        start = 0
-        while len(data) - start > CHUNK:
-            self._put(data[start : start + CHUNK])
-            start += CHUNK
-        self._parts.append(data[start:])
-        self._hold(len(data) - start)
-
-    def _put(self, chunk: bytes) -> None:
-        future = self._store.put_chunk(self.id, self._sequence, chunk)
-        self._sequence += 1
-        self._intake._started(len(chunk))
-        future.add_done_callback(lambda _done: self._intake._written(len(chunk)))
+    def _append(self) -> None:
+        size, self._appended = self._waiting, True
+        future = self._store.append(self.id, self._take())
+        self._intake._started(size)
+        future.add_done_callback(partial(self._written, size))
         self._pending.append(future)
+
+    def _written(self, size: int, future: asyncio.Future[None]) -> None:
+        self._intake._written(size)
+        self._is_written(future)
 
     @property
     def full(self) -> bool:
@@ -155,7 +148,8 @@ class Incoming:
         return len(self._pending) > _UNWRITTEN or (bool(self._pending) and self._intake.is_behind)
 
     @staticmethod
-    def _is_written(future: asyncio.Future[None]) -> bool:
+    def _is_written(future: asyncio.Future[Any]) -> bool:
+        """And whatever is wrong with it has been heard."""
         return not future.cancelled() and future.exception() is None
 
     async def drain(self) -> None:
@@ -190,24 +184,30 @@ class Incoming:
         return message
 
     async def _entry(self, message: Message) -> Entry:
-        data = self._join()
-        if not self._sequence:
+        if not self._appended:
+            data = b"".join(self._take())
             return Entry(message, (data,) if data else ())
-        if data:
-            self._put(data)
+        large = self.size > CHUNK
+        if large and self._parts:
+            self._append()
         for future in self._pending:
             await asyncio.shield(future)
-        return Entry(message, ())
+        if large:
+            await self._of(self._store.seal(self.id))
+            return Entry(message, (), in_file=True)
+        # Some of it went to a file while memory was short.
+        return Entry(message, (await self._of(self._store.take_back(self.id)) + b"".join(self._take()),))
+
+    async def _of(self, future: asyncio.Future[T]) -> T:
+        future.add_done_callback(self._is_written)  # where we are cancelled, nobody else hears of it
+        return await asyncio.shield(future)
 
     def abort(self) -> None:
         """Throws the message away. Harmless any number of times, and after `commit`."""
         if not self._over:
             self._over = True
-            self._parts.clear()
-            self._hold(-self._waiting)
-            if self._sequence:
-                for future in self._pending:
-                    future.add_done_callback(self._is_written)  # its exception is of no interest any more
+            self._take()
+            if self._appended:
                 self._store.discard(self.id)
             else:
                 self._store.let_go(self.id)

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from relay.queue.arriving import Bodies
 from relay.queue.disk import existing
 from relay.queue.ids import number
-from relay.queue.store import BodyMissing, StoreError, StoreUnavailable
+from relay.queue.store import CHUNK, BodyMissing, StoreError, StoreUnavailable
 
 _CACHE_KIB = 8 * 1024
 _BUSY = 1.0
@@ -74,24 +75,33 @@ class Reader:
             self._db = None
 
 
+def _in_file(db: sqlite3.Connection, row: int) -> bool:
+    return db.execute("SELECT 1 FROM body_file WHERE n = ?", (row,)).fetchone() is not None
+
+
 def _chunk(db: sqlite3.Connection, row: int, sequence: int) -> bytes | None:
     found = db.execute("SELECT data FROM chunk WHERE n = ? AND seq = ?", (row, sequence)).fetchone()
     return bytes(found[0]) if found else None
 
 
 class StoredBody:
-    """A message's bytes (relay.mail.attempt.MessageBytes), read one chunk at a time."""
+    """A message's bytes (relay.mail.attempt.MessageBytes), read one chunk at a time: from its file where its row says so."""
 
-    __slots__ = ("_message", "_reader", "_size")
+    __slots__ = ("_bodies", "_message", "_reader", "_size")
 
-    def __init__(self, reader: Reader, message: str, size: int) -> None:
+    def __init__(self, reader: Reader, bodies: Bodies, message: str, size: int) -> None:
         self._reader = reader
+        self._bodies = bodies
         self._message = message
         self._size = size
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Raises BodyMissing before the end where bytes are missing, StoreUnavailable."""
         row, sequence, left = number(self._message), 0, self._size
+        if left > CHUNK and await self._reader.run(_in_file, row):
+            async for piece in self._bodies.read(row, left):
+                yield piece
+            return
         while left > 0:
             data = await self._reader.run(_chunk, row, sequence)
             if not data or len(data) > left:

@@ -5,8 +5,10 @@
 - `recipient`: one row a recipient. `state` as in STATES; `due` only while waiting. Times are milliseconds since 1970. `slot` says which
   process of the relay it is that delivers it (share.py). `via` is where an operator sent it instead (relay.policy.reroute), NULL for its own
   way. While it waits, no `due` means that its sender is suspended.
-- `chunk`: the received bytes, gone as soon as the last recipient has ended.
-- `loose`: messages whose chunks nobody needs, or not yet: still arriving, given up, or ended and large. Emptied at start.
+- `chunk`: the received bytes, gone as soon as the last recipient has ended. Those of a large message are elsewhere where `body_file` says so.
+- `body_file`: large messages whose bytes are in a file of their own (bodies.py). Older versions put them into `chunk`; so does a copy of the
+  queue (copies.py).
+- `loose`: messages whose bytes nobody needs any more: ended and large, or taken out again. Emptied soon.
 - `attempt`, `fact`: the trace. Plans and evidence repeat, so each text is in `fact` once; `refs` counts the rows that name it.
   A number is never used again, since readers remember what it stood for.
 - `sts_policy`: MTA-STS policies of other domains, so that a restart forgets none (relay.dns.sts). `about` is the policy as JSON. `ends`,
@@ -223,6 +225,9 @@ _ORDERED = (
     """,
 )
 
+# A row comes in its message's transaction, once the file is on the disk, and goes before the file does.
+_BODY_FILES = ("CREATE TABLE body_file (n INTEGER PRIMARY KEY)",)
+
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _VERSION_1,
@@ -236,6 +241,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _REVOCATIONS,
     _TALLY,
     _ORDERED,
+    _BODY_FILES,
 )
 
 

@@ -1,4 +1,5 @@
-"""The queue's store on SQLite: one file, one writing connection (writer.py), two reading ones, and the chores in between.
+"""The queue's store on SQLite: one database, one writing connection (writer.py), two reading ones, large bodies in files beside it
+(arriving.py), and the chores in between.
 
 For the processes of one relay, each with its own share of the mail (share.py); a second relay is refused. A commit that was answered survives
 kill -9 and power loss: it is in the log (WAL), and that was synced.
@@ -8,7 +9,6 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ from relay.mail.attempt import MessageBytes
 from relay.mail.envelope import Message
 from relay.mail.events import Emit, StoreDamaged
 from relay.queue import chores, loading, ordered, questions
-from relay.queue.check import Problem, glance
-from relay.queue.database import Database
+from relay.queue.arriving import Bodies
+from relay.queue.bodies import BodyFolder
 from relay.queue.destinations import destinations
 from relay.queue.disk import Disk, Lock, beside, room
 from relay.queue.housekeeping import Housekeeping
 from relay.queue.ids import Clock, Ids, Numbers, begun, milliseconds, moment, number
 from relay.queue.loading import Loaded, Loader
+from relay.queue.opening import Opened, find_strays, open_queue
 from relay.queue.progress import Progress
 from relay.queue.reader import MemoryBody, Reader, StoredBody
 from relay.queue.share import Share
@@ -45,57 +46,20 @@ from relay.queue.store import (
     Row,
     Statistics,
     StoreUnavailable,
-    StoreUnusable,
     TracePurge,
     TraceQuery,
     Waiting,
 )
-from relay.queue.turn import Turn
-from relay.queue.work import Asked, Chore, Ends, ForgetFacts, Keep, Operation, Put, PutChunk
+from relay.queue.work import Asked, Chore, Ends, ForgetFacts, Keep, Operation, Put
 from relay.queue.writer import Writer
 
 FREE_SPACE = 500 * 2**20
 KEEP = timedelta(days=30)
 
 _LOOK = 0.2
-_REMEDY = "`relay store check` says more, docs/operations.md what to do about it"
 _COUNTS_FOR = timedelta(seconds=5)  # how long counted figures are good enough
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """The database, the highest row keys in it (of messages, and of attempts; 0 for none), and the latest time in it (milliseconds since
-    1970, 0 for none)."""
-
-    database: Database
-    newest: int
-    attempt: int
-    latest: int
-    problems: tuple[Problem, ...]
-
-
-def _open(disk: Disk, turn: Turn) -> _Opened:
-    database: Database | None = None
-    try:
-        database = Database(disk, turn)
-        db = database.connection
-        # A message that was still arriving at a crash has a number too, and perhaps chunks under it.
-        newest = db.execute(
-            "SELECT max(n) FROM (SELECT max(n) AS n FROM message UNION ALL SELECT max(n) FROM loose)"
-        ).fetchone()
-        attempts = db.execute("SELECT k, at FROM attempt ORDER BY k DESC LIMIT 1").fetchone() or (0, 0)
-        told = db.execute("SELECT coalesce(max(messages), 0), coalesce(max(attempts), 0) FROM tally_slot").fetchone()
-        problems = glance(db)
-    except (sqlite3.Error, OSError) as error:
-        if database is not None:
-            database.close()
-        raise StoreUnusable(f"cannot open the queue {disk.path}: {error}; {_REMEDY}") from error
-    # Nothing may come with a number that was told to be complete (progress.py), whatever was purged and whatever the clock says.
-    last = max(newest[0] or 0, told[0])
-    began = milliseconds(begun(last)) if last else 0
-    return _Opened(database, last, max(attempts[0], told[1]), max(began, attempts[1]), problems)
 
 
 def _listed(rows: Sequence[tuple[str, int]]) -> list[tuple[int, int]]:
@@ -106,7 +70,7 @@ class SqliteStore:
     """Implements relay.queue.store.Store. Made by `open`."""
 
     def __init__(
-        self, opened: _Opened, share: Share, lock: Lock, disk: Disk, *, emit: Emit, clock: Clock, keep: timedelta
+        self, opened: Opened, share: Share, lock: Lock, disk: Disk, *, emit: Emit, clock: Clock, keep: timedelta
     ) -> None:
         self._ids = Ids(clock, opened.newest, share.slot)
         self.progress = Progress(self._ids, Numbers(clock, opened.attempt, share.slot))
@@ -116,7 +80,6 @@ class SqliteStore:
         self._emit = emit
         self._clock = clock
         self._keep = keep
-        self._arriving: set[int] = set()
         self._coming: set[str] = set()  # messages that readers may see already, and whose commit nobody was told of yet
         self._latest = opened.latest
         self._statistics: tuple[datetime, Statistics] | None = None
@@ -128,11 +91,12 @@ class SqliteStore:
             disk,
             slot=share.slot,
             emit=emit,
-            loosened=lambda: self._housekeeping.ask(),
+            loosened=lambda: self._housekeeping.ask_to_drop(),
             reopened=self._reopened,
         )
+        self._bodies = Bodies(BodyFolder(disk.path), share.slot, self._writer.blame)
         self._housekeeping = Housekeeping(
-            self, share, arriving=self._arriving, emit=emit, clock=clock, look=self._writer.look
+            self, self._bodies, share, strays=opened.strays, emit=emit, clock=clock, look=self._writer.look
         )
 
     @classmethod
@@ -159,7 +123,7 @@ class SqliteStore:
             lock.take(clock())
         disk = Disk(path, free_space, probe, pause)
         try:
-            opened = await asyncio.to_thread(_open, disk, share.turn)
+            opened = await asyncio.to_thread(open_queue, disk, share, BodyFolder(path))
         except BaseException:
             disk.close()
             lock.release()
@@ -172,6 +136,7 @@ class SqliteStore:
         """Writes what was submitted, closes the files, gives the lock back."""
         await self._housekeeping.close()
         await self._writer.close()
+        await self._bodies.close()
         self._disk.close()
         await self._scheduling.close()
         await self._asking.close()
@@ -212,9 +177,22 @@ class SqliteStore:
         self.progress.began(message)
         return message
 
-    def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
-        self._arriving.add(number(message))
-        return self._submit(PutChunk(self._future(), message, sequence, data))
+    def append(self, message: str, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+        self._writer.look()  # at the room that is left
+        if self._writer.trouble:
+            refused: asyncio.Future[None] = self._future()
+            refused.set_exception(StoreUnavailable(self._writer.trouble))
+            return refused
+        return self._bodies.append(number(message), pieces)
+
+    def seal(self, message: str) -> asyncio.Future[None]:
+        return self._bodies.seal(number(message))
+
+    def take_back(self, message: str) -> asyncio.Future[bytes]:
+        row = number(message)
+        content = self._bodies.content(row)
+        self._bodies.drop(row)
+        return content
 
     def put(self, entry: Entry, arrival: Arrival) -> asyncio.Future[None]:
         message = entry.message.id
@@ -222,12 +200,16 @@ class SqliteStore:
         def stored() -> None:
             self._coming.discard(message)
             self.progress.ended(message)
-            if not entry.chunks:
-                self._arriving.discard(number(message))
+            if entry.in_file:
+                self._bodies.keep(number(message))
 
         def gone() -> None:
+            """Its row may be there all the same, as after an error at COMMIT: the chores look before they remove its file."""
             self._coming.discard(message)
-            self.discard(message)  # chunks that were put before are nobody's
+            self.progress.ended(message)
+            if entry.in_file:
+                self._bodies.keep(number(message))
+                self._housekeeping.sweep([number(message)])
 
         self._coming.add(message)
         return self._submit(Put(self._future(), entry, arrival, Ends(stored, gone)))
@@ -237,8 +219,7 @@ class SqliteStore:
 
     def discard(self, message: str) -> None:
         self.progress.ended(message)
-        self._arriving.discard(number(message))
-        self._housekeeping.ask()
+        self._bodies.drop(number(message))
 
     def record(self, record: Record, done: Callable[[BaseException | None], None]) -> None:
         attempts = self.progress.recording(len(record.attempts))
@@ -334,7 +315,7 @@ class SqliteStore:
         return DueMessages(self._waiting(loaded), more)
 
     def body(self, message: Message) -> MessageBytes:
-        return StoredBody(self._scheduling, message.id, message.size)
+        return StoredBody(self._scheduling, self._bodies, message.id, message.size)
 
     async def overdue(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
         times = (milliseconds(age.now), milliseconds(age.expired), milliseconds(age.late))
@@ -374,7 +355,11 @@ class SqliteStore:
 
     async def adopt(self, slot: int) -> tuple[str, ...]:
         """Makes some of a slot's mail ours; its destinations. None: all of it is. Only while no process has that slot."""
-        return await self.work(partial(chores.adopt, slot=slot, into=self._share.slot))
+        moved = await self.work(partial(chores.adopt, slot=slot, into=self._share.slot))
+        if not moved:
+            with contextlib.suppress(OSError):  # a later start finds them
+                self._housekeeping.sweep(await self.look_up(lambda db: find_strays(db, self._bodies.folder, {slot})))
+        return moved
 
     # --- reading, for operators ---
 
@@ -412,8 +397,9 @@ class SqliteStore:
 
     def _count(self, db: sqlite3.Connection) -> Statistics:
         waiting, held, messages, oldest = questions.counts(db)
+        (bodies,) = db.execute("SELECT coalesce(sum(size), 0) FROM body_file JOIN message USING (n)").fetchone()
         files = (self._disk.path, beside(self._disk.path, "-wal"), beside(self._disk.path, "-shm"))
-        size = sum(file.stat().st_size for file in files if file.exists())
+        size = sum(file.stat().st_size for file in files if file.exists()) + bodies
         since = None if oldest is None else begun(oldest)
         return Statistics(waiting, held, messages, since, size, self._disk.free())
 

@@ -18,7 +18,7 @@ from relay.mail.outcome import Outcome
 from relay.mail.plan import TlsPlan
 from relay.mail.reply import Reply
 
-CHUNK = 256 * 1024  # bytes of a message in one row, and the most that is held in memory of one that arrives
+CHUNK = 256 * 1024  # bytes of a small message, in one row, and the most that is held in memory of one that arrives
 
 Json = dict[str, Any]
 
@@ -99,10 +99,11 @@ NEW = Standing()
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message to be stored. `chunks` of at most CHUNK bytes, in order; empty where they were put before, one by one."""
+    """A message to be stored. `chunks` of at most CHUNK bytes, in order. `in_file`: they are in a file that was sealed before."""
 
     message: Message
     chunks: tuple[bytes, ...]
+    in_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,8 +333,16 @@ class Store(Protocol):
         """An id that no message has, newer than all (ids.py)."""
         ...
 
-    def put_chunk(self, message: str, sequence: int, data: bytes) -> asyncio.Future[None]:
-        """A piece of a message that is still arriving. It goes away unless `put` follows. Raises StoreUnavailable in the future."""
+    def append(self, message: str, pieces: Sequence[bytes]) -> asyncio.Future[None]:
+        """More of a message that is still arriving, to its file. It goes away unless `put` follows. Raises StoreUnavailable in the future."""
+        ...
+
+    def seal(self, message: str) -> asyncio.Future[None]:
+        """All that was appended is durable once this is done, and `put` may follow. Raises StoreUnavailable in the future."""
+        ...
+
+    def take_back(self, message: str) -> asyncio.Future[bytes]:
+        """All that was appended, of a message that turns out to be a small one. Raises StoreUnavailable in the future."""
         ...
 
     def put(self, entry: Entry, arrival: Arrival) -> asyncio.Future[None]:
@@ -349,7 +358,7 @@ class Store(Protocol):
         ...
 
     def discard(self, message: str) -> None:
-        """The chunks put for `message` will not be followed by `put`."""
+        """What was appended to `message` will not be followed by `put`."""
         ...
 
     def let_go(self, message: str) -> None:

@@ -59,18 +59,6 @@ class Asked(Operation[T]):
             self.future.set_exception(error)
 
 
-class PutChunk(Asked[None]):
-    kind = Kind.INTAKE
-
-    def __init__(self, future: asyncio.Future[None], message: str, sequence: int, data: bytes) -> None:
-        super().__init__(future)
-        self._chunk = (message, sequence, data)
-        self.weight = len(data)
-
-    def run(self, batch: Batch, _db: sqlite3.Connection) -> None:
-        batch.chunk(*self._chunk)
-
-
 @dataclass(frozen=True, slots=True)
 class Ends:
     """How a message that is put ends for the store itself: `stored` when it is durable, `gone` when nothing of it is left."""
@@ -90,7 +78,7 @@ class Put(Asked[None]):
         self._arrival = arrival
         self._ends = ends
         self._in_doubt = False
-        self.weight = entry.message.size
+        self.weight = 0 if entry.in_file else entry.message.size
 
     def undo(self) -> "Withdraw":
         """It was committed, and may not have reached the disk: its caller hears that it was not taken. What makes that true."""

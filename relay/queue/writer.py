@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class Writer:
-    """`slot` is what new messages get. `loosened` is called when large messages have ended (their chunks are to be deleted), `reopened` when
+    """`slot` is what new messages get. `loosened` is called when large messages have ended (their bytes are to be deleted), `reopened` when
     readers must reopen.
 
     At any moment either the loop or the thread aside works on the connection, never both: `_away`.
@@ -82,6 +82,7 @@ class Writer:
         self._stale = True  # the connection may be at fault
         self._full = ""  # why mail, but not outcomes, cannot be written
         self._shortage = ""
+        self._elsewhere = ""  # why the bytes of large mail cannot be written
         self._next_try = self._next_look = 0.0
         self._blocked = 0.0  # since when another process keeps us from writing; 0: none does
         self._pages = 0  # changed since the last checkpoint, about
@@ -108,6 +109,12 @@ class Writer:
         """Called now and then: an idle relay, too, is told that its file is gone or its disk full."""
         if not self._waiting:
             self._soon()
+
+    def blame(self, reason: str) -> None:
+        """Files beside the database cannot be written, "" once they can be again. No mail is taken meanwhile."""
+        self._elsewhere = reason
+        self._tell(self._broken or self._full or self._shortage or reason)
+        self._soon()
 
     async def close(self) -> None:
         """Writes what was submitted, closes the database. Outcomes that cannot be written fail with StoreUnavailable."""
@@ -206,7 +213,7 @@ class Writer:
             self._tell(self._broken)
             self._refuse(group, self._broken)
             return
-        shortage = self._still_full() or self._shortage
+        shortage = self._still_full() or self._shortage or self._elsewhere
         self._tell(shortage)
         if shortage:
             group = self._without_intake(group, shortage)

@@ -22,6 +22,7 @@ from relay.mail.outcome import Bounced, Deferred, Delivered, Outcome
 from relay.mail.plan import Encryption, Level, Plaintext, TlsPlan
 from relay.mail.tls import Certificate, TlsEvidence
 from relay.policy.route import Lane
+from relay.queue.bodies import BodyFolder
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
 from relay.queue.reports import Ended, Fate, Report
@@ -288,6 +289,9 @@ class World:
             file = self.path.with_name(self.path.name + suffix)
             if file.exists():
                 shutil.copy(file, copy.with_name(copy.name + suffix))
+        bodies = BodyFolder(self.path).path
+        if bodies.exists():
+            shutil.copytree(bodies, BodyFolder(copy).path)
         self.hops.gate.set()
         await self.close()
         after = World(copy, self.clock)
