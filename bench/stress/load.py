@@ -15,8 +15,9 @@ class Lost(AssertionError):  # noqa: N818 - says what is
 
 
 def body(number: int) -> bytes:
-    """From one line to about 6 KB; every fiftieth is larger than two of the store's chunks."""
-    lines = 8000 if number % 50 == 49 else number * 7919 % 84
+    """From one line to about 6 KB; every nineteenth is just larger than a small one of the store's, some of those have 2.7 MB."""
+    large = 40_000 if number % 95 == 94 else 4000
+    lines = large if number % 19 == 18 else number * 7919 % 84
     return b"From: load@example.test\r\nSubject: %d\r\n\r\n" % number + (b"%010d " % number * 6 + b"\r\n") * lines
 
 

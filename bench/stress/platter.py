@@ -47,19 +47,24 @@ def _apply(content: bytearray, change: Change) -> None:
 
 
 class Platter:
-    """`keep`: which files count (by name); locks and shared memory are not worth rebuilding."""
+    """`names`: which files count, and all in folders of such a name; locks and shared memory are not worth rebuilding."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._files: dict[Path, _File] = {}  # as the process sees them
         self._safe_names: dict[Path, _File] = {}  # as the folder on the disk has them
+        self._folders: dict[Path, bool] = {}  # that were made, and whether the folder above has their name on the disk
 
     def follow(self, change: Change) -> None:
         if change.kind == "D":
             kept = {path: file for path, file in self._safe_names.items() if path.parent != change.path}
             self._safe_names = kept | {path: file for path, file in self._files.items() if path.parent == change.path}
+            self._folders |= {each: True for each in self._folders if each.parent == change.path}
             return
-        if change.path.name not in self._names:
+        if change.kind == "M":
+            self._folders[change.path] = False
+            return
+        if self._names.isdisjoint((change.path.name, change.path.parent.name)):
             return
         match change.kind:
             case "C":
@@ -75,6 +80,15 @@ class Platter:
 
     def after(self, cut: Cut, chance: random.Random) -> dict[Path, bytes]:
         """The files that could be found once the power is back."""
+        found = self._after(cut, chance)
+        gone = {
+            folder
+            for folder, is_safe in self._folders.items()
+            if not is_safe and (cut is Cut.NONE_KEPT or (cut is Cut.SOME_KEPT and chance.random() < 0.5))
+        }
+        return {path: content for path, content in found.items() if path.parent not in gone}
+
+    def _after(self, cut: Cut, chance: random.Random) -> dict[Path, bytes]:
         match cut:
             case Cut.NONE_KEPT:
                 return {path: bytes(file.safe) for path, file in self._safe_names.items()}

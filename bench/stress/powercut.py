@@ -26,14 +26,19 @@ from bench.served import Served, configuration, outbound
 from bench.stress.load import Book, Lost, body
 from bench.stress.platter import Cut, Platter
 from bench.stress.shim import Shim, changes
+from relay.queue.bodies import BodyFolder
 from relay.queue.check import check
 from relay.queue.database import connect
 from relay.queue.disk import create
+from relay.queue.ids import SLOTS
+from relay.queue.opening import find_strays
+from relay.queue.store import StoreError
 from relay.testing import Sink
 from relay.testing.sink import Received
 
 _QUEUE = "queue.db"
-_FILES = (_QUEUE, f"{_QUEUE}-wal", f"{_QUEUE}-journal")
+_BODIES = BodyFolder(Path(_QUEUE)).path.name
+_FILES = (_QUEUE, f"{_QUEUE}-wal", f"{_QUEUE}-journal", _BODIES)
 _QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the rebuilt disks: thousands, each looked at once
 _CLIENTS = 6
 
@@ -70,8 +75,12 @@ async def record(folder: Path, messages: int, lives: int = 4) -> tuple[Shim, See
 def judge_disk(path: Path, place: int, seen: Seen) -> Counter[str]:
     """Opens what the cut left, as a start would. Raises Lost."""
     create(path)
+    folder = BodyFolder(path)
     with closing(connect(path)) as db:
-        report = check(db)
+        folder.prepare(db.execute("SELECT count(*) FROM body_file").fetchone()[0])
+        strays = find_strays(db, folder, range(SLOTS))
+        folder.remove(strays)
+        report = check(db, folder)
         if not report.is_sound:
             raise Lost("; ".join(map(str, report.problems)))
         states = {
@@ -86,12 +95,20 @@ def judge_disk(path: Path, place: int, seen: Seen) -> Counter[str]:
             row, state = states[recipient]
             if state == 2 and seen.arrived.get(recipient, place + 1) > place:
                 raise Lost(f"{recipient} is marked as delivered and had not arrived")
-            if state == 0 and _bytes(db, row) != body(int(recipient.partition("@")[0])):
+            if state == 0 and _bytes(db, folder, row) != body(int(recipient.partition("@")[0])):
                 raise Lost(f"{recipient} waits with other bytes than it came with")
-        return Counter(("waiting", "held", "delivered")[state] for _row, state in states.values())
+        found = Counter(("waiting", "held", "delivered")[state] for _row, state in states.values())
+        found["waiting in files"] = db.execute(f"{_IN_FILES} AND finished IS NULL").fetchone()[0]
+        found["files swept"] = len(strays)
+        return found
 
 
-def _bytes(db: sqlite3.Connection, row: int) -> bytes:
+_IN_FILES = "SELECT count(*) FROM message WHERE n IN (SELECT n FROM body_file)"
+
+
+def _bytes(db: sqlite3.Connection, folder: BodyFolder, row: int) -> bytes:
+    if db.execute("SELECT 1 FROM body_file WHERE n = ?", (row,)).fetchone():
+        return folder.file(row).read_bytes()
     return b"".join(each[0] for each in db.execute("SELECT data FROM chunk WHERE n = ? ORDER BY seq", (row,)))
 
 
@@ -112,10 +129,12 @@ def try_cuts(shim: Shim, seen: Seen, cuts: int, folder: Path, chance: random.Ran
             shutil.rmtree(disk, ignore_errors=True)
             disk.mkdir()
             for path, content in platter.after(cut, chance).items():
-                (disk / path.name).write_bytes(content)
+                where = disk / _BODIES if path.parent.name == _BODIES else disk
+                where.mkdir(exist_ok=True)
+                (where / path.name).write_bytes(content)
             try:
                 counted += judge_disk(disk / _QUEUE, change.end, seen)
-            except (Lost, sqlite3.Error) as error:
+            except (Lost, StoreError, sqlite3.Error) as error:
                 raise Lost(f"cut at change {number} of {len(record)} ({cut}): {error}") from error
             disks += 1
     return {"disks tried": disks, **{f"{state} on them": count for state, count in counted.items()}}

@@ -5,7 +5,8 @@
  * SHIM_LOG      where every change to those files is recorded, in the order in which it happened; unset: nowhere.
  *
  * A record is: kind (1), file number (4), offset (8), length (4), then that many bytes. Kinds: N a name for a file number, C the
- * file was created, W written, T truncated to offset, S synced, D its folder synced, U unlinked, R renamed (data: the new name).
+ * file was created, W written, T truncated to offset, S synced, M a folder was made, D a folder was synced, U unlinked, R renamed (data:
+ * the new name).
  * Syncs are recorded once they have succeeded: what stands before an S in the log is on the disk, whatever happens next.
  */
 #define _GNU_SOURCE
@@ -22,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,6 +161,30 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
 }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) { return pwrite(fd, data, size, offset); }
 
+ssize_t writev(int fd, const struct iovec *pieces, int count) {
+    if (!number(fd)) return syscall(SYS_writev, fd, pieces, count);
+    size_t size = 0;
+    for (int i = 0; i < count; i++) size += pieces[i].iov_len;
+    char *whole = malloc(size ? size : 1), *end = whole;
+    for (int i = 0; i < count; i++) end = (char *)memcpy(end, pieces[i].iov_base, pieces[i].iov_len) + pieces[i].iov_len;
+    ssize_t done = written(fd, whole, size, 0, 0);
+    int error = errno;
+    free(whole);
+    errno = error;
+    return done;
+}
+
+int mkdir(const char *path, mode_t mode) {
+    char absolute[4096];
+    if (!matches(path, absolute, sizeof absolute)) return syscall(SYS_mkdir, path, mode);
+    pthread_mutex_lock(&turn);
+    int done = syscall(SYS_mkdir, path, mode), error = errno;
+    if (!done) put('M', 0, 0, absolute, strlen(absolute));
+    pthread_mutex_unlock(&turn);
+    errno = error;
+    return done;
+}
+
 int ftruncate(int fd, off_t size) {
     if (!number(fd)) return syscall(SYS_ftruncate, fd, size);
     pthread_mutex_lock(&turn);
@@ -174,17 +200,20 @@ int ftruncate64(int fd, off64_t size) { return ftruncate(fd, size); }
 static int synced(int fd, long call) {
     struct stat status;
     if (!number(fd) && !(fstat(fd, &status) == 0 && S_ISDIR(status.st_mode))) return syscall(call, fd);
-    if (control && control[SYNC_DELAY_US]) usleep(control[SYNC_DELAY_US]);
-    pthread_mutex_lock(&turn);
-    int done = number(fd) && faulty(SYNCS) ? -1 : syscall(call, fd);
-    int error = errno;
-    if (!done && number(fd)) put('S', number(fd), 0, NULL, 0);
-    else if (!done) {
-        char link[64], folder[4096];
+    char folder[4096] = "";
+    if (!number(fd)) {
+        char link[64];
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
         ssize_t length = readlink(link, folder, sizeof folder - 1);
-        if (length > 0) put('D', 0, 0, folder, length);
+        folder[length > 0 ? length : 0] = 0;
     }
+    int ours = number(fd) || (prefix_length && strncmp(folder, prefix, prefix_length) == 0);
+    if (control && control[SYNC_DELAY_US]) usleep(control[SYNC_DELAY_US]);
+    pthread_mutex_lock(&turn);
+    int done = ours && faulty(SYNCS) ? -1 : syscall(call, fd);
+    int error = errno;
+    if (!done && number(fd)) put('S', number(fd), 0, NULL, 0);
+    else if (!done && folder[0]) put('D', 0, 0, folder, strlen(folder));
     pthread_mutex_unlock(&turn);
     errno = error;
     return done;

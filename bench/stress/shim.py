@@ -108,7 +108,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record: what was done to the file `path`. `end` is its place in the record; `path` of D is the folder."""
+    """One record: what was done to the file `path`. `end` is its place in the record; `path` of D and M is the folder."""
 
     kind: str
     path: Path
@@ -130,7 +130,7 @@ def changes(log: Path) -> Iterator[Change]:
         match kind:
             case b"N":
                 names[number] = Path(content.decode())
-            case b"D" | b"U":
+            case b"D" | b"U" | b"M":
                 yield Change(kind.decode(), Path(content.decode()), 0, b"", place)
             case b"R":
                 old, _, new = content.partition(b"\0")
