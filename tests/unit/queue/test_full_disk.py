@@ -96,6 +96,7 @@ async def test_an_import_is_whole_or_not_there(queue: World, small_disk: Path, t
     assert await queue.store.known_as(ORIGIN) == "", "it may come again"
     left = await queue.store.ask(lambda db: db.execute("SELECT count(*) FROM chunk").fetchone()[0])
     assert left == 0
+    await queue.until_files()
     done = await made.take(exported(10_000), again=False, who="uid 0")
     queue.hops.gate.set()
     await queue.settle()

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import relay.queue.intake as module
+from relay.mail.envelope import Message
 from relay.mail.events import MessageAccepted
 from relay.queue.store import CHUNK, BodyMissing, StoreUnavailable
-from tests.unit.queue.world import World, evidence, world
+from tests.unit.queue.world import World, evidence, into_chunks, world
 
 
 async def body_of(queue: World, message: Any) -> bytes:
@@ -20,6 +21,7 @@ async def rows(queue: World, table: str) -> int:
     counted = {
         "chunk": "SELECT count(*) FROM chunk",
         "loose": "SELECT count(*) FROM loose",
+        "body_file": "SELECT count(*) FROM body_file",
         "message": "SELECT count(*) FROM message",
     }[table]
     return int(await queue.store.ask(lambda db: db.execute(counted).fetchone()[0]))
@@ -42,8 +44,9 @@ async def test_bytes_come_back_as_they_came(still: World, size: int) -> None:
     assert await body_of(still, message) == data
     chunks = [chunk async for chunk in still.store.body(message).chunks()]
     assert all(len(chunk) <= CHUNK for chunk in chunks)
-    assert await rows(still, "chunk") == -(-size // CHUNK)
-    assert await rows(still, "loose") == 0
+    large = size > CHUNK
+    assert (await rows(still, "chunk"), await rows(still, "body_file")) == ((0, 1) if large else (min(size, 1), 0))
+    assert still.files() == ({message.id[:12]: size} if large else {})
 
 
 async def test_what_the_client_said_is_kept(still: World) -> None:
@@ -80,9 +83,8 @@ async def test_an_aborted_message_leaves_nothing(still: World) -> None:
             await incoming.drain()
     incoming.abort()
     incoming.abort()
-    await still.store.barrier()
-    await still.store.tidy()
-    assert (await rows(still, "chunk"), await rows(still, "loose")) == (0, 0)
+    await still.until_files()
+    assert (await rows(still, "chunk"), await rows(still, "body_file")) == (0, 0)
     small = still.intake.begin()
     small.write(b"x")
     small.abort()
@@ -97,14 +99,13 @@ async def test_after_a_crash_half_a_message_is_swept_away(tmp_path: Path) -> Non
     incoming = made.intake.begin()
     incoming.write(b"x" * 1_000_000)
     await incoming.drain()
-    await made.store.barrier()
-    assert await rows(made, "chunk") > 0
+    await made.until_files(Message(incoming.id, whole.envelope, whole.accepted, 1_000_000))
     after = await made.crash(tmp_path / "after.db")
     await after.open()
-    await after.store.tidy()
-    assert (await rows(after, "chunk"), await rows(after, "loose")) == (0, 0)
-    assert await after.states(whole) == ["delivered"]
     assert after.store.new_id() > incoming.id
+    await after.store.tidy()
+    assert (after.files(), await rows(after, "body_file"), await rows(after, "loose")) == ({}, 0, 0)
+    assert await after.states(whole) == ["delivered"]
     await after.store.close()
 
 
@@ -145,10 +146,8 @@ async def test_many_unfinished_messages_do_not_stay_in_memory(still: World, monk
     for each in others:
         each.abort()
     assert still.intake.parts == 0
-    await still.store.barrier()
-    await still.store.tidy()
-    assert await rows(still, "loose") == 0
-    assert await rows(still, "message") == 2
+    await still.until_files()
+    assert (await rows(still, "message"), await rows(still, "chunk"), await rows(still, "body_file")) == (2, 2, 0)
 
 
 async def test_a_message_whose_last_piece_was_written_early_is_whole(
@@ -158,7 +157,8 @@ async def test_a_message_whose_last_piece_was_written_early_is_whole(
     data = b"x" * 20_000
     message = await still.put(body=data)
     assert await body_of(still, message) == data
-    assert (await rows(still, "chunk"), await rows(still, "loose"), still.intake.parts) == (1, 0, 0)
+    assert (await rows(still, "chunk"), await rows(still, "body_file"), still.intake.parts) == (1, 0, 0)
+    await still.until_files()
 
 
 async def test_a_client_gone_in_mid_commit_leaves_the_whole_message(queue: World) -> None:
@@ -179,9 +179,9 @@ async def test_a_client_gone_while_its_last_chunks_are_written_leaves_nothing(qu
     with pytest.raises(asyncio.CancelledError):
         await committing
     await queue.settle()
-    await queue.store.tidy()
+    await queue.until_files()
     assert not queue.of(MessageAccepted)
-    assert (await rows(queue, "chunk"), await rows(queue, "loose"), await rows(queue, "message")) == (0, 0, 0)
+    assert (await rows(queue, "chunk"), await rows(queue, "body_file"), await rows(queue, "message")) == (0, 0, 0)
 
 
 async def test_commit_ends_a_message(still: World) -> None:
@@ -207,6 +207,7 @@ async def test_a_thousand_messages_from_fifty_tasks(queue: World) -> None:
 
 async def test_a_body_that_lost_a_chunk_is_not_sent_in_part(still: World) -> None:
     message = await still.put(body=b"x" * (3 * CHUNK))
+    await asyncio.to_thread(into_chunks, still.path)
     await still.store.work(lambda db: db.execute("DELETE FROM chunk WHERE seq = 1") and None)
     chunks = still.store.body(message).chunks()
     assert len(await anext(chunks)) == CHUNK

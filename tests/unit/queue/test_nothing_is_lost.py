@@ -211,4 +211,5 @@ async def test_what_was_committed_survives_kill_9(tmp_path: Path, round_: int) -
         assert len(body) in (400_000, 3000)
     await queue.store.tidy()
     assert await queue.store.ask(lambda db: db.execute("SELECT count(*) FROM chunk").fetchone()[0]) == 0
+    assert queue.files() == {}
     await queue.close()

@@ -451,7 +451,6 @@ async def test_large_mail_that_is_taken_out_again_leaves_nothing(queue: World, d
     incoming = queue.intake.begin()
     incoming.write(b"x" * (3 * CHUNK))
     await incoming.drain()
-    await queue.store.barrier()
     disk.errors += [OSError(errno.EIO, "Input/output error")] * 2
     envelope = Envelope(NULL, (Recipient(parse_mailbox("bob@example.com")),))
     accepted = Accepted(queue.clock(), "192.0.2.9", "client.example", "mx", "ESMTPS", tls=tls)
@@ -464,9 +463,11 @@ async def test_large_mail_that_is_taken_out_again_leaves_nothing(queue: World, d
         "count(*) FROM message",
         "count(*) FROM chunk",
         "count(*) FROM loose",
+        "count(*) FROM body_file",
         "coalesce(sum(refs), 0) FROM fact",
     ):
         assert await queue.store.ask(partial(_one, statement=f"SELECT {count}")) == 0
+    assert queue.files() == {}
     assert queue.hops.seen == []
     await queue.put()
     await queue.settle()

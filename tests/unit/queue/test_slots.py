@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from relay.config.models import Retry
 from relay.policy.suspension import Stops, Suspension, Suspensions
 from relay.queue import chores
+from relay.queue.bodies import BodyFolder
 from relay.queue.disk import beside
 from relay.queue.facts import StaleFacts
 from relay.queue.ids import SLOTS, number, slot_of
@@ -162,37 +162,68 @@ async def test_what_is_held_goes_to_whoever_releases_it(tmp_path: Path) -> None:
         assert await slots(made[0]) == [0]
 
 
-async def test_chunks_of_a_message_that_arrives_elsewhere_stay(tmp_path: Path) -> None:
-    async with workers(tmp_path / "queue.db") as made:
-        incoming = made[1].intake.begin()
-        incoming.write(b"x" * (3 * CHUNK))
-        await incoming.drain()
-        await made[1].store.barrier()
-        await made[0].store.tidy()
-        assert await _chunks(made[0]) == 2
-        incoming.abort()
+def _there(queue: World) -> list[int]:
+    """The slots of the messages that have files."""
+    return sorted(slot_of(row) for row in BodyFolder(queue.path).rows())
+
+
+async def _arriving(made: Sequence[World]) -> None:
+    for each in made:
+        incoming = each.intake.begin()
+        incoming.write(b"x" * (2 * CHUNK))
+        await asyncio.shield(incoming._pending[0])
+
+
+async def _die(made: Sequence[World]) -> None:
+    """What arrives stays as it is."""
+    for each in made:
+        each.store._bodies._bodies.clear()
+        await each.close()
+
+
+async def test_a_start_sweeps_what_its_own_slot_left_behind(tmp_path: Path) -> None:
+    async with workers(tmp_path / "queue.db", 3) as made:
+        await _arriving(made)
+        await _die(made[1:])
+        await made[1].start(share=Share(1, 3, locked=True))
         await made[1].store.tidy()
-        assert await _chunks(made[0]) == 0
-
-
-async def test_chunks_that_a_slot_left_behind_are_dropped_by_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "queue.db"
-    async with workers(path, 3) as made:
-        for each in made:
-            incoming = each.intake.begin()
-            incoming.write(b"x" * (2 * CHUNK))
-            await each.store.barrier()
-        # All die; two come back.
-        for each in made:
-            each.store._arriving.clear()
-        await made[2].close()
-        left = [await made[0].store.ask(partial(chores.loose, slot=slot, count=2)) for slot in (0, 1)]
-        assert [[slot_of(each) for each in found] for found in left] == [[0, 2], [1]]
+        assert _there(made[0]) == [0, 2]
+        await made[0].store.tidy()
+        assert _there(made[0]) == [0, 2]
         await made[2].start(share=Share(2, 3, locked=True))
+        await made[2].store.tidy()
+        assert _there(made[0]) == [0]
 
 
-async def _chunks(queue: World) -> int:
-    return await queue.store.ask(lambda db: int(db.execute("SELECT count(*) FROM chunk").fetchone()[0]))
+async def test_the_first_sweeps_slots_that_nobody_has_any_more(tmp_path: Path) -> None:
+    async with workers(tmp_path / "queue.db", 3) as made:
+        made[2].hops.says[""] = [LATER]
+        waiting = await made[2].put(body=b"z" * 3 * CHUNK)
+        await made[2].settle()
+        await _arriving(made)
+        await _die(made)
+        await made[0].start(share=Share(0, 2, locked=True))
+        await made[0].store.tidy()
+        assert _there(made[0]) == [1, 2]
+        assert made[0].files()[waiting.id[:12]] == waiting.size
+        for slot in (1, 2):
+            await made[slot].start(share=Share(slot, 3, locked=True))
+
+
+async def test_who_adopts_a_slot_sweeps_it(tmp_path: Path) -> None:
+    async with workers(tmp_path / "queue.db", 2) as made:
+        made[1].hops.says[""] = [LATER]
+        message = await made[1].put(body=b"y" * 3 * CHUNK)
+        await made[1].settle()
+        await _arriving(made)
+        await _die(made[1:])
+        assert _there(made[0]) == [0, 1, 1]
+        await made[0].operations.adopt(1)
+        await made[0].pass_(timedelta(hours=1))
+        assert made[0].hops.bodies[message.id] == b"y" * 3 * CHUNK
+        await made[0].store.tidy()
+        assert _there(made[0]) == [0]
+        await made[1].start(share=Share(1, 2, locked=True))
 
 
 async def test_only_the_first_purges(tmp_path: Path) -> None:

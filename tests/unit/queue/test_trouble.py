@@ -381,9 +381,11 @@ async def test_what_root_makes_belongs_to_the_folder_s_owner(tmp_path: Path) -> 
     """`relay store hold` as root, then the relay as its own user: it would be shut out by a lock file of root's."""
     os.chown(tmp_path, 4711, 4712)
     path = tmp_path / "queue.db"
-    async with world(path):
-        found = {each.name: (each.stat().st_uid, each.stat().st_gid) for each in tmp_path.iterdir()}  # noqa: ASYNC240
-    assert {"queue.db", "queue.db-wal", "queue.db.lock"} <= set(found)
+    async with world(path) as queue:
+        queue.hops.gate.clear()
+        message = await queue.put(body=b"x" * 300_000)
+        found = {each.name: (each.stat().st_uid, each.stat().st_gid) for each in tmp_path.rglob("*")}  # noqa: ASYNC240
+    assert {"queue.db", "queue.db-wal", "queue.db.lock", "queue.db-bodies", message.id[:12]} <= set(found)
     assert set(found.values()) == {(4711, 4712)}
 
 
@@ -408,10 +410,15 @@ async def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_the_files_are_for_us_alone(queue: World) -> None:
-    await queue.put()
-    assert {file.name: file.stat().st_mode & 0o777 for file in queue.path.parent.iterdir()} == {
+    queue.hops.gate.clear()
+    message = await queue.put(body=b"x" * 300_000)
+    assert {
+        str(file.relative_to(queue.path.parent)): file.stat().st_mode & 0o777 for file in queue.path.parent.rglob("*")
+    } == {
         "queue.db": 0o600,
         "queue.db-wal": 0o600,
         "queue.db-shm": 0o600,
         "queue.db.lock": 0o600,
+        "queue.db-bodies": 0o700,
+        f"queue.db-bodies/{message.id[:12]}": 0o600,
     }

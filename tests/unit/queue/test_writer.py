@@ -16,6 +16,7 @@ from relay.mail.envelope import Message
 from relay.mail.events import Unexpected
 from relay.mail.outcome import Delivered
 from relay.mail.tls import TlsEvidence
+from relay.queue.bodies import BodyFolder
 from relay.queue.check import Report as Checked
 from relay.queue.check import check
 from relay.queue.operations import Selection
@@ -125,7 +126,7 @@ async def test_a_record_that_is_written_twice_counts_once(queue: World, monkeypa
     (trace,) = await queue.operations.trace(TraceQuery(id=message.id))
     assert len(trace["attempts"]) == 2
     assert await one(queue, "SELECT count(*) FROM message") == 2
-    assert await queue.store.ask(check) == Checked(
+    assert await queue.store.ask(lambda db: check(db, BodyFolder(queue.path))) == Checked(
         1, 1, ()
     )  # its plan and evidence too: else they would never be forgotten
 
@@ -245,8 +246,8 @@ def _everything() -> Selection:
 async def test_room_is_given_back_to_the_disk(queue: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.queue.chores._WORTH", 100)
     queue.hops.gate.clear()
-    for _ in range(20):
-        await queue.put(body=b"x" * 10 * CHUNK)
+    for _ in range(100):
+        await queue.put(body=b"x" * CHUNK)
     await queue.store.barrier()
     full = await one(queue, "PRAGMA page_count")
     queue.hops.gate.set()

@@ -4,10 +4,11 @@ import asyncio
 import heapq
 import itertools
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from relay.mail.plan import Encryption, Level, Plaintext, TlsPlan
 from relay.mail.tls import Certificate, TlsEvidence
 from relay.policy.route import Lane
 from relay.queue.bodies import BodyFolder
+from relay.queue.ids import name_of
 from relay.queue.intake import Intake
 from relay.queue.operations import Operations
 from relay.queue.reports import Ended, Fate, Report
@@ -299,6 +301,16 @@ class World:
         after.hops.says = self.hops.says
         return after
 
+    def files(self) -> dict[str, int]:
+        """Large bodies: the part of the id that names the file, and its size."""
+        return {name_of(row): BodyFolder(self.path).file(row).stat().st_size for row in BodyFolder(self.path).rows()}
+
+    async def until_files(self, *messages: Message) -> None:
+        """Until there are those of these messages and no others: a thread removes them, which no event of the loop tells."""
+        async with asyncio.timeout(10):
+            while self.files() != {each.id[:12]: each.size for each in messages}:
+                await asyncio.to_thread(time.sleep, 0.002)
+
     async def put(
         self,
         *recipients: str,
@@ -374,6 +386,18 @@ class World:
 async def seen(queue: World) -> int:
     """Messages that a reader finds."""
     return await queue.store.ask(lambda db: int(db.execute("SELECT count(*) FROM message").fetchone()[0]))
+
+
+def into_chunks(path: Path) -> None:
+    """As older versions left a queue: large bodies in its database."""
+    folder = BodyFolder(path)
+    with closing(sqlite3.connect(path)) as db:
+        for row, size in db.execute("SELECT n, size FROM message JOIN body_file USING (n)").fetchall():
+            for sequence, data in enumerate(folder.pieces(row, size)):
+                db.execute("INSERT INTO chunk VALUES (?, ?, ?)", (row, sequence, data))
+            folder.file(row).unlink()
+        db.execute("DELETE FROM body_file")
+        db.commit()
 
 
 @asynccontextmanager
