@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from relay.queue import ordered
 from relay.queue.batch import finish
-from relay.queue.ids import SLOTS
 from relay.queue.store import Command, Order
 
 PURGED = 50  # messages in one step
@@ -31,12 +30,9 @@ class Loose:
     in_files: tuple[int, ...]
 
 
-def loose(db: sqlite3.Connection, slot: int, count: int) -> Loose:
-    """Some of those that came in this slot; the first one's too that came in slots from `count` on, which nobody has any more."""
-    found = db.execute(
-        "SELECT n, n IN body_file FROM loose WHERE n % ? = ? OR (? = 0 AND n % ? >= ?) ORDER BY n LIMIT 1000",
-        (SLOTS, slot, slot, SLOTS, count),
-    ).fetchall()
+def loose(db: sqlite3.Connection) -> Loose:
+    """Some of them, whosever they were: two processes may drop one."""
+    found = db.execute("SELECT n, n IN body_file FROM loose ORDER BY n LIMIT 1000").fetchall()
     return Loose(tuple(n for n, in_file in found if not in_file), tuple(n for n, in_file in found if in_file))
 
 

@@ -104,7 +104,7 @@ class Housekeeping:
 
     async def _drop_loose(self) -> None:
         """Bytes that no message needs: left by a crash, or of a large message that has ended."""
-        found = await self._store.look_up(partial(chores.loose, slot=self._share.slot, count=self._share.count))
+        found = await self._store.look_up(chores.loose)
         if self._strays or found.in_files:
             await self._drop_files(found.in_files)
         for message in found.in_chunks:
