@@ -303,7 +303,8 @@ class World:
 
     def files(self) -> dict[str, int]:
         """Large bodies: the part of the id that names the file, and its size."""
-        return {name_of(row): BodyFolder(self.path).file(row).stat().st_size for row in BodyFolder(self.path).rows()}
+        folder = BodyFolder(self.path)
+        return {name_of(row): size for row in folder.rows() if (size := folder.size(row)) is not None}
 
     async def until_files(self, *messages: Message) -> None:
         """Until there are those of these messages and no others: a thread removes them, which no event of the loop tells."""
