@@ -256,6 +256,7 @@ CASES: dict[str, Case] = {
     "lone": Case("a lone message, one hop", _lone(Shape(), 300), quick=True),
     "lone-pair": Case("a lone message, two relays, TLS 1.3 between", _lone(Shape(hops=2), 300), usual=False),
     "size-100k": Case("one hop, 100 KiB messages", _rates(Shape(size=100 * 1024), 600)),
+    "size-1m": Case("one hop, 1 MiB messages", _rates(Shape(size=_MIB), 300)),
     "size-25m": Case("one hop, 25 MiB messages, 50 at once", _rates(Shape(size=25 * _MIB, sessions=50), 50, faster=1)),
     "pair-25m": Case(
         "two relays, 25 MiB messages, 50 at once",

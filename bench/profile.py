@@ -1,4 +1,4 @@
-"""CPU per message, split by room: `python -m bench.profile [hop | pair | pair-new | size-100k | size-25m | pair-25m] [--flame FILE]`.
+"""CPU per message, split by room: `python -m bench.profile [hop | pair | pair-new | size-100k | size-1m | size-25m | pair-25m] [--flame FILE]`.
 
 py-spy looks at our relays 250 times a second while smtp-source sends; each look falls to the innermost frame of ours (the room) and
 to the innermost frame of all (whose code it is). The shares are then applied to the CPU time that /proc counts, so what py-spy itself
@@ -25,10 +25,11 @@ SHAPES = {
     "pair": Shape(hops=2),
     "pair-new": Shape(hops=2, reuse=False),
     "size-100k": Shape(size=100 * 1024),
+    "size-1m": Shape(size=2**20),
     "size-25m": Shape(size=25 * 2**20),
     "pair-25m": Shape(hops=2, size=25 * 2**20),
 }
-_LARGE = 2**20
+_LARGE = 2**19
 _PER_SECOND = 250
 _LOOP = "event loop and system calls"
 
