@@ -237,7 +237,7 @@ class Kernel:
     ephemeral: int | None = None
 
 
-_OTHER_FILES = 1500  # deliveries at the same time, the store, the log
+_OTHER_FILES = 2500  # deliveries at the same time, large messages that come and go, the store, the log
 _SESSION_MEMORY = 60 * 1024  # of an idle TLS session (bench/README.md)
 _BASE_MEMORY = 150 * 2**20
 _BACKLOG = 1024
