@@ -23,7 +23,7 @@ from relay.queue.bodies import PRIVATE, BodyFolder
 from relay.queue.store import CHUNK, BodyMissing, StoreUnavailable
 
 _THREADS = 4  # a sync of one file must not keep all others waiting
-_MOST_OPEN = 256  # descriptors of bodies that arrive; a slow client's is closed meanwhile
+_MOST_OPEN = 1000  # descriptors of bodies that arrive; beyond, the slowest client's is closed meanwhile
 _VECTOR = 64  # pieces in one call
 _RETRY = 0.5  # seconds between two tries to recover
 

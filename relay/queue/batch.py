@@ -21,6 +21,7 @@ _MOST = 32  # rows in one statement: each size is a statement of its own in SQLi
 _MESSAGE = "message (n, id, size, message_id, sender, eight_bit, header, about, tls)"
 _RECIPIENT = "recipient (n, i, state, domain, local, notify, orcpt, due, attempts, warned, last, slot)"
 _CHUNK = "chunk (n, seq, data)"
+_BODY_FILE = "body_file (n, size)"
 _ATTEMPT = "attempt (k, n, at, hop, address, connector, plan, evidence, outcomes, seconds)"
 
 _FACTS_OF_ATTEMPT = slice(6, 8)  # plan, evidence
@@ -88,13 +89,13 @@ class Batch:
         self._updates: list[Values] = []
         self._over: list[int] = []  # small messages whose only recipient has ended
         self._ended: list[int] = []  # others with a recipient that has
-        self._in_files: list[int] = []
+        self._in_files: list[Values] = []
         self._now = 0  # when the records were made, for `message.finished`
 
     def entry(self, entry: Entry) -> None:
         row = number(entry.message.id)
         if entry.in_file:
-            self._in_files.append(row)
+            self._in_files.append((row, entry.message.size))
         self._add(entry, row, self._messages, self._recipients, self._chunks)
 
     def record(self, record: Record, attempt_rows: range, now: int) -> None:
@@ -165,9 +166,7 @@ class Batch:
         _write(db, _insert, "INSERT", _MESSAGE, self._messages)
         _write(db, _insert, "INSERT", _RECIPIENT, self._recipients)
         _write(db, _insert, "INSERT", _CHUNK, self._chunks)
-        if self._in_files:
-            db.execute("INSERT INTO body_file (n) SELECT value FROM json_each(?)", (encode(self._in_files),))
-            self._in_files.clear()
+        _write(db, _insert, "INSERT", _BODY_FILE, self._in_files)
         # A record whose commit was in doubt comes a second time: what it inserts may be there.
         _write(db, _insert, "INSERT OR IGNORE", _MESSAGE, self._reports)
         _write(db, _insert, "INSERT OR IGNORE", _RECIPIENT, self._report_recipients)

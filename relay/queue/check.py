@@ -69,7 +69,7 @@ _IN_CHUNKS = (
     "SELECT m.n FROM live m LEFT JOIN chunk c ON c.n = m.n WHERE m.n NOT IN ({elsewhere}) GROUP BY m.n"
     " HAVING coalesce(sum(length(c.data)), 0) <> m.size OR coalesce(max(c.seq) + 1, 0) <> count(c.seq)"
 )
-_IN_FILES = "SELECT n, size FROM live JOIN body_file USING (n)"
+_IN_FILES = "SELECT n, live.size FROM live JOIN body_file USING (n)"
 _OF_ALL = {
     "messages that ended with recipients that wait": (
         "SELECT m.n FROM recipient r JOIN message m ON m.n = r.n WHERE r.state IN (0, 1) AND m.finished IS NOT NULL"

@@ -17,6 +17,7 @@ from relay.queue.store import Command, Order
 
 PURGED = 50  # messages in one step
 _ADOPT = 100  # recipients in one step
+_LOOSE = 1000  # messages in one round
 _CHUNKS = 8  # rows of up to 256 KiB in one step
 _PAGES = 256  # pages (1 MiB) given back in one step
 _WORTH = 4096  # free pages (16 MiB) below which giving back is not worth the writing
@@ -28,12 +29,14 @@ class Loose:
 
     in_chunks: tuple[int, ...]
     in_files: tuple[int, ...]
+    more: bool
 
 
 def loose(db: sqlite3.Connection) -> Loose:
     """Some of them, whosever they were: two processes may drop one."""
-    found = db.execute("SELECT n, n IN body_file FROM loose ORDER BY n LIMIT 1000").fetchall()
-    return Loose(tuple(n for n, in_file in found if not in_file), tuple(n for n, in_file in found if in_file))
+    found = db.execute("SELECT n, n IN (SELECT n FROM body_file) FROM loose ORDER BY n LIMIT ?", (_LOOSE,)).fetchall()
+    in_chunks, in_files = (tuple(n for n, in_file in found if in_file == which) for which in (0, 1))
+    return Loose(in_chunks, in_files, len(found) == _LOOSE)
 
 
 def nameless(db: sqlite3.Connection, messages: Collection[int]) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ def _bring_in(copy: sqlite3.Connection, folder: BodyFolder) -> None:
     """The bodies that its live messages have in files. One that is not whole stays out: so it is in the queue itself, and a check says so."""
     if not copy.execute("SELECT 1 FROM sqlite_schema WHERE name = 'body_file'").fetchone():
         return  # of an older version
-    live = "SELECT n, size FROM message JOIN body_file USING (n) WHERE finished IS NULL ORDER BY n"
+    live = "SELECT n, message.size FROM message JOIN body_file USING (n) WHERE finished IS NULL ORDER BY n"
     for row, size in copy.execute(live).fetchall():
         copy.execute("BEGIN")
         try:

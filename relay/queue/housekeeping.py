@@ -108,17 +108,20 @@ class Housekeeping:
         if self._strays or found.in_files:
             await self._drop_files(found.in_files)
         for message in found.in_chunks:
-            self._all = True  # pages are free now
             while not await self._store.work(partial(chores.drop_chunks, message=message)):
                 pass
+        if found.in_chunks or found.more:
+            self.ask()  # pages are free now
 
     async def _drop_files(self, loose: Sequence[int]) -> None:
         """Not while the queue is copied: the next round does it."""
         with self._bodies.folder.removing() as may_go:
             if not may_go:
                 return
-            strays, self._strays = self._strays, []
-            await self._bodies.remove(await self._store.look_up(partial(chores.nameless, messages=strays)))
+            strays = tuple(self._strays)
+            nameless = await self._store.look_up(partial(chores.nameless, messages=strays))
+            del self._strays[: len(strays)]
+            await self._bodies.remove(nameless)
             if loose:
                 await self._store.work(partial(chores.unname, messages=loose))
                 await self._bodies.remove(loose)

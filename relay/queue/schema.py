@@ -226,7 +226,7 @@ _ORDERED = (
 )
 
 # A row comes in its message's transaction, once the file is on the disk, and goes before the file does.
-_BODY_FILES = ("CREATE TABLE body_file (n INTEGER PRIMARY KEY)",)
+_BODY_FILES = ("CREATE TABLE body_file (n INTEGER PRIMARY KEY, size INTEGER NOT NULL)",)
 
 # Entry v brings a database of version v to v + 1. Never change one that was released: add the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (

@@ -397,7 +397,7 @@ class SqliteStore:
 
     def _count(self, db: sqlite3.Connection) -> Statistics:
         waiting, held, messages, oldest = questions.counts(db)
-        (bodies,) = db.execute("SELECT coalesce(sum(size), 0) FROM body_file JOIN message USING (n)").fetchone()
+        (bodies,) = db.execute("SELECT coalesce(sum(size), 0) FROM body_file").fetchone()
         files = (self._disk.path, beside(self._disk.path, "-wal"), beside(self._disk.path, "-shm"))
         size = sum(file.stat().st_size for file in files if file.exists()) + bodies
         since = None if oldest is None else begun(oldest)

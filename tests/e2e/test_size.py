@@ -13,7 +13,7 @@ from relay.app import Relay
 from relay.testing import Sink, write_config
 from tests.e2e.heard import Heard
 
-LIMIT = 200_000  # more than one chunk of the store
+LIMIT = 600_000  # more than the store keeps in its database
 
 
 def content(size: int) -> bytes:

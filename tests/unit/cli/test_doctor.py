@@ -121,8 +121,11 @@ def test_secrets_that_others_may_read(tmp_path: Path) -> None:
     for each in certs.iterdir():
         each.chmod(0o644)
     (tmp_path / "queue.db").touch(mode=0o600)
+    bodies = tmp_path / "queue.db-bodies"
+    bodies.mkdir(mode=0o755)
     config = load(base(tmp_path, certificates="certs"))
-    assert list(doctor_host.readable(config)) == [str(certs / "a.key")]
+    assert list(doctor_host.readable(config)) == [str(certs / "a.key"), str(bodies)]
+    bodies.chmod(0o700)
     (certs / "a.key").chmod(0o640)  # a group may be meant
     assert list(doctor_host.readable(config)) == []
 

@@ -113,8 +113,8 @@ def test_the_disk(disk: Disk, expected: list[str]) -> None:
     ("kernel", "workers", "expected"),
     [
         (Kernel(65536), 2, ["fine"]),
-        (Kernel(11_499), 2, ["failed"]),
-        (Kernel(11_500), 2, ["fine"]),
+        (Kernel(12_499), 2, ["failed"]),
+        (Kernel(12_500), 2, ["fine"]),
         (Kernel(65536, memory=GIB), 2, ["fine"]),
         (Kernel(65536, memory=GIB // 2), 2, ["fine", "warning"]),
         (Kernel(65536, backlog=128), 2, ["fine", "warning"]),

@@ -1,6 +1,7 @@
 """Large bodies in files of their own: on the disk before the 250, there until the outcome is on the disk, gone afterwards."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
@@ -281,7 +282,7 @@ async def test_a_folder_that_is_gone_is_missed_before_the_250(
     before = await held.put(body=LARGE)
     incoming = held.intake.begin()
     incoming.write(LARGE)
-    await incoming.drain()
+    await asyncio.gather(*incoming._pending)
     folder, aside = BodyFolder(held.path).path, held.path.with_name("aside")
     folder.rename(aside)
     if act == "moved and made anew":
@@ -388,7 +389,7 @@ async def test_a_crash_between_the_end_and_the_file(
         if step == "remove":
             patch.setattr(BodyFolder, "remove", lambda _folder, _rows: None)
         else:
-            patch.setattr(BodyFolder, "removing", lambda _folder: arriving.contextlib.nullcontext(False))
+            patch.setattr(BodyFolder, "removing", lambda _folder: contextlib.nullcontext(False))
         message = await doomed.put(body=LARGE)
         await doomed.settle()
         await doomed.store.tidy()
@@ -674,7 +675,7 @@ async def test_a_copy_holds_what_ends_while_it_is_made(
 
 async def test_a_copy_leaves_out_what_has_ended(queue: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(BodyFolder, "removing", lambda _folder: arriving.contextlib.nullcontext(False))
+        patch.setattr(BodyFolder, "removing", lambda _folder: contextlib.nullcontext(False))
         await queue.put(body=LARGE)
         await queue.settle()
         await asyncio.to_thread(back_up, queue.path, tmp_path / "copy.db")

@@ -393,7 +393,7 @@ def into_chunks(path: Path) -> None:
     """As older versions left a queue: large bodies in its database."""
     folder = BodyFolder(path)
     with closing(sqlite3.connect(path)) as db:
-        for row, size in db.execute("SELECT n, size FROM message JOIN body_file USING (n)").fetchall():
+        for row, size in db.execute("SELECT n, size FROM body_file").fetchall():
             for sequence, data in enumerate(folder.pieces(row, size)):
                 db.execute("INSERT INTO chunk VALUES (?, ?, ?)", (row, sequence, data))
             folder.file(row).unlink()
