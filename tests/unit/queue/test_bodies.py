@@ -23,8 +23,7 @@ from relay.queue.disk import Disk
 from relay.queue.ids import name_of, number, row_of
 from relay.queue.operations import Selection
 from relay.queue.store import CHUNK, BodyMissing, StoreUnavailable, StoreUnusable
-from tests.unit.queue.test_on_disk import until
-from tests.unit.queue.world import LATER, OK, World, into_chunks, world
+from tests.unit.queue.world import LATER, OK, World, into_chunks, until, world
 
 LARGE = b"0123456789abcdef" * 50_000
 
