@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from OpenSSL import SSL, crypto
-from OpenSSL._util import lib
+from OpenSSL._util import ffi, lib
 
 from relay.tls.engine import Notes
 
@@ -55,6 +55,7 @@ class TlsConnection(ssl.SSLObject):
         self._outgoing = outgoing
         self._server_hostname = server_hostname
         self._held = _NOTHING
+        self._dry = False  # OpenSSL has given all that it was fed
         self._eof = False
         self._notified = False
         self.offered_session = False
@@ -81,19 +82,22 @@ class TlsConnection(ssl.SSLObject):
         while True:
             if not self._held:
                 self._feed()
+                if self._dry:
+                    raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "want read")
             try:
                 result = connection.recv(size) if buffer is None else connection.recv_into(buffer, size)
             except SSL.WantReadError:
                 if self._more():
                     continue
                 self._drain()
+                self._dry = not self._eof
                 raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "want read") from None
             except SSL.ZeroReturnError:
                 return self._ended(buffer)
             except SSL.Error as error:
                 raise self._failed(error) from None
             if self._held == _ONE_RECORD and not connection.pending():
-                self._held = _NOTHING
+                self._held, self._dry = _NOTHING, True
             return result
 
     def write(self, data: Any) -> int:
@@ -205,10 +209,11 @@ class TlsConnection(ssl.SSLObject):
         if incoming.pending:
             data = incoming.read(_FEED)
             self.openssl.bio_write(data)
+            self._dry = False
             single = len(data) > _HEADER and _HEADER + (data[3] << 8 | data[4]) == len(data)
             self._held = _ONE_RECORD if single else _ANYTHING
         elif incoming.eof:
-            self._eof = True
+            self._eof, self._dry = True, False
             self.openssl.bio_shutdown()
 
     def _more(self) -> bool:
@@ -217,15 +222,11 @@ class TlsConnection(ssl.SSLObject):
         return self._incoming.pending > 0 or (self._incoming.eof and not self._eof)
 
     def _drain(self) -> None:
-        """Takes out what OpenSSL wants sent."""
-        try:
-            while True:
-                data = self.openssl.bio_read(_DRAIN)
-                self._outgoing.write(data)
-                if len(data) < _DRAIN:
-                    return
-        except SSL.WantReadError:
-            return
+        """Takes out what OpenSSL wants sent. The BIO is asked first: mostly it is empty, and pyOpenSSL says so by an exception, behind 32 KiB of room
+        for nothing."""
+        connection = self.openssl
+        while size := lib.BIO_get_mem_data(connection._from_ssl, ffi.NULL):
+            self._outgoing.write(connection.bio_read(min(size, _DRAIN)))
 
     def _write_piece(self, data: Any) -> int:
         try:
