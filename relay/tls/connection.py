@@ -55,7 +55,7 @@ class TlsConnection(ssl.SSLObject):
         self._outgoing = outgoing
         self._server_hostname = server_hostname
         self._held = _NOTHING
-        self._dry = False  # OpenSSL has given all that it was fed
+        self._dry = False  # OpenSSL has given all that it was fed: it need not be asked for more
         self._eof = False
         self._notified = False
         self.offered_session = False
@@ -222,8 +222,7 @@ class TlsConnection(ssl.SSLObject):
         return self._incoming.pending > 0 or (self._incoming.eof and not self._eof)
 
     def _drain(self) -> None:
-        """Takes out what OpenSSL wants sent. The BIO is asked first: mostly it is empty, and pyOpenSSL says so by an exception, behind 32 KiB of room
-        for nothing."""
+        """Takes out what OpenSSL wants sent. Mostly that is nothing, which pyOpenSSL would say by an exception, with 32 KiB set aside before."""
         connection = self.openssl
         while size := lib.BIO_get_mem_data(connection._from_ssl, ffi.NULL):
             self._outgoing.write(connection.bio_read(min(size, _DRAIN)))

@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -467,6 +468,33 @@ def test_pending_counts_what_is_not_decrypted_yet(records: int, keyring: Keyring
         with suppress(ssl.SSLWantReadError):
             got += pair.server.tls.read(65536)
     assert got == b"".join(b"%d;" % number * 500 for number in range(records))
+
+
+def test_what_has_given_all_is_not_asked_again(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event loops read until there is no more. What came of that is known without OpenSSL, until there is something new."""
+    pair = Pair(server_context(keyring, ask_certificate=False), client_context()).shake()
+    end, asked = pair.server, list[int]()
+    recv = end.tls.openssl.recv
+
+    def counted(size: int) -> Any:
+        asked.append(size)
+        return recv(size)
+
+    monkeypatch.setattr(end.tls.openssl, "recv", counted)
+    for data in (b"first", b"second"):
+        pair.client.tls.write(data)
+        pair.move()
+        assert end.tls.read(100) == data
+        before = len(asked)
+        for _ in range(2):
+            with pytest.raises(ssl.SSLWantReadError):
+                end.tls.read(100)
+        assert len(asked) == before
+    end.incoming.write_eof()
+    with pytest.raises(ssl.SSLEOFError):  # no close_notify
+        end.tls.read(100)
+    with pytest.raises(ssl.SSLError, match="TLS failed"):  # an end that is known does not turn into silence
+        end.tls.read(100)
 
 
 def test_bytes_one_at_a_time(keyring: Keyring) -> None:
