@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -689,6 +690,20 @@ async def test_a_copy_of_what_is_not_whole_says_so(held: World, tmp_path: Path) 
     await asyncio.to_thread(back_up, held.path, tmp_path / "copy.db")
     (problem,) = (await asyncio.to_thread(examine, tmp_path / "copy.db")).problems
     assert problem.examples == (message.id,)
+
+
+async def test_a_copy_that_a_disk_has_no_room_for_is_none(held: World, tmp_path: Path) -> None:
+    """SQLite closes a file without a word about the log that it could not bring in."""
+    for _ in range(10):
+        await held.put(body=LARGE)
+    copy, limits = tmp_path / "copy.db", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * len(LARGE), limits[1]))  # of each file: its log is shorter
+    try:
+        with pytest.raises(StoreUnusable, match="cannot write the copy"):
+            back_up(held.path, copy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.glob("copy.db*")) == []
 
 
 async def test_two_copies_at_once_do_not_meet(held: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
