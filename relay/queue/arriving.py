@@ -42,9 +42,9 @@ class _Body:
         self._fault: OSError | None = None
 
     def run(self, work: Callable[[], T]) -> T:
-        """Raises OSError: what it came to, or what it had come to before."""
+        """Raises OSError; StoreUnavailable where something had gone wrong before: that says nothing of the disk as it is now."""
         if self._fault is not None:
-            raise self._fault
+            raise StoreUnavailable(str(self._fault))
         try:
             return work()
         except OSError as error:
@@ -126,6 +126,7 @@ class Bodies:
         self._aside = Aside("queue-bodies", _THREADS)
         self._bodies: dict[int, _Body] = {}
         self._open: dict[_Body, None] = {}  # the one that was longest without a write first
+        self._buffer = bytearray(CHUNK)  # for all who read: none waits while it is in use
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -180,11 +181,11 @@ class Bodies:
     async def read(self, row: int, size: int) -> AsyncIterator[bytes]:
         """A body, in chunks. Raises BodyMissing before the end where it is not whole, StoreUnavailable where it cannot be read."""
         try:
-            descriptor = await self.run(partial(self.folder.open, row, size))
+            descriptor = await self._opened(row, size)
             try:
-                buffer, offset = bytearray(CHUNK), 0
+                offset = 0
                 while offset < size:
-                    data = _at_hand(descriptor, buffer, offset)
+                    data = _at_hand(descriptor, self._buffer, offset)
                     if not data:
                         data = await self.run(partial(os.pread, descriptor, CHUNK, offset))
                     if not data or offset + len(data) > size:
@@ -195,6 +196,14 @@ class Bodies:
                 os.close(descriptor)
         except OSError as error:
             raise StoreUnavailable(f"{error} ({self.folder.file(row)})") from error
+
+    async def _opened(self, row: int, size: int) -> int:
+        opening = self.run(partial(self.folder.open, row, size))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:  # of whoever reads; the thread opens it all the same
+            opening.add_done_callback(_close)
+            raise
 
     async def close(self) -> None:
         """Ends what was begun. What arrives still will never be whole."""
@@ -260,6 +269,11 @@ def _heard(future: asyncio.Future[Any]) -> None:
     """Whatever is wrong with it, the next job says it."""
     if not future.cancelled():
         future.exception()
+
+
+def _close(opening: asyncio.Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 def _tell(future: asyncio.Future[T], result: T, error: Exception | None) -> None:

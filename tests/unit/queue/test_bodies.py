@@ -20,7 +20,7 @@ from relay.queue.arriving import Bodies
 from relay.queue.bodies import BodyFolder
 from relay.queue.check import _STRAY
 from relay.queue.copies import back_up, examine
-from relay.queue.disk import Disk
+from relay.queue.disk import Disk, beside
 from relay.queue.ids import name_of, number, row_of
 from relay.queue.operations import Selection
 from relay.queue.store import CHUNK, BodyMissing, StoreUnavailable, StoreUnusable
@@ -244,6 +244,23 @@ async def test_a_file_whose_sync_failed_is_never_synced_again(held: World, calls
     assert calls.done.count("fdatasync") == 1
     incoming.abort()
     await held.until_files()
+
+
+async def test_what_went_wrong_once_is_held_against_the_disk_once(held: World, calls: Calls) -> None:
+    """A client that goes on sending, long after the disk has recovered, has nobody else's mail refused."""
+    incoming = held.intake.begin()
+    calls.fail = "writev"
+    incoming.write(LARGE)
+    await until(lambda: bool(held.store.trouble))
+    calls.fail = ""
+    await until(lambda: not held.store.trouble)
+    incoming.write(LARGE)
+    with pytest.raises(StoreUnavailable, match="Input/output error"):
+        await incoming._pending[-1]
+    assert not held.store.trouble
+    await held.put(body=b"small")
+    assert len(held.of(StoreTrouble)) == 1
+    incoming.abort()
 
 
 async def test_too_little_room_stops_a_message_in_its_middle(held: World) -> None:
@@ -478,6 +495,28 @@ async def test_a_body_is_read_where_the_kernel_has_to_wait_for_it(held: World, m
     assert await body_of(held, message) == LARGE
 
 
+async def test_whoever_gives_up_while_a_file_is_opened_leaves_none_open(
+    held: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = await held.put(body=LARGE)
+    at, go, real = threading.Event(), threading.Event(), BodyFolder.open
+
+    def slow(folder: BodyFolder, row: int, size: int) -> int:
+        at.set()
+        assert go.wait(10)
+        return real(folder, row, size)
+
+    monkeypatch.setattr(BodyFolder, "open", slow)
+    reading = asyncio.create_task(body_of(held, message))
+    await until(at.is_set)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    go.set()
+    await held.store._bodies.run(lambda: None)
+    await until(lambda: not any(message.id[:12] in _target(each) for each in os.listdir("/proc/self/fd")))  # noqa: PTH208 - of this process
+
+
 async def test_a_disk_that_does_not_read_is_a_later(held: World, monkeypatch: pytest.MonkeyPatch) -> None:
     message = await held.put(body=LARGE)
 
@@ -703,7 +742,7 @@ async def test_a_copy_that_a_disk_has_no_room_for_is_none(held: World, tmp_path:
             back_up(held.path, copy)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(tmp_path.glob("copy.db*")) == []
+    assert not any(map(os.path.exists, (copy, beside(copy, ".part"), beside(copy, ".part-wal"))))
 
 
 async def test_two_copies_at_once_do_not_meet(held: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
