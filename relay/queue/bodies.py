@@ -147,7 +147,7 @@ class BodyFolder:
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        """No file that a message had is removed meanwhile. Raises StoreUnusable where somebody else copies."""
+        """No file that a message had is removed meanwhile. Raises StoreUnusable where somebody else copies, or removes for as long."""
         with self._locked() as descriptor:
             end = time.monotonic() + _PATIENCE
             while descriptor >= 0:
@@ -156,7 +156,9 @@ class BodyFolder:
                     break
                 except OSError as error:
                     if time.monotonic() > end:
-                        raise StoreUnusable(f"another copy of {self.path} is being made: wait for its end") from error
+                        raise StoreUnusable(
+                            f"another copy of {self.path} is being made (or its disk hangs): wait for its end"
+                        ) from error
                 time.sleep(_AGAIN)
             yield
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PAUSE = 60.0  # seconds between two rounds of chores when nothing asks for one
 _IDLE = 2.0  # seconds between two looks at the files while nothing is written
+_FILES = 50  # removed at once
 _COMPANY = 0.1  # seconds that the bytes of ended messages wait for others': each round is a commit
 
 
@@ -114,17 +115,22 @@ class Housekeeping:
             self.ask()  # pages are free now
 
     async def _drop_files(self, loose: Sequence[int]) -> None:
-        """Not while the queue is copied: the next round does it."""
-        with self._bodies.folder.removing() as may_go:
+        """Not while the queue is copied: the next round does it. Nor is a copy kept waiting for more than some files."""
+        folder = self._bodies.folder
+        with folder.removing() as may_go:
             if not may_go:
                 return
-            strays = tuple(self._strays)
-            nameless = await self._store.look_up(partial(chores.nameless, messages=strays))
-            del self._strays[: len(strays)]
-            await self._bodies.remove(nameless)
-            if loose:
-                await self._store.work(partial(chores.unname, messages=loose))
-                await self._bodies.remove(loose)
+        if loose:
+            await self._store.work(partial(chores.unname, messages=loose))
+            self._strays += loose
+        while self._strays:
+            some = self._strays[:_FILES]
+            nameless = await self._store.look_up(partial(chores.nameless, messages=some))
+            with folder.removing() as may_go:
+                if not may_go:
+                    return
+                del self._strays[: len(some)]
+                await self._bodies.remove(nameless)
 
     async def _purge(self) -> None:
         before = milliseconds(self._clock() - self._store.keep)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from relay.mail.events import StoreDamaged, StoreRecovered, StoreTrouble
-from relay.queue import arriving, copies
+from relay.queue import arriving, chores, copies
 from relay.queue.arriving import Bodies
 from relay.queue.bodies import BodyFolder
 from relay.queue.check import _STRAY
@@ -710,6 +710,40 @@ async def test_a_copy_holds_what_ends_while_it_is_made(
     await held.until_files()
     report = await asyncio.to_thread(examine, copy)
     assert (report.problems, report.live) == ((), 1)
+
+
+async def test_a_copy_does_not_wait_for_the_commits_of_those_who_remove(
+    held: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes as long as the disk does, and with many processes one of them is always at it."""
+    message = await held.put(body=LARGE)
+    monkeypatch.setattr("relay.queue.bodies._PATIENCE", 0.0)
+    real, at, go, ours = chores.unname, threading.Event(), threading.Event(), Disk.sync
+
+    def unname(db: Any, messages: Any) -> None:
+        real(db, messages)
+        at.set()
+
+    def slow(disk: Disk) -> None:
+        if at.is_set():
+            assert go.wait(10)
+        ours(disk)
+
+    monkeypatch.setattr(chores, "unname", unname)
+    monkeypatch.setattr(Disk, "sync", slow)
+    held.hops.gate.set()
+    await until(at.is_set)
+    try:
+        with BodyFolder(held.path).copying():
+            go.set()
+            await held.settle()
+            for _ in range(3):
+                await held.store._housekeeping.drop()
+            assert held.files() == {message.id[:12]: message.size}
+    finally:
+        go.set()
+    await held.store.tidy()
+    await held.until_files()
 
 
 async def test_a_copy_leaves_out_what_has_ended(queue: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
