@@ -104,6 +104,8 @@ class BodyFolder:
         try:
             while data := os.read(descriptor, CHUNK):
                 yield data
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.file(row))) from error
         finally:
             os.close(descriptor)
 
@@ -126,6 +128,7 @@ class BodyFolder:
             finally:
                 os.close(descriptor)
             self.sync()
+            sync_folder(self.path)  # somebody may have made the folder anew, or put it back
         finally:
             path.unlink(missing_ok=True)
 

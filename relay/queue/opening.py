@@ -14,6 +14,8 @@ from relay.queue.store import StoreUnusable
 
 _REMEDY = "`relay store check` says more, docs/operations.md what to do about it"
 
+_IN_NEED = "SELECT count(*) FROM message JOIN body_file USING (n) WHERE finished IS NULL"
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -39,7 +41,7 @@ def open_queue(disk: Disk, share: Share, folder: BodyFolder) -> Opened:
         ).fetchone()
         attempts = db.execute("SELECT k, at FROM attempt ORDER BY k DESC LIMIT 1").fetchone() or (0, 0)
         told = db.execute("SELECT coalesce(max(messages), 0), coalesce(max(attempts), 0) FROM tally_slot").fetchone()
-        folder.prepare(db.execute("SELECT count(*) FROM body_file").fetchone()[0])
+        folder.prepare(db.execute(_IN_NEED).fetchone()[0])
         problems = glance(db, folder)
         nobodys = range(share.count, SLOTS) if share.leads else ()
         strays = find_strays(db, folder, {share.slot, *nobodys})

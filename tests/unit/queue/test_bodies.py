@@ -312,8 +312,11 @@ async def test_a_folder_that_is_gone_is_missed_before_the_250(
             await held.put(body=b"small")
     else:
         folder.rmdir()
+    synced: list[Path] = []
+    monkeypatch.setattr("relay.queue.bodies.sync_folder", synced.append)
     aside.rename(folder)
     await until(lambda: not held.store.trouble)
+    assert folder in synced  # what is beside it: its own name
     after = await held.put(body=LARGE)
     assert await body_of(held, before) == await body_of(held, after) == LARGE
 
@@ -340,6 +343,20 @@ async def test_a_start_without_the_folder_that_mail_needs_is_refused(tmp_path: P
     folder.mkdir()  # as the remedy says
     async with world(path) as queue:
         assert "bytes are not all there" in queue.of(StoreDamaged)[0].problems[0]
+
+
+async def test_a_start_without_the_folder_that_only_ended_mail_had(doomed: World, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BodyFolder, "removing", lambda _folder: contextlib.nullcontext(False))
+        await doomed.put(body=LARGE)
+        await doomed.settle()
+        assert (await rows(doomed))["body_file"] == 1
+        after = await doomed.crash(tmp_path / "after.db")
+    shutil.rmtree(BodyFolder(after.path).path)
+    await after.start()
+    await after.store.tidy()
+    assert await rows(after) == {"message": 1, "chunk": 0, "body_file": 0, "loose": 0}
+    await after.close()
 
 
 async def test_a_start_makes_the_folder_where_nobody_needs_it(tmp_path: Path) -> None:
@@ -777,6 +794,20 @@ async def test_a_copy_that_a_disk_has_no_room_for_is_none(held: World, tmp_path:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not any(map(os.path.exists, (copy, beside(copy, ".part"), beside(copy, ".part-wal"))))
+
+
+async def test_a_copy_says_which_file_cannot_be_read(
+    held: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    message = await held.put(body=LARGE)
+
+    def broken(*_given: Any) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        back_up(held.path, tmp_path / "copy.db")
+    assert caught.value.filename == str(BodyFolder(held.path).file(number(message.id)))
 
 
 async def test_two_copies_at_once_do_not_meet(held: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
