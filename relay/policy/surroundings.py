@@ -237,7 +237,8 @@ class Kernel:
     ephemeral: int | None = None
 
 
-_OTHER_FILES = 2500  # deliveries at the same time, large messages that come and go, the store, the log
+_OTHER_FILES = 3500  # a thousand deliveries, each with a connection and a large message's file, as many of those that come, the store, the log
+_PORTS = 1500  # deliveries at the same time, and connections that are kept
 _SESSION_MEMORY = 60 * 1024  # of an idle TLS session (bench/README.md)
 _BASE_MEMORY = 150 * 2**20
 _BACKLOG = 1024
@@ -266,7 +267,7 @@ def kernel(found: Kernel, connections: int, workers: int) -> Iterator[Finding]:
     if workers > 1 and found.migrates is False:
         text = "net.ipv4.tcp_migrate_req is 0: clients that wait for a worker which dies are reset"
         yield Finding("backlog", State.WARNING, text, "sysctl net.ipv4.tcp_migrate_req=1")
-    if found.ephemeral is not None and found.ephemeral < _OTHER_FILES:
+    if found.ephemeral is not None and found.ephemeral < _PORTS:
         text = f"{found.ephemeral} outgoing ports only (net.ipv4.ip_local_port_range)"
         yield Finding("ports-out", State.WARNING, text, 'sysctl net.ipv4.ip_local_port_range="32768 60999"')
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from relay.config.owner import give
-from relay.queue.disk import beside, sync_folder
+from relay.queue.disk import BODIES, beside, sync_folder
 from relay.queue.ids import name_of, row_of
 from relay.queue.store import CHUNK, BodyMissing, StoreUnusable
 
@@ -32,7 +32,7 @@ class BodyFolder:
     """That of the queue whose database is `database`. Every method waits for the disk, but `file` and `removing`."""
 
     def __init__(self, database: Path) -> None:
-        self.path = beside(database, "-bodies")
+        self.path = beside(database, BODIES)
 
     def file(self, row: int) -> Path:
         return self.path / name_of(row)

@@ -4,6 +4,7 @@ A lock of its own (flock on NAME.lock) keeps a second relay out. It is not taken
 would drop the locks that SQLite holds on it.
 """
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -17,6 +18,7 @@ from relay.queue.store import StoreLocked, StoreUnusable
 
 _PRIVATE = 0o600  # mail is not for other users of the machine
 _PIECE = 2**20
+BODIES = "-bodies"  # the folder of large ones (bodies.py)
 _HYSTERESIS = 20  # mail is taken again with a twentieth more room than the limit, lest it flaps
 
 
@@ -124,15 +126,19 @@ class Disk:
         self._probe = probe
         self._short = False
         self._wal = beside(path, "-wal")
+        self._bodies = beside(path, BODIES)
         self._files: dict[Path, Identity] = {}
         self._log = -1
 
     def free(self) -> int:
-        """Bytes left, 0 where that cannot be told."""
+        """Bytes left, 0 where that cannot be told: where large bodies have a file system of their own, on the fuller of the two."""
         try:
-            return self._probe(self.path.parent)
+            free = self._probe(self.path.parent)
         except OSError:
             return 0
+        with contextlib.suppress(OSError):  # whoever writes to it tells that it is gone
+            free = min(free, self._probe(self._bodies))
+        return free
 
     def shortage(self) -> str:
         """Why mail must not be taken: less room than `limit` ("" while there is enough)."""

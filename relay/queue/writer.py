@@ -374,7 +374,7 @@ class Writer:
         return True
 
     def _may_look(self) -> bool:
-        """True at most every `Disk.pause` seconds: three system calls, each of which gives the interpreter away."""
+        """True at most every `Disk.pause` seconds: four system calls, each of which gives the interpreter away."""
         now = time.monotonic()
         if now < self._next_look:
             return False

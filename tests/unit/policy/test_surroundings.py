@@ -113,14 +113,15 @@ def test_the_disk(disk: Disk, expected: list[str]) -> None:
     ("kernel", "workers", "expected"),
     [
         (Kernel(65536), 2, ["fine"]),
-        (Kernel(12_499), 2, ["failed"]),
-        (Kernel(12_500), 2, ["fine"]),
+        (Kernel(13_499), 2, ["failed"]),
+        (Kernel(13_500), 2, ["fine"]),
         (Kernel(65536, memory=GIB), 2, ["fine"]),
         (Kernel(65536, memory=GIB // 2), 2, ["fine", "warning"]),
         (Kernel(65536, backlog=128), 2, ["fine", "warning"]),
         (Kernel(65536, migrates=False), 2, ["fine", "warning"]),
         (Kernel(65536, migrates=False), 1, ["fine"]),
         (Kernel(65536, ephemeral=1000), 1, ["fine", "warning"]),
+        (Kernel(65536, ephemeral=1500), 1, ["fine"]),
     ],
 )
 def test_the_kernel(kernel: Kernel, workers: int, expected: list[str]) -> None:

@@ -284,6 +284,15 @@ async def test_too_little_room_stops_a_message_in_its_middle(held: World) -> Non
     assert await body_of(held, await held.put(body=LARGE)) == LARGE
 
 
+async def test_bodies_on_a_file_system_of_their_own_keep_its_room_free(tmp_path: Path) -> None:
+    path, room = tmp_path / "queue.db", 0
+    disk = Disk(path, 1000, lambda each: room if each == BodyFolder(path).path else 5000)
+    assert disk.free() == 0
+    assert "limits.free_space is 1000" in disk.shortage()
+    room = 2000
+    assert (disk.free(), disk.shortage()) == (2000, "")
+
+
 async def test_a_disk_that_takes_less_than_it_is_given(held: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.writev
     monkeypatch.setattr(os, "writev", lambda descriptor, pieces: real(descriptor, [pieces[0][:1000]]))
