@@ -72,11 +72,17 @@ def back_up(path: Path, target: Path) -> int:
 
 
 def _bring_in(copy: sqlite3.Connection, folder: BodyFolder) -> None:
-    """The bodies that its live messages have in files. One that is not whole stays out: so it is in the queue itself, and a check says so."""
+    """The bodies that its live messages have in files. One that is not whole stays out: so it is in the queue itself, and a check says so.
+    Raises StoreUnusable where there are none at all, as beside a link to the database."""
     if not copy.execute("SELECT 1 FROM sqlite_schema WHERE name = 'body_file'").fetchone():
         return  # of an older version
     live = "SELECT n, message.size FROM message JOIN body_file USING (n) WHERE finished IS NULL ORDER BY n"
-    for row, size in copy.execute(live).fetchall():
+    needed = copy.execute(live).fetchall()
+    if needed and not folder.path.is_dir():
+        raise StoreUnusable(
+            f"{folder.path} is not there, which has the bytes of {len(needed)} messages: put it back first"
+        )
+    for row, size in needed:
         copy.execute("BEGIN")
         try:
             for sequence, data in enumerate(folder.pieces(row, size)):

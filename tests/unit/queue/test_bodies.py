@@ -805,6 +805,15 @@ async def test_a_copy_that_a_disk_has_no_room_for_is_none(held: World, tmp_path:
     assert not any(map(os.path.exists, (copy, beside(copy, ".part"), beside(copy, ".part-wal"))))
 
 
+async def test_a_copy_is_not_made_without_the_folder_that_mail_needs(held: World, tmp_path: Path) -> None:
+    await held.put(body=LARGE)
+    link = tmp_path / "elsewhere.db"
+    link.symlink_to(held.path)
+    with pytest.raises(StoreUnusable, match=r"elsewhere\.db-bodies is not there, which has the bytes of 1 messages"):
+        back_up(link, tmp_path / "copy.db")
+    assert not any(map(os.path.exists, (tmp_path / "copy.db", tmp_path / "copy.db.part")))
+
+
 async def test_a_copy_says_which_file_cannot_be_read(
     held: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
