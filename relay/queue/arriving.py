@@ -134,6 +134,8 @@ class Bodies:
 
     def append(self, row: int, pieces: Sequence[bytes]) -> asyncio.Future[None]:
         """Raises StoreUnavailable in the future."""
+        if self._closing:
+            return self._refused()
         body = self._bodies.get(row)
         if body is None:
             body = self._bodies[row] = _Body(self.folder.file(row))
@@ -147,12 +149,16 @@ class Bodies:
 
     def seal(self, row: int) -> asyncio.Future[None]:
         """Done once all that was appended is on the disk, under its name. Raises StoreUnavailable in the future."""
+        if self._closing:
+            return self._refused()
         body = self._bodies[row]
         self._open.pop(body, None)
         return self._do(body, partial(body.seal, self.folder))
 
     def content(self, row: int) -> asyncio.Future[bytes]:
         """All that was appended: for a small one. Raises StoreUnavailable in the future."""
+        if self._closing:
+            return self._refused()
         body = self._bodies[row]
         return self._do(body, body.content)
 
@@ -216,6 +222,11 @@ class Bodies:
             self._quiet.clear()
             await self._quiet.wait()
         await self._aside.close()
+
+    def _refused(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        future.set_exception(StoreUnavailable("the queue is closed"))
+        return future
 
     # --- one job of a file after the other ---
 

@@ -624,14 +624,24 @@ async def test_a_message_in_tiny_pieces(held: World) -> None:
     assert await body_of(held, message) == b"0123456789" * 30_000
 
 
-async def test_closing_ends_what_arrives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [CHUNK + 1, 20_000])
+@pytest.mark.parametrize("more", [0, CHUNK + 1])
+async def test_closing_ends_what_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, more: int
+) -> None:
+    monkeypatch.setattr("relay.queue.intake._ALL_PARTS", 0)
     queue = World(tmp_path / "queue.db")
     await queue.start()
+    template = await queue.put()
     incoming = queue.intake.begin()
-    incoming.write(LARGE)
+    incoming.write(b"x" * written)
+    await asyncio.gather(*incoming._pending)
     await queue.close()
     assert queue.files() == {}
-    incoming.abort()
+    incoming.write(b"x" * more)
+    with pytest.raises(StoreUnavailable, match="the queue is closed"):
+        await asyncio.wait_for(incoming.commit(template.envelope, template.accepted), 10)
+    assert queue.files() == {}
 
 
 # --- what is said of it ---
