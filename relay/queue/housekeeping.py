@@ -106,20 +106,21 @@ class Housekeeping:
     async def _drop_loose(self) -> None:
         """Bytes that no message needs: left by a crash, or of a large message that has ended."""
         found = await self._store.look_up(chores.loose)
+        kept = False
         if self._strays or found.in_files:
-            await self._drop_files(found.in_files)
+            kept = not await self._drop_files(found.in_files)
         for message in found.in_chunks:
             while not await self._store.work(partial(chores.drop_chunks, message=message)):
                 pass
-        if found.in_chunks or found.more:
+        if found.in_chunks or (found.more and not kept):
             self.ask()  # pages are free now
 
-    async def _drop_files(self, loose: Sequence[int]) -> None:
-        """Not while the queue is copied: the next round does it. Nor is a copy kept waiting for more than some files."""
+    async def _drop_files(self, loose: Sequence[int]) -> bool:
+        """Not while the queue is copied: the next round does it (False). Nor is a copy kept waiting for more than some files."""
         folder = self._bodies.folder
         with folder.removing() as may_go:
             if not may_go:
-                return
+                return False
         if loose:
             await self._store.work(partial(chores.unname, messages=loose))
             self._strays += loose
@@ -128,9 +129,10 @@ class Housekeeping:
             nameless = await self._store.look_up(partial(chores.nameless, messages=some))
             with folder.removing() as may_go:
                 if not may_go:
-                    return
+                    return False
                 del self._strays[: len(some)]
                 await self._bodies.remove(nameless)
+        return True
 
     async def _purge(self) -> None:
         before = milliseconds(self._clock() - self._store.keep)

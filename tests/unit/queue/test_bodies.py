@@ -782,6 +782,28 @@ async def test_a_copy_does_not_wait_for_the_commits_of_those_who_remove(
     await held.until_files()
 
 
+async def test_chores_rest_while_a_copy_keeps_them_from_files(held: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chores, "_LOOSE", 2)
+    for _ in range(5):
+        await held.put(body=LARGE)
+    rounds, real = 0, chores.loose
+
+    def loose(db: Any) -> chores.Loose:
+        nonlocal rounds
+        rounds += 1
+        return real(db)
+
+    monkeypatch.setattr(chores, "loose", loose)
+    with BodyFolder(held.path).copying():
+        held.hops.gate.set()
+        await held.settle()
+        await asyncio.sleep(0.5)
+        assert (await rows(held))["loose"] == 5
+        assert 0 < rounds < 10
+    await held.store.tidy()
+    await held.until_files()
+
+
 async def test_a_copy_leaves_out_what_has_ended(queue: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(BodyFolder, "removing", lambda _folder: contextlib.nullcontext(False))
