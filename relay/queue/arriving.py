@@ -11,6 +11,7 @@ is taken at all (`blame`); every half second a small file is tried.
 import asyncio
 import contextlib
 import os
+import resource
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ from relay.queue.store import CHUNK, BodyMissing, StoreUnavailable
 
 _THREADS = 4  # a sync of one file must not keep all others waiting
 _MOST_OPEN = 1000  # descriptors of bodies that arrive; beyond, the slowest client's is closed meanwhile
+_PART_OPEN = 4  # nor more than that part of what the process may open: without a descriptor no mail is taken at all
 _VECTOR = 64  # pieces in one call
 _RETRY = 0.5  # seconds between two tries to recover
 
@@ -125,6 +127,7 @@ class Bodies:
         self._loop = asyncio.get_running_loop()
         self._aside = Aside("queue-bodies", _THREADS)
         self._bodies: dict[int, _Body] = {}
+        self._may_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PART_OPEN
         self._open: dict[_Body, None] = {}  # the one that was longest without a write first
         self._buffer = bytearray(CHUNK)  # for all who read: none waits while it is in use
         self._under_way = 0
@@ -141,7 +144,7 @@ class Bodies:
             body = self._bodies[row] = _Body(self.folder.file(row))
         self._open.pop(body, None)
         self._open[body] = None
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > min(_MOST_OPEN, self._may_open):
             oldest = next(iter(self._open))
             del self._open[oldest]
             self._do(oldest, oldest.park).add_done_callback(_heard)

@@ -590,6 +590,24 @@ async def test_files_of_slow_clients_are_closed_meanwhile(held: World, monkeypat
         assert await body_of(held, message) == b"".join(pieces)
 
 
+async def test_slow_clients_leave_descriptors_to_others(tmp_path: Path) -> None:
+    """Without one nothing could be tried, and all mail would be refused until they go."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        async with world(tmp_path / "queue.db") as queue:
+            crowd = [queue.intake.begin() for _ in range(300)]
+            for each in crowd:
+                each.write(LARGE)
+                await asyncio.gather(*each._pending)
+            await queue.put(body=LARGE)
+            assert queue.of(StoreTrouble) == []
+            for each in crowd:
+                each.abort()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def _target(descriptor: str) -> str:
     try:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
