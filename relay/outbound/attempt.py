@@ -19,7 +19,15 @@ from relay.mail.tls import TlsEvidence
 from relay.outbound import outcomes
 from relay.outbound.client import Timeouts, Transaction, Transcript, accepted
 from relay.outbound.commands import PER_TRANSACTION, Commands, commands, header_is_utf8, needs_look_at_header
-from relay.outbound.connection import ClientTls, Connection, NoCertificateError, Trouble, open_connection, open_in_clear
+from relay.outbound.connection import (
+    HAS_ENDED,
+    ClientTls,
+    Connection,
+    NoCertificateError,
+    Trouble,
+    open_connection,
+    open_in_clear,
+)
 from relay.outbound.pool import Kept, Moment, Pool, Wish
 from relay.outbound.reuse import looked_at_again
 from relay.outbound.target import Target
@@ -213,18 +221,31 @@ class Attempts:
         rest = list(waiting[PER_TRANSACTION:])
         if not load.indexes:
             return rest
-        if self._is_overtaken(job):  # while the hop thought about our login
+        whole = await self._whole(job, connection) if carried.at_once else b""
+        # While the hop thought about our login, or our disk about the message.
+        if self._is_overtaken(job):
             return _refused(connection, waiting, OVERTAKEN, carried)
-        at_once = carried.at_once and job.size <= _AT_ONCE and connection.takes_content_at_once
-        transcript = await approved.transact(Transaction(load.mail, load.recipients, job.content, at_once))
-        carried.was_dead = not carried.said_mail and _was_dead(transcript.mail, at_once=at_once)
+        if not connection.holds_at(self._clock()):
+            return _refused(connection, waiting, outcomes.of_verdict(HAS_ENDED), carried)
+        transcript = await approved.transact(Transaction(load.mail, load.recipients, job.content, whole))
+        carried.was_dead = not carried.said_mail and _was_dead(transcript.mail, at_once=bool(whole))
         carried.said_mail = True
-        if at_once and _knows_no_bdat(transcript):
+        if whole and _knows_no_bdat(transcript):
             connection.forget_chunking()
             return list(waiting)
         settled = outcomes.settle(load.indexes, transcript, dsn=connection.offer.dsn)
         carried.results.update(settled.outcomes)
         return _left(settled.again + rest, load.indexes[0], transcript, carried)
+
+    @staticmethod
+    async def _whole(job: Job, connection: Connection) -> bytes:
+        """The message, where it can go out with the commands; b"" where it can not."""
+        if job.size > _AT_ONCE or not connection.takes_content_at_once:
+            return b""
+        begun = time.monotonic()
+        content = b"".join([piece async for piece in job.content()])
+        # Its end may have been long in coming: the connection may be dead by now.
+        return content if connection.is_sound and time.monotonic() - begun < _STILL_WARM else b""
 
     def _is_overtaken(self, job: Job) -> bool:
         return self._in_force() is not job.generation

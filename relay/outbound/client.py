@@ -36,15 +36,15 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One MAIL: the commands, each with its CRLF, and the message. `content` is called once.
+    """One MAIL: the commands, each with its CRLF, and the message: `content`, called once, or `whole`.
 
-    `at_once`: the message goes with the commands, by BDAT; only where the hop offers PIPELINING and CHUNKING.
+    `whole` goes with the commands, by BDAT; only where the hop offers PIPELINING and CHUNKING.
     """
 
     mail: bytes
     recipients: tuple[bytes, ...]
     content: Callable[[], AsyncIterator[bytes]]
-    at_once: bool = False
+    whole: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class Client(SMTP):
             raise
 
     async def _transact(self, transaction: Transaction) -> Transcript:
-        if transaction.at_once:
+        if transaction.whole:
             return await self._in_one_flight(transaction)
         if "pipelining" in self.esmtp_extensions:
             mail, recipients, data = await self._flight(transaction, _DATA, 354, self._timeouts.command)
@@ -215,8 +215,7 @@ class Client(SMTP):
 
     async def _in_one_flight(self, transaction: Transaction) -> Transcript:
         """MAIL, every RCPT and the whole message at once (RFC 3030 section 4.2)."""
-        body = b"".join([piece async for piece in transaction.content()])
-        last = b"BDAT %d LAST\r\n%b" % (len(body), body)
+        last = b"BDAT %d LAST\r\n%b" % (len(transaction.whole), transaction.whole)
         mail, recipients, content = await self._flight(transaction, last, 250, self._timeouts.final)
         # RFC 3030 section 2: after a BDAT that failed, RSET comes first.
         self._in_transaction = not accepted(content)
@@ -268,6 +267,9 @@ class Client(SMTP):
                 if self.wire.has_spoken:
                     return self._spoken_early()
             held = stuffing.feed(piece)
+        # The end may be long in coming (MessageBytes), and a hop that gave up waiting would take the message for commands.
+        if self.wire.has_spoken:
+            return self._spoken_early()
         self.wire.send(held + stuffing.end())
         await self.wire.have(1, self._timeouts.final)
         return self.wire.take()

@@ -98,6 +98,9 @@ def _nobody(_stage: Stage) -> None:
     """Deliveries do not ask how far it came."""
 
 
+HAS_ENDED = Failed(TlsFailure.CERTIFICATE_EXPIRED, "default", "what made this connection good has ended")
+
+
 class Connection:
     """Open and not judged. `offer` is what the hop said last; `context` is None in clear. `session` is what it counts in TLS reports."""
 
@@ -165,9 +168,7 @@ class Connection:
         verdict: Verdict = judge(self.target.plan, self.evidence, requiretls_offered=self.offer.requiretls)
         if isinstance(verdict, Failed):
             return verdict
-        if not self.holds_at(now):
-            return Failed(TlsFailure.CERTIFICATE_EXPIRED, "default", "what made this connection good has ended")
-        return Approved(self, verdict)
+        return Approved(self, verdict) if self.holds_at(now) else HAS_ENDED
 
     @property
     def asks_revocation(self) -> bool:

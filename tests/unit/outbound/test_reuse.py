@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from relay.config.values import HostPort
 from relay.mail.outcome import Bounced, Deferred, Delivered
 from relay.mail.tls import TlsFailure
+from relay.outbound import attempt
 from relay.outbound.client import Timeouts, Transaction
 from relay.outbound.connection import Approved, Connection, open_connection, open_in_clear
 from relay.outbound.deliver import OutboundSettings
@@ -337,6 +338,103 @@ async def test_nothing_ends_a_message_before_its_bytes_have_ended(
         assert (b"piece 0" in body.sent) == (by == "DATA" and pieces > 1)
         assert b"piece %d" % (pieces - 1) not in body.sent
         assert (server.taken[0].content.count(b"piece"), by.encode() in server.inside) == (pieces, True)
+
+
+class Late:
+    """A message's bytes, whose end comes when `meanwhile` has happened; at once when they are read again."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._meanwhile: Callable[[], Awaitable[object]] | None = meanwhile
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield TEXT
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+
+
+async def test_a_reload_before_the_end_of_a_message_holds_too(pki: Pki) -> None:
+    """As long as nothing was said of it: by BDAT all is said at once, behind the disk."""
+    async with HostileServer(chunking(pki)) as server, world(server.port, tls="domain", ca=str(pki.ca)) as mail:
+        await deliver(mail)
+        strict = smart_host(server.port, tls="domain", ca=str(pki.ca), names=["other.test"])
+
+        async def reload() -> None:
+            mail.book = book(connectors=[strict])
+
+        attempts = await mail.outbound.deliver(replace(delivery(), body=Late(reload)))
+        assert [outcome.status for each in attempts for _, outcome in each.outcomes] == ["4.3.5", "4.7.5"]
+        assert len(server.taken) == 1
+
+
+async def test_what_ends_before_the_end_of_a_message_is_not_used(pki: Pki) -> None:
+    async with HostileServer(chunking(pki)) as server, world(server.port, tls="domain", ca=str(pki.ca)) as mail:
+        await deliver(mail)
+
+        async def a_month() -> None:
+            mail.clock = lambda: utc() + timedelta(days=31)
+
+        outcome = results(await mail.outbound.deliver(replace(delivery(), body=Late(a_month))))[0]
+        assert isinstance(outcome, Deferred)
+        assert outcome.failure is TlsFailure.CERTIFICATE_EXPIRED
+        assert len(server.taken) == 1
+
+
+async def test_a_connection_that_ends_before_the_message_does_is_replaced(pki: Pki) -> None:
+    async with HostileServer(chunking(pki)) as server, world(server.port, tls="domain", ca=str(pki.ca)) as mail:
+        await deliver(mail)
+
+        async def lost() -> None:
+            server.sessions[0].cut()
+            await server.sessions[0].closed
+            await connection.gone()
+
+        connection = next(iter(mail.outbound._pool._shelf._all)).connection
+        outcome = results(await mail.outbound.deliver(replace(delivery(), body=Late(lost))))[0]
+        assert isinstance(outcome, Delivered)
+        assert (len(server.taken), len(server.sessions)) == (2, 2)
+
+
+async def test_to_a_connection_that_waited_too_long_a_message_does_not_go_at_once(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with HostileServer(chunking(pki)) as server, world(server.port, tls="domain", ca=str(pki.ca)) as mail:
+
+        async def long() -> None:
+            monkeypatch.setattr(attempt, "_STILL_WARM", 0.0)
+
+        assert isinstance(results(await mail.outbound.deliver(replace(delivery(), body=Late(long))))[0], Delivered)
+        assert (b"BDAT" in server.inside, len(server.taken)) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [(b"451 4.4.2 timeout\r\n", "4.4.2"), (b"250 2.0.0 ok\r\n", "4.5.0"), (b"", "4.4.2")]
+)
+async def test_a_hop_that_gives_up_waiting_for_the_end_is_told_no_more(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, status: str
+) -> None:
+    """It takes commands again, and would take the message for some."""
+    wires, send = list[Wire](), Wire.send
+
+    def noted(self: Wire, data: bytes, replies: int = 0) -> None:
+        wires.append(self)
+        send(self, data, replies)
+
+    monkeypatch.setattr(Wire, "send", noted)
+    async with HostileServer() as server, world(server.port) as mail:
+
+        async def given_up() -> None:
+            if said:
+                server.sessions[0]._write(said)
+            else:
+                server.sessions[0].cut()
+            while not wires[0].has_spoken:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+
+        outcome = results(await mail.outbound.deliver(replace(delivery(), body=Late(given_up))))[0]
+        assert (type(outcome), outcome.status) == (Deferred, status)
+        await server.sessions[0].closed
+        assert b"Subject" not in server.clear
 
 
 # What the types promise.
