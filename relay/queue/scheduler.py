@@ -210,7 +210,10 @@ class Scheduler:
             if len(lanes) == 1 and self._is_idle(lanes[0][0]) and self._windows.has_memory(message.size):
                 ((lane, standing),) = lanes
                 self._windows.enlist(lane, message, coming, standing)
-                self._pump(lane)
+                try:
+                    self._pump(lane)
+                finally:
+                    self._windows.clear(lane)  # another process had the place a moment sooner
         except Exception:  # noqa: BLE001 - as in `submit`
             self.recorder.unexpected("taking up a message ahead")
         return self.claims.is_held((message.id, 0))
