@@ -85,6 +85,7 @@ class Passage:
             clock=utc_now,
             limits=Limits(whole.deliveries // count, whole.candidates // count, whole.memory // count),
             allowance=base.place.lanes,
+            tried=self.outbound.tell_withheld,
         )
 
     def _lane_of(self, destination: str) -> Lane:

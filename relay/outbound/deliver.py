@@ -2,7 +2,7 @@
 
 Recipients are grouped by connector and plan; each group goes to its hops in order until all are settled: the next address after a
 failed connection, failed TLS, a failed verdict, or 4xx; 5xx after MAIL is the end (see `relay.outbound.outcomes`).
-Knows nothing of the queue. Tells `TlsWithheld` once for a message's recipient that waits because of TLS.
+Knows nothing of the queue. Tells `TlsWithheld` once for a message's recipient that waits because of TLS, when that is recorded.
 """
 
 import random
@@ -17,6 +17,7 @@ from relay.config.values import HostPort
 from relay.dns.answers import Resolver
 from relay.mail.address import Address
 from relay.mail.attempt import Attempt, Delivery
+from relay.mail.envelope import Message
 from relay.mail.events import Emit, TlsWithheld
 from relay.mail.outcome import Bounced, Deferred, Outcome
 from relay.mail.plan import TlsPlan
@@ -121,7 +122,6 @@ class Outbound:
             attempts.extend(found)
             # A reload holds at once: what it overtook is tried again, by the new rules.
             left = replace(left, indexes=_overtaken(found))
-        self._tell_withheld(delivery, attempts)
         return attempts
 
     async def ask(self, address: Address) -> Answer:
@@ -263,8 +263,9 @@ class Outbound:
             ordered.sort(key=lambda target: not self._pool.has(target))
         return ordered
 
-    def _tell_withheld(self, delivery: Delivery, attempts: Sequence[Attempt]) -> None:
-        """Of recipients that wait in the end: the last TLS failure on their way, whatever else went wrong after it."""
+    def tell_withheld(self, message: Message, attempts: Sequence[Attempt]) -> None:
+        """Of recipients that wait at the end of a delivery: the last TLS failure on their way, whatever else went wrong after it. Called
+        when its attempts are recorded: a message may be refused after all that was tried with it (`MessageBytes.chunks`)."""
         failures: dict[int, tuple[Attempt, TlsFailure]] = {}
         waiting: set[int] = set()
         for attempt in attempts:
@@ -276,15 +277,15 @@ class Outbound:
                 if outcome.failure is not None:
                     failures[index] = (attempt, outcome.failure)
         for index, (attempt, failure) in failures.items():
-            key = (delivery.message.id, index)
+            key = (message.id, index)
             if index not in waiting or key in self._told:
                 continue
             self._told[key] = None
             if len(self._told) > _TOLD:
                 self._told.popitem(last=False)
-            address = delivery.message.envelope.recipients[index].address
+            address = message.envelope.recipients[index].address
             what = remedy(failure, hop=attempt.hop, connector=attempt.connector, domain=address.domain)
-            self._emit(TlsWithheld(delivery.message.id, str(address), attempt.hop, failure, what))
+            self._emit(TlsWithheld(message.id, str(address), attempt.hop, failure, what))
 
 
 class _Walk:

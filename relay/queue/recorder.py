@@ -35,10 +35,12 @@ class Result:
 
 
 Written = Sequence[tuple[Report, Entry]]
+Tried = Callable[[Message, Sequence[Attempt]], None]
 
 
 class Recorder:
-    """`submit` is told of each report that is durable, with its bytes; `resume` is called when deliveries may go on."""
+    """`submit` is told of each report that is durable, with its bytes; `resume` is called when deliveries may go on; `tried` is told of each
+    delivery's attempts once they are durable."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Recorder:
         clock: Clock,
         submit: Callable[[Message, MessageBytes], None],
         resume: Callable[[], None],
+        tried: Tried,
     ) -> None:
         self._store = store
         self._compose = compose
@@ -56,6 +59,7 @@ class Recorder:
         self._clock = clock
         self._submit = submit
         self._resume = resume
+        self._tried = tried
         self._outstanding = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -128,6 +132,11 @@ class Recorder:
         message = result.message
         for attempt in result.attempts:
             self._emit(AttemptMade(message, attempt))
+        if result.attempts:
+            try:
+                self._tried(message, result.attempts)
+            except Exception:  # noqa: BLE001 - the boundary to whoever made them: they are recorded, whatever happens here
+                self.unexpected("telling of recorded attempts")
         for change, became in zip(result.settled.changes, result.settled.outcomes, strict=True):
             if change.state.is_final:
                 recipient = str(message.envelope.recipients[change.index].address)

@@ -27,7 +27,7 @@ from relay.queue.feeder import Feeder
 from relay.queue.ids import Clock, milliseconds, moment, whole
 from relay.queue.lanes import Allowance, Candidate, Key, LaneState, Stage
 from relay.queue.reader import Coming, NotKept
-from relay.queue.recorder import Recorder, Result
+from relay.queue.recorder import Recorder, Result, Tried
 from relay.queue.reports import Compose
 from relay.queue.results import Settled, Terms, last_outcomes, settle
 from relay.queue.store import NEW, Last, Standing, Store, Waiting
@@ -65,7 +65,8 @@ class Limits:
 
 class Scheduler:
     """`lane_of` is asked at every selection. `deliver` and `compose` may raise; nothing is lost by it. `allowance` gives what a lane has in
-    common with the lanes of the relay's other processes, None where there are none.
+    common with the lanes of the relay's other processes, None where there are none. `tried` is told of a delivery's attempts when they are
+    recorded.
     """
 
     def __init__(
@@ -81,9 +82,12 @@ class Scheduler:
         limits: Limits | None = None,
         spread: Callable[[], float] = random.random,
         allowance: Callable[[str], Allowance] | None = None,
+        tried: Tried = lambda _message, _attempts: None,
     ) -> None:
         self.claims = Claims()
-        self.recorder = Recorder(store, compose, emit=emit, clock=clock, submit=self.submit, resume=self._resume)
+        self.recorder = Recorder(
+            store, compose, emit=emit, clock=clock, submit=self.submit, resume=self._resume, tried=tried
+        )
         self._store = store
         self._deliver = deliver
         self._lane_of = lane_of

@@ -105,7 +105,10 @@ class World:
         await self.outbound.close()
 
     async def deliver(self, *recipients: str | Recipient, **values: Any) -> Sequence[Attempt]:
-        return await self.outbound.deliver(delivery(*recipients, **values))
+        given = delivery(*recipients, **values)
+        attempts = await self.outbound.deliver(given)
+        self.outbound.tell_withheld(given.message, attempts)  # as if they had been recorded
+        return attempts
 
     async def outcome(self, *recipients: str | Recipient, **values: Any) -> Outcome:
         """What became of the only recipient."""

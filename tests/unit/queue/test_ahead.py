@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from relay.mail.attempt import Attempt, Delivery
+from relay.mail.envelope import Message
 from relay.mail.events import AttemptMade, MessageAccepted, RecipientEnded, Unexpected
 from relay.policy.route import Lane
 from relay.policy.suspension import Stops, Suspension, Suspensions
@@ -112,6 +113,8 @@ def answers(queue: World, outcome: Any) -> Delivers:
 @pytest.mark.parametrize("outcome", [NO, LATER, DOWN, RuntimeError("a bug")], ids=["5xx", "4xx", "down", "bug"])
 async def test_no_outcome_is_recorded_of_what_is_not_kept(queue: World, disk: SlowDisk, outcome: Any) -> None:
     """Least of all a bounce: the client has the message still, and sends it again."""
+    told: list[Any] = []
+    queue.scheduler.recorder._tried = lambda *each: told.append(each)
     queue.scheduler._deliver = answers(queue, outcome)
     await queue.settle()
     disk.free.clear()
@@ -124,7 +127,7 @@ async def test_no_outcome_is_recorded_of_what_is_not_kept(queue: World, disk: Sl
         await putting
     await until(lambda: not queue.store.trouble)
     await queue.settle()
-    assert (queue.reporter.told, queue.of(AttemptMade), await seen(queue)) == ([], [], 0)
+    assert (queue.reporter.told, told, queue.of(AttemptMade), await seen(queue)) == ([], [], [], 0)
     assert nothing_in_hand(queue)
 
 
@@ -141,6 +144,23 @@ async def test_a_refusal_that_came_before_the_disk_is_recorded_behind_it(queue: 
     assert await queue.states(message) == ["bounced"]
     assert [type(each) for each in queue.events[:2]] == [MessageAccepted, AttemptMade]
     assert [to for _message, to in queue.hops.delivered] == ["alice@example.org"]
+
+
+async def test_whoever_made_the_attempts_is_told_when_they_are_recorded(queue: World) -> None:
+    """And may fail at it: its attempts are recorded all the same."""
+    told: list[Any] = []
+
+    def tried(message: Message, attempts: Sequence[Attempt]) -> None:
+        told.append((message.id, len(attempts), [type(each) for each in queue.events]))
+        raise RuntimeError("a bug")
+
+    queue.scheduler.recorder._tried = tried
+    message = await queue.put()
+    await queue.settle()
+    assert told == [(message.id, 1, [MessageAccepted, AttemptMade])]
+    assert await queue.states(message) == ["delivered"]
+    assert len(queue.of(Unexpected)) == 1
+    assert nothing_in_hand(queue)
 
 
 async def test_a_relay_that_stops_meanwhile_delivers_it_after_its_next_start(tmp_path: Path, disk: SlowDisk) -> None:
