@@ -5,7 +5,8 @@
 A relay runs under load, with restarts, while all that it does to its queue's files is recorded. The record is then cut at any place, and
 three disks are made of it: without anything that was not synced, with all of it, and with some of it, torn at sectors and out of order.
 From each the store is opened as a start would, checked (`relay store check`), and compared: what had its 250 before the cut waits with
-all its bytes or has arrived; nothing is marked as delivered that the sink had not taken by then.
+all its bytes or has arrived; nothing is marked as delivered that the sink had not taken by then; and what the sink had taken is there,
+whether its client had been answered or not: it may hear a refusal yet, and send the message again.
 """
 
 import argparse
@@ -87,6 +88,9 @@ def judge_disk(path: Path, place: int, seen: Seen) -> Counter[str]:
             f"{local}@{domain}": (row, state)
             for row, local, domain, state in db.execute("SELECT n, local, domain, state FROM recipient")
         }
+        for recipient, since in seen.arrived.items():
+            if since <= place and recipient not in states:
+                raise Lost(f"{recipient} had arrived and is not there: its end was sent before it was on the disk")
         for recipient, since in seen.acknowledged.items():
             if since > place:
                 continue
