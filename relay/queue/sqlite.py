@@ -311,40 +311,45 @@ class SqliteStore:
     async def due(
         self, domain: str, now: datetime, limit: int, taken: Set[tuple[str, int]] = frozenset()
     ) -> DueMessages:
+        coming = self._coming.copy()
         loaded, more = await self._scheduling.run(self._loader.due, domain, milliseconds(now), limit, taken)
-        return DueMessages(self._waiting(loaded), more)
+        return DueMessages(self._waiting(loaded, coming), more)
 
     def body(self, message: Message) -> MessageBytes:
         return StoredBody(self._scheduling, self._bodies, message.id, message.size)
 
     async def overdue(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
         times = (milliseconds(age.now), milliseconds(age.expired), milliseconds(age.late))
+        coming = self._coming.copy()
         loaded, cursor = await self._scheduling.run(self._loader.overdue, domain, times, after, limit)
-        return OverduePage(self._waiting(loaded), cursor)
+        return OverduePage(self._waiting(loaded, coming), cursor)
 
     async def aside_destinations(self, after: str, limit: int) -> tuple[str, ...]:
         return await self._scheduling.run(loading.aside_destinations, self._share.slot, after, limit)
 
     async def aside(self, domain: str, age: Ages, after: Cursor | None, limit: int) -> OverduePage:
         times = (milliseconds(age.expired), milliseconds(age.late))
+        coming = self._coming.copy()
         loaded, cursor = await self._scheduling.run(self._loader.aside, domain, times, after, limit)
-        return OverduePage(self._waiting(loaded), cursor)
+        return OverduePage(self._waiting(loaded, coming), cursor)
 
     async def detours(self, now: datetime) -> tuple[tuple[str, ...], datetime | None]:
         found, following = await self._scheduling.run(loading.detours, self._share.slot, milliseconds(now))
         return found, None if following is None else moment(following)
 
     async def load(self, ids: Sequence[str]) -> tuple[Waiting, ...]:
-        return self._waiting(await self._scheduling.run(self._loader.load, ids))
+        coming = self._coming.copy()
+        return self._waiting(await self._scheduling.run(self._loader.load, ids), coming)
 
-    def _waiting(self, loaded: Sequence[Loaded]) -> tuple[Waiting, ...]:
-        """Without those whose commit is not told yet: whoever put them takes them up by itself then."""
+    def _waiting(self, loaded: Sequence[Loaded], coming: Set[str]) -> tuple[Waiting, ...]:
+        """Without those whose commit was not told yet when the read began, or is not yet: whoever put them takes them up by itself then, or
+        has taken them out again behind the read."""
         return tuple(
             Waiting(each.message, MemoryBody((each.content,)), each.standing, in_memory=True)
             if each.content
             else Waiting(each.message, self.body(each.message), each.standing)
             for each in loaded
-            if each.message.id not in self._coming
+            if each.message.id not in self._coming and each.message.id not in coming
         )
 
     # --- what other processes left behind ---

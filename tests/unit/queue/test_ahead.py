@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -93,6 +94,36 @@ async def test_what_the_disk_does_not_take_nobody_gets(queue: World, disk: SlowD
     again = await queue.put()
     await queue.settle()
     assert queue.hops.delivered == [(again.id, "bob@example.com")]
+
+
+async def test_what_was_read_before_it_was_withdrawn_nobody_gets(
+    queue: World, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.intake.ahead = None  # as under load
+    await queue.settle()
+    loader, go_on, found = queue.store._loader, threading.Event(), list[int]()
+    read = loader.due
+
+    def due(*given: Any) -> Any:
+        result = read(*given)
+        found.append(len(result[0]))
+        go_on.wait(10)
+        return result
+
+    monkeypatch.setattr(loader, "due", due)
+    disk.free.clear()
+    disk.errors.append(BROKEN)
+    putting = asyncio.create_task(queue.put())
+    await until(lambda: disk.waiting == 1)
+    queue.scheduler.look_again(["example.com"])
+    await until(lambda: found == [1])
+    disk.free.set()
+    with pytest.raises(StoreUnavailable):
+        await putting
+    await until(lambda: not queue.store.trouble and not queue.store._coming)
+    go_on.set()
+    await queue.settle()
+    assert (queue.hops.delivered, await seen(queue)) == ([], 0)
 
 
 Delivers = Callable[[Delivery], Awaitable[Sequence[Attempt]]]
