@@ -216,12 +216,13 @@ class Attempts:
         trouble = await approved.introduce() or await approved.log_in()
         if trouble is not None:
             return _refused(connection, waiting, trouble.outcome, carried)
+        begun = time.monotonic()
         load = await self._load(job, connection, waiting[:PER_TRANSACTION])
         carried.results.update(load.refused)
         rest = list(waiting[PER_TRANSACTION:])
         if not load.indexes:
             return rest
-        whole = await self._whole(job, connection) if carried.at_once else b""
+        whole = await self._whole(job, connection, begun) if carried.at_once else b""
         # While the hop thought about our login, or our disk about the message.
         if self._is_overtaken(job):
             return _refused(connection, waiting, OVERTAKEN, carried)
@@ -238,11 +239,10 @@ class Attempts:
         return _left(settled.again + rest, load.indexes[0], transcript, carried)
 
     @staticmethod
-    async def _whole(job: Job, connection: Connection) -> bytes:
-        """The message, where it can go out with the commands; b"" where it can not."""
+    async def _whole(job: Job, connection: Connection, begun: float) -> bytes:
+        """The message, where it can go out with the commands; b"" where it can not. `begun`: when its bytes were asked for first."""
         if job.size > _AT_ONCE or not connection.takes_content_at_once:
             return b""
-        begun = time.monotonic()
         content = b"".join([piece async for piece in job.content()])
         # Its end may have been long in coming: the connection may be dead by now.
         return content if connection.is_sound and time.monotonic() - begun < _STILL_WARM else b""
