@@ -5,7 +5,8 @@
 One relay lives through all rounds under load. In each, the queue's disk (its own files only, bench/stress/shim.c) begins to fail at the
 n-th write from now, n = 0, 1, 2, ... in turn and then by chance, so that every write of a message, of an outcome and of a checkpoint is
 hit once; clients hear 452 or lose nothing else; the disk heals, and the next message must be taken within seconds. In the end
-everything that had its 250 has arrived, once, and the store is sound.
+everything that had its 250 has arrived, once, nothing that was refused, and the store is sound. Every second time `unsynced` fails late:
+deliveries that began meanwhile are then as far as they may come.
 """
 
 import argparse
@@ -33,6 +34,7 @@ _FARTHEST = 400
 _LASTS = 0.7  # seconds that trouble lasts once it has begun
 _RECOVERS = 10.0  # seconds at most until mail is taken again
 _CLIENTS = 4
+_LATE = 0.02  # seconds: many times what a delivery takes
 _RETRY = {"initial": "200ms", "maximum": "1s"}
 
 
@@ -47,9 +49,16 @@ class Trouble:
 
 def _failing(shim: Shim, error: int, kinds: Kind) -> Trouble:
     control = shim.control
-    return Trouble(
-        lambda after: control.fail(error, after=after, kinds=kinds), lambda: control.faults > 0, control.heal
-    )
+
+    def begin(after: int) -> None:
+        control.slow(_LATE if kinds == Kind.SYNCS and after % 2 else 0.0)
+        control.fail(error, after=after, kinds=kinds)
+
+    def end() -> None:
+        control.heal()
+        control.slow(0.0)
+
+    return Trouble(begin, lambda: control.faults > 0, end)
 
 
 class Locker:
