@@ -229,7 +229,7 @@ class Scheduler:
             and not (lane.window or lane.backlog or lane.is_timed or self._suspending.held or self._starved)
             and self.recorder.ready
             and self._windows.has_room(lane)
-            and lane.has_place
+            and self._has_place(lane)
             and len(self._workers) < self._limits.share(lane)
         )
 

@@ -262,18 +262,23 @@ def _outcomes_outstanding(queue: World) -> None:
 
 
 class _Others:
-    """Another process takes the last place as soon as it was seen to be free."""
+    """Another process takes the last place as soon as it was seen to be free `times` times. `wanted`: it leaves the next one to us."""
 
-    def __init__(self) -> None:
-        self.places = 1
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.wanted = False
 
     def may_start(self, _running: int, _limit: int) -> bool:
-        self.places -= 1
-        return self.places >= 0
+        self.times -= 1
+        self.wanted = self.times < 0
+        return not self.wanted
+
+    def forget(self) -> None:
+        self.wanted = False
 
 
 def _a_moment_late(queue: World) -> None:
-    queue.scheduler._lane("a.example")._allowance = cast(Allowance, _Others())
+    queue.scheduler._lane("a.example")._allowance = cast(Allowance, _Others(1))
 
 
 def _broken_pump(queue: World) -> None:
@@ -310,6 +315,15 @@ async def test_what_could_not_begin_at_once_is_left_to_its_commit(queue: World, 
     assert nothing_in_hand(queue)
     assert bool(queue.of(Unexpected)) == (arrange in (_bug, _broken_pump))
     queue.scheduler.recorder._outstanding = 0
+
+
+async def test_no_place_is_kept_from_others_for_what_may_be_refused(queue: World) -> None:
+    message = await queue.put("x@a.example")
+    await queue.settle()
+    others = _Others(0)
+    queue.scheduler._lane("a.example")._allowance = cast(Allowance, others)
+    assert not queue.scheduler.ahead(message, Coming((b"x",)))
+    assert not others.wanted
 
 
 async def test_a_message_for_several_lanes_is_left_to_its_commit(queue: World, disk: SlowDisk) -> None:
