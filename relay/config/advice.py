@@ -35,6 +35,7 @@ _OLD_TLS = ("TLSv1", "TLSv1.1")
 # Networks shorter than these hold more than one organisation's machines, mostly.
 _WIDE_V4 = 16
 _WIDE_V6 = 32
+_LEAST_ROOM = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ def _listeners(config: Config) -> Iterator[Advice]:
         yield Advice(("observe",), f"{config.observe} is not loopback: whoever reaches it reads the metrics")
     if config.bare_lf is not None:
         yield from _wide(("bare_lf", "normalise"), config.bare_lf.normalise, "all of it may send what smuggling needs")
+    if config.limits.free_space < _LEAST_ROOM:
+        text = "on a full disk nothing can be recorded, not even that mail has left, which is what gives room back: keep 1MiB at least"
+        yield Advice(("limits", "free_space"), text)
 
 
 def _is_loopback(address: HostPort) -> bool:

@@ -54,6 +54,8 @@ WARNED = (
     ("bare_lf: {normalise: [8.0.0.0/8]}\n", "bare_lf.normalise[0]: 8.0.0.0/8 is a large part of the internet"),
     ("accept: {domains: [contoso.com]}\n" + out("tls: opportunistic"), "accept.domains[0]: mail for contoso.com goes to its MX"),
     ("accept: {domains: [\"*.contoso.com\"]}\n" + out("tls: opportunistic", "\"*\""), "accept.domains[0]: mail for *.contoso.com goes"),
+    ("limits: {free_space: 0B}\n", "limits.free_space: on a full disk nothing can be recorded"),
+    ("limits: {free_space: 1023KiB}\n", "limits.free_space: on a full disk nothing can be recorded"),
     ("tls_required_no: honour\n", "tls_required_no: only logged-in users are heard, and no listener here lets any log in"),
     # inbound
     (into("tls: true", "sender_domains: [contoso.com]"), "connectors[0] \"in\" . match: the From: header that people see is not"),
@@ -95,6 +97,7 @@ WARNED = (
 )  # fmt: skip
 
 SILENT = (
+    "limits: {free_space: 1MiB}\n",
     "tls_required_no: ignore\n",
     "observe: '[::1]:9925'\n",
     "accept: {networks: [10.0.0.0/8, 203.0.113.0/24, '2001:db8::/32', '2600:1234::/32']}\n",
