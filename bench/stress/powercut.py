@@ -32,7 +32,7 @@ from relay.queue.check import check
 from relay.queue.database import connect
 from relay.queue.disk import create
 from relay.queue.ids import SLOTS
-from relay.queue.opening import find_strays
+from relay.queue.opening import find_strays, prepare
 from relay.queue.store import StoreError
 from relay.testing import Sink
 from relay.testing.sink import Received
@@ -78,7 +78,7 @@ def judge_disk(path: Path, place: int, seen: Seen) -> Counter[str]:
     create(path)
     folder = BodyFolder(path)
     with closing(connect(path)) as db:
-        folder.prepare(db.execute("SELECT count(*) FROM body_file").fetchone()[0])
+        prepare(db, folder)
         strays = find_strays(db, folder, range(SLOTS))
         folder.remove(strays)
         report = check(db, folder)

@@ -51,6 +51,7 @@ def advice(config: Config, folder: Folder, now: datetime) -> tuple[Advice, ...]:
     today = now.astimezone(UTC).date()
     return (
         *_listeners(config),
+        *_limits(config),
         *_certificates(config, folder, now),
         *_accept(config),
         *_tls_required_no(config),
@@ -75,6 +76,9 @@ def _listeners(config: Config) -> Iterator[Advice]:
         yield Advice(("observe",), f"{config.observe} is not loopback: whoever reaches it reads the metrics")
     if config.bare_lf is not None:
         yield from _wide(("bare_lf", "normalise"), config.bare_lf.normalise, "all of it may send what smuggling needs")
+
+
+def _limits(config: Config) -> Iterator[Advice]:
     if config.limits.free_space < _LEAST_ROOM:
         text = "on a full disk nothing can be recorded, not even that mail has left, which is what gives room back: keep 1MiB at least"
         yield Advice(("limits", "free_space"), text)

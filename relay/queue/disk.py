@@ -132,20 +132,27 @@ class Disk:
 
     def free(self) -> int:
         """Bytes left, 0 where that cannot be told: where large bodies have a file system of their own, on the fuller of the two."""
+        return self._least()[0]
+
+    def _least(self) -> tuple[int, str]:
+        """And where that is."""
+        beside_it = f"beside {self.path}"
         try:
             free = self._probe(self.path.parent)
         except OSError:
-            return 0
+            return 0, beside_it
         with contextlib.suppress(OSError):  # whoever writes to it tells that it is gone
-            free = min(free, self._probe(self._bodies))
-        return free
+            elsewhere = self._probe(self._bodies)
+            if elsewhere < free:
+                return elsewhere, f"in {self._bodies}"
+        return free, beside_it
 
     def shortage(self) -> str:
         """Why mail must not be taken: less room than `limit` ("" while there is enough)."""
-        free = self.free()
+        free, where = self._least()
         wanted = self.limit + self.limit // _HYSTERESIS if self._short else self.limit
         self._short = free < wanted
-        return f"{free} bytes left beside {self.path}, limits.free_space is {self.limit}" if self._short else ""
+        return f"{free} bytes left {where}, limits.free_space is {self.limit}" if self._short else ""
 
     def note(self) -> None:
         """The files that are there now are the ones that the open database writes to. Raises OSError."""

@@ -41,7 +41,7 @@ def open_queue(disk: Disk, share: Share, folder: BodyFolder) -> Opened:
         ).fetchone()
         attempts = db.execute("SELECT k, at FROM attempt ORDER BY k DESC LIMIT 1").fetchone() or (0, 0)
         told = db.execute("SELECT coalesce(max(messages), 0), coalesce(max(attempts), 0) FROM tally_slot").fetchone()
-        folder.prepare(db.execute(_IN_NEED).fetchone()[0])
+        prepare(db, folder)
         problems = glance(db, folder)
         nobodys = range(share.count, SLOTS) if share.leads else ()
         strays = find_strays(db, folder, {share.slot, *nobodys})
@@ -56,6 +56,11 @@ def open_queue(disk: Disk, share: Share, folder: BodyFolder) -> Opened:
     last = max(newest[0] or 0, told[0], *strays)
     began = milliseconds(begun(last)) if last else 0
     return Opened(database, last, max(attempts[0], told[1]), max(began, attempts[1]), problems, strays)
+
+
+def prepare(db: sqlite3.Connection, folder: BodyFolder) -> None:
+    """The folder is there, or is made where no mail that waits needs it. Raises StoreUnusable."""
+    folder.prepare(db.execute(_IN_NEED).fetchone()[0])
 
 
 def find_strays(db: sqlite3.Connection, folder: BodyFolder, slots: Collection[int]) -> tuple[int, ...]:

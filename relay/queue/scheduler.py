@@ -207,7 +207,7 @@ class Scheduler:
     def ahead(self, message: Message, coming: Coming) -> bool:
         """Takes up a message that is on its way to the disk, where its delivery can begin at once; the hop gets its end when it is there.
 
-        False: it is to be submitted when it is. So it goes under load, when nothing is won by it.
+        False: it is to be submitted when it is.
         """
         try:
             lanes = tuple(self._by_lane(message))

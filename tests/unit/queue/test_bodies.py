@@ -288,9 +288,12 @@ async def test_bodies_on_a_file_system_of_their_own_keep_its_room_free(tmp_path:
     path, room = tmp_path / "queue.db", 0
     disk = Disk(path, 1000, lambda each: room if each == BodyFolder(path).path else 5000)
     assert disk.free() == 0
-    assert "limits.free_space is 1000" in disk.shortage()
+    assert disk.shortage() == f"0 bytes left in {path}-bodies, limits.free_space is 1000"
     room = 2000
     assert (disk.free(), disk.shortage()) == (2000, "")
+    disk.limit = 6000
+    room = 7000
+    assert disk.shortage() == f"5000 bytes left beside {path}, limits.free_space is 6000"
 
 
 async def test_a_disk_that_takes_less_than_it_is_given(held: World, monkeypatch: pytest.MonkeyPatch) -> None:
