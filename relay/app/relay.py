@@ -133,6 +133,11 @@ class Relay:
         return self._passage.policies.addresses
 
     @property
+    def under_way(self) -> int:
+        """Connections of clients, and recipients that are in hand."""
+        return self._passage.listeners.sessions + len(self._passage.scheduler.claims)
+
+    @property
     def operator(self) -> Operator:
         """What the admin socket offers, as calls."""
         return self._offices.operator

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from relay.app.collector import calm_collector
+from relay.app.pace import pace
 from relay.app.place import InForce, Place
 from relay.app.relay import Relay, StartError
 from relay.config.load import ConfigError
@@ -104,7 +105,8 @@ async def work(whole: Whole, station: Station, hear: Emit, lines_dropped: Callab
                 loop.add_signal_handler(signal.SIGHUP, reload_on_signal(relay))
             link.tell(SUPERVISOR, READY)
             calm_collector()
-            await first_of(ended, link.lost)
+            with pace(lambda: relay.under_way):
+                await first_of(ended, link.lost)
     except (ConfigError, StartError) as error:
         link.tell(SUPERVISOR, FAILED, str(error))
         return 1

@@ -70,6 +70,7 @@ async def _serve(file: Path, in_force: "InForce", log: "EventLog", writer: "Line
     """Until a signal. Why it could not start, "" where it could."""
     from relay.app import Relay, StartError
     from relay.app.collector import calm_collector
+    from relay.app.pace import pace
     from relay.app.several import reload_on_signal
     from relay.config.load import ConfigError
 
@@ -80,7 +81,8 @@ async def _serve(file: Path, in_force: "InForce", log: "EventLog", writer: "Line
         async with Relay(file, observers=(log,), lines_dropped=lambda: writer.dropped, in_force=in_force) as relay:
             loop.add_signal_handler(signal.SIGHUP, reload_on_signal(relay))
             calm_collector()
-            await _until(ended)
+            with pace(lambda: relay.under_way):
+                await _until(ended)
             loop.remove_signal_handler(signal.SIGHUP)
     except (ConfigError, StartError) as error:
         return str(error)
