@@ -65,10 +65,17 @@ class Console:
 
     async def sign_in(self, page: Page, name: str = "admin") -> None:
         await page.goto(f"{self.root}/sign-in")
+        await self.fill_in(page, name)
+        await page.wait_for_url(f"{self.root}/")
+
+    async def fill_in(self, page: Page, name: str) -> None:
+        """On the page for signing in."""
+        await page.wait_for_selector(
+            "#name:focus"
+        )  # a browser that comes to this later finds the field taken, and says so
         await page.fill("#name", name)
         await page.fill("#password", PASSWORD)
         await page.keyboard.press("Enter")
-        await page.wait_for_url(f"{self.root}/")
 
     async def messages(self) -> Mapping[str, str]:
         """State of each message's recipient."""
@@ -293,10 +300,7 @@ async def test_a_link_from_another_site_finds_the_session(console: Console) -> N
         await page.context.clear_cookies()
         await page.goto("https://chat.example/")
         await page.click("a")
-        await page.wait_for_selector("#password")
-        await page.fill("#name", "read")
-        await page.fill("#password", PASSWORD)
-        await page.keyboard.press("Enter")
+        await console.fill_in(page, "read")
         await page.wait_for_url(target)
 
 
