@@ -113,12 +113,13 @@ async def test_the_policy_changes_with_the_load_and_not_otherwise(monkeypatch: p
 async def test_where_the_system_forbids_it_nobody_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     Uses(monkeypatch, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5)
 
+    asked = 0
+
     def forbidden(*_arguments: object) -> None:
         nonlocal asked
         asked += 1
         raise PermissionError
 
-    asked = 0
     monkeypatch.setattr("os.sched_setscheduler", forbidden)
     await asyncio.wait_for(follow_load(lambda: 20, set_batch), 10)
     assert asked == 1
