@@ -76,7 +76,7 @@ def _bring_in(copy: sqlite3.Connection, folder: BodyFolder) -> None:
     Raises StoreUnusable where there are none at all, as beside a link to the database."""
     if not copy.execute("SELECT 1 FROM sqlite_schema WHERE name = 'body_file'").fetchone():
         return  # of an older version
-    live = "SELECT n, message.size FROM message JOIN body_file USING (n) WHERE finished IS NULL ORDER BY n"
+    live = "SELECT n, message.size FROM body_file CROSS JOIN message USING (n) WHERE finished IS NULL ORDER BY n"
     needed = copy.execute(live).fetchall()
     if needed and not folder.path.is_dir():
         raise StoreUnusable(

@@ -6,8 +6,10 @@ import errno
 import os
 import resource
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from relay.mail.events import StoreDamaged, StoreRecovered, StoreTrouble
-from relay.queue import arriving, chores, copies
+from relay.queue import arriving, chores, copies, opening, schema
 from relay.queue.arriving import Bodies
 from relay.queue.bodies import BodyFolder
 from relay.queue.check import _STRAY
@@ -380,6 +382,20 @@ async def test_a_start_makes_the_folder_where_nobody_needs_it(tmp_path: Path) ->
     BodyFolder(path).path.rmdir()
     async with world(path) as queue:
         await queue.put(body=LARGE)
+
+
+def test_a_start_asks_no_small_message_whether_it_needs_the_folder(tmp_path: Path) -> None:
+    """A million may wait."""
+    with closing(sqlite3.connect(tmp_path / "queue.db", isolation_level=None)) as db:
+        schema.prepare(db, "queue.db")
+        db.executemany(
+            "INSERT INTO message (id, size, message_id, sender, eight_bit, header, about) VALUES (?, 1, '', '', 0, x'', '{}')",
+            [(f"M{n}",) for n in range(5000)],
+        )
+        steps: list[None] = []
+        db.set_progress_handler(lambda: steps.append(None), 1000)
+        opening.prepare(db, BodyFolder(tmp_path / "queue.db"))
+    assert not steps
 
 
 def _a_file(folder: Path) -> None:
