@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from bench.chains import OURS, Chain, Shape, contenders
-from bench.fill import fill
+from bench.fill import fill, settle
 from bench.machine import memory_mib, tree
 from bench.peers import generate
 from bench.rounds import Result, lone, rate, scratch
@@ -164,6 +164,7 @@ def _start(depth: int) -> Callable[[Settings], Awaitable[Result]]:
                         folder, [outbound("out", "*", HostPort("127.0.0.1", sink))], workers=settings.workers[0]
                     )
                     await asyncio.to_thread(shutil.copy, kept, folder / "queue.db")
+                    await asyncio.to_thread(settle, folder / "queue.db")
                     relay = Served(file)
                     greeting = asyncio.create_task(relay.start())
                     try:

@@ -6,6 +6,7 @@ Messages are deferred ones, as a queue that waits has them: one recipient each, 
 """
 
 import argparse
+import os
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,7 @@ def fill(
 ) -> None:
     """Adds so many deferred messages to the queue in `path` (made where there is none; no relay may have it open).
 
-    They came an hour ago and are due `due` from now on (before 0: they are due already), evenly over `spread`.
+    They came an hour ago and are due `due` from now on (before 0: they are due already), evenly over `spread`. All is on the disk at the end.
     """
     now = datetime.now(UTC)
     came = now - timedelta(hours=1)
@@ -70,6 +71,13 @@ def fill(
             batch.flush()
             db.execute("COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    settle(path)
+
+
+def settle(path: Path) -> None:
+    """Waits until a file is on the disk: for half a minute the kernel's writing of gigabytes would be part of what is measured."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _message(name: str, domain: str, came: datetime, body: bytes) -> Message:
