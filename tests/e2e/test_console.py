@@ -70,9 +70,8 @@ class Console:
 
     async def fill_in(self, page: Page, name: str) -> None:
         """On the page for signing in."""
-        await page.wait_for_selector(
-            "#name:focus"
-        )  # a browser that comes to this later finds the field taken, and says so
+        # By autofocus: a browser that comes to it later finds the field taken, and says so.
+        await page.wait_for_selector("#name:focus")
         await page.fill("#name", name)
         await page.fill("#password", PASSWORD)
         await page.keyboard.press("Enter")

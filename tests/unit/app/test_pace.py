@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -138,8 +138,19 @@ def test_without_proc_there_is_nothing_to_change(monkeypatch: pytest.MonkeyPatch
     assert not set_batch(True)
 
 
-async def test_a_policy_that_somebody_chose_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getscheduler", lambda _pid: os.SCHED_IDLE)
+def _chosen(_pid: int) -> int:
+    return os.SCHED_IDLE
+
+
+def _not_ours_to_ask(_pid: int) -> int:
+    raise PermissionError
+
+
+@pytest.mark.parametrize("answer", [_chosen, _not_ours_to_ask])
+async def test_a_policy_that_somebody_chose_or_hides_is_left_alone(
+    answer: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getscheduler", answer)
     monkeypatch.setattr("os.sched_setscheduler", lambda *_arguments: pytest.fail("it was changed"))
     before = asyncio.all_tasks()
     with pace(lambda: 20):
