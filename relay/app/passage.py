@@ -65,6 +65,7 @@ class Passage:
             base.store, self.scheduler, lane_of=self._lane_of, clock=utc_now, others=base.colleagues
         )
         self.policies = self._policy_server()
+        self.steering = base.place.steering
         self.listeners = Listeners(self._services(outside))
 
     def _scheduler(self, deliver: Deliver) -> Scheduler:
@@ -107,6 +108,7 @@ class Passage:
             utc_now,
             sockets=place.sockets,
             elsewhere=place.connections,
+            steering=self.steering,
             login_failed=base.colleagues.login_failed,
             processes=place.count,
             claims=place.leads,

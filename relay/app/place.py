@@ -10,6 +10,7 @@ from relay.queue.share import Share
 from relay.workers.limits import SharedConnections, SharedLanes
 from relay.workers.link import Link
 from relay.workers.locks import QueueTurn
+from relay.workers.steering import Steering
 from relay.workers.table import Table
 
 
@@ -55,6 +56,10 @@ class Place:
     @property
     def connections(self) -> SharedConnections | None:
         return None if self.table is None else SharedConnections(self.table, self.slot)
+
+    @property
+    def steering(self) -> Steering | None:
+        return None if self.table is None else Steering(self.table, self.slot)
 
     @property
     def lanes(self) -> SharedLanes | None:

@@ -277,6 +277,8 @@ class Relay:
         if self._place.link is not None:
             self._begin(stack, self._count())
             self._begin(stack, self._passage.learn_failed_logins())
+        if self._passage.steering is not None:
+            self._begin(stack, self._passage.steering.watch(lambda: self._passage.listeners.listening))
 
     def _begin(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         stack.push_async_callback(_ended, asyncio.create_task(work))

@@ -56,14 +56,18 @@ class Connections:
         self._elsewhere = elsewhere
         self._by_client: dict[Key, int] = {}
 
+    @property
+    def everywhere(self) -> int:
+        """Open connections of all processes."""
+        return self.total + (self._elsewhere.total() if self._elsewhere else 0)
+
     def enter(self, total: int) -> Entry:
         """Counts a connection whose client is not known yet, if it may come in."""
-        elsewhere = self._elsewhere
-        if self.total + (elsewhere.total() if elsewhere else 0) >= total:
+        if self.everywhere >= total:
             return Entry.FULL
         self.total += 1
-        if elsewhere:
-            elsewhere.entered()
+        if self._elsewhere:
+            self._elsewhere.entered()
         return Entry.FREE
 
     def enter_client(self, key: Key, each: int) -> Entry:

@@ -50,6 +50,11 @@ class Listeners:
         return self._bound
 
     @property
+    def listening(self) -> tuple[socket.socket, ...]:
+        """The sockets that are open."""
+        return self._floor.listening
+
+    @property
     def sessions(self) -> int:
         """Open connections, those that are not greeted yet among them."""
         return len(self._floor.sessions)
@@ -99,7 +104,7 @@ class Listeners:
         await self._accept_waiting()
         for each in self._bound:
             each.server.close()
-        self._bound = ()
+        self._bound, floor.listening = (), ()
         for session in tuple(floor.sessions):
             session.stop()
         await self._emptied(grace)
@@ -152,6 +157,9 @@ class Listeners:
             if each.listener not in config.listeners:
                 each.server.close()
         self._bound = tuple(open_now.get(each) or fresh[each] for each in config.listeners)
+        floor.listening = tuple(each.listening for each in self._bound)
+        if self._services.steering is not None:
+            self._services.steering.opened([each.listening for each in fresh.values()])
         for each in fresh.values():
             await each.server.start_serving()
             self._services.emit(ListenerReady(each.listener.name, str(each.address)))

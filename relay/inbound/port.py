@@ -5,6 +5,7 @@ A new configuration makes new terms; sessions that are open keep the sizes and t
 
 import asyncio
 import secrets
+import socket
 import traceback
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -31,7 +32,8 @@ _FLOOR = "TLSv1.2"
 
 
 class Floor:
-    """What the sessions of all listeners share: counts, the timer, tasks under way. `authenticator` is None without `submission`."""
+    """What the sessions of all listeners share: counts, the timer, tasks under way. `authenticator` is None without `submission`.
+    `listening`: the sockets that are open."""
 
     __slots__ = (
         "_contexts",
@@ -40,6 +42,7 @@ class Floor:
         "connections",
         "deadlines",
         "empty",
+        "listening",
         "loop",
         "room",
         "services",
@@ -55,6 +58,7 @@ class Floor:
         self.connections = Connections(services.elsewhere)
         self.room = Room(ROOM // services.processes)
         self.deadlines = Deadlines(self.loop, times.tick)
+        self.listening: tuple[socket.socket, ...] = ()
         self.sessions: set[Session] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
@@ -77,10 +81,17 @@ class Floor:
         )
         return reference
 
+    def came(self) -> None:
+        """A connection was counted."""
+        if self.services.steering is not None:
+            self.services.steering.came(self.connections.everywhere, self.listening)
+
     def left(self) -> None:
         """A session has ended."""
         if self.stopping and not self.sessions:
             self.empty.set()
+        if self.services.steering is not None and not self.stopping:
+            self.services.steering.left(self.connections.everywhere, self.listening)
 
     def context(self, keyring: Keyring, minimum: str, *, ask_certificate: bool) -> Context:
         """One for each way to ask: it follows the keyring by itself when certificates change."""

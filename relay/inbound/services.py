@@ -3,7 +3,8 @@
 The queue is known here by two protocols only; `relay.app` hands in the real one.
 """
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -67,11 +68,28 @@ class Intake(Protocol):
     def begin(self) -> Incoming: ...
 
 
+class Steering(Protocol):
+    """Which of the relay's processes gets the next connection. `connections` are open in all of them, `listening` our own sockets."""
+
+    def came(self, connections: int, listening: Sequence[socket.socket]) -> None:
+        """One more."""
+        ...
+
+    def left(self, connections: int, listening: Sequence[socket.socket]) -> None:
+        """One less."""
+        ...
+
+    def opened(self, listening: Sequence[socket.socket]) -> None:
+        """These are new."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """`book` is asked at every MAIL, so that a new configuration holds at once. `keyring` is None where there are no certificates.
 
-    The rest is for a relay of several `processes`: its sockets, what the others hold (`elsewhere`), and whom to tell of a failed login.
+    The rest is for a relay of several `processes`: its sockets, what the others hold (`elsewhere`), which of them clients
+    meet (`steering`), and whom to tell of a failed login.
     `claims`: this one sees to it that a new address is nobody else's. `ask`: whether a recipient exists inside (`accept.recipients`).
     """
 
@@ -83,6 +101,7 @@ class Services:
     clock: Callable[[], datetime]
     sockets: Sockets = Own()  # noqa: RUF009 - it has no state
     elsewhere: Elsewhere | None = None
+    steering: Steering | None = None
     login_failed: Callable[[Key], None] = _nobody
     processes: int = 1
     claims: bool = True

@@ -134,6 +134,7 @@ class Session(asyncio.Protocol):
             self._refuse(Reply(421, "4.7.0", entry.value))
             return
         floor.sessions.add(self)
+        floor.came()
         proxies = self._port.listener.proxy_protocol
         if proxies is None:
             self._enter()

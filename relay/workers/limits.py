@@ -7,7 +7,7 @@ each may get it, so a limit can be passed by one less than there are processes. 
 import time
 
 from relay.workers.locks import Byte, ProcessLock
-from relay.workers.table import Cells, Table
+from relay.workers.table import CONNECTIONS, Cells, Table
 
 _TURN = 0.1  # seconds: how long one process goes first where there are more processes than places
 _LOCK_TRIES = 50
@@ -25,21 +25,21 @@ class SharedConnections:
 
     def total(self) -> int:
         """Connections of the other processes."""
-        return sum([other[0] for other in self._others])
+        return sum([other[CONNECTIONS] for other in self._others])
 
     def of(self, key: int | str) -> int:
         """Those of one client."""
         return self._clients.others(self._clients.cells(str(key)))
 
     def entered(self) -> None:
-        self._own[0] += 1
+        self._own[CONNECTIONS] += 1
 
     def entered_client(self, key: int | str) -> None:
         self._clients.add(self._clients.cells(str(key)))
 
     def left(self, key: int | str | None) -> None:
         """`key` is None for one that was never counted for a client."""
-        self._own[0] -= 1
+        self._own[CONNECTIONS] -= 1
         if key is not None:
             self._clients.remove(self._clients.cells(str(key)))
 

@@ -16,6 +16,7 @@ class Byte(IntEnum):
     QUEUE = 0  # the right to write to the queue
     RATES = 1
     LOG = 2  # the right to write a line that the kernel might not take at once
+    DOORS = 3  # the right to say which process gets new connections
 
 
 class ProcessLock:

@@ -21,6 +21,10 @@ _WORD = 4  # bytes of a number
 _KNOWN = 4096  # keys whose cells are remembered
 _PAGE = PAGESIZE
 
+# Of a process's own page of numbers:
+CONNECTIONS = 0  # of clients, that are open
+SEEN = 1  # when it last said that it is there: tenths of a second of the monotonic clock, 0 for never
+
 Cells = Sequence[int]
 """Where a key is counted: one cell in each row."""
 

@@ -1,0 +1,118 @@
+"""Which of a relay's processes gets the next connection: while there is one at a time, always the same one; from two on, the kernel shares
+them out.
+
+A process that has just handled a message handles the next one in two thirds of the time that another takes, which has to fetch everything
+into the processor's caches first (docs/decisions/workers.md). Where clients come one by one that is all that counts.
+
+Whether connections are gathered stands in memory that all processes map, and is changed under a lock, so that nobody takes them for shared
+out while one gets them all. Threat: that one hangs, and with it every new client. So each says twice a second that it is there, and where one
+does not, the others share the connections out.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from relay.workers.locks import Byte, ProcessLock
+from relay.workers.table import SEEN, Table
+
+# socket(7), and linux/filter.h; Python has no names for them.
+_ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF
+_DETACH_FILTER = 68  # SO_DETACH_REUSEPORT_BPF
+_RETURN_CONSTANT = 0x06  # BPF_RET | BPF_K
+
+_GATHERED = 2  # of the table's common page
+_TWO = 2
+_LOOK = 0.5  # seconds
+_SILENT = 20  # tenths of a second without a sign from a process, after which it hangs
+
+Listening = Sequence[socket.socket]
+"""Of this process, one for each address. What is done to one holds for all processes' sockets on its address."""
+
+
+class Steering:
+    """For the process in `slot`. Implements relay.inbound.services.Steering. Never raises, whatever the system does not know or allow."""
+
+    def __init__(self, table: Table, slot: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._common, self._own = table.common, table.own(slot)
+        self._others = tuple(table.own(each) for each in range(table.count) if each != slot)
+        self._lock = ProcessLock(table.fd, Byte.DOORS)
+        self._clock = clock
+        self._is_possible = True
+
+    def came(self, connections: int, listening: Listening) -> None:
+        """A connection was accepted; so many are open now, with those of the other processes."""
+        if connections >= _TWO and self._common[_GATHERED]:
+            self._turn(listening, gathered=False)
+
+    def left(self, connections: int, listening: Listening) -> None:
+        """One has ended."""
+        if not connections and not self._common[_GATHERED] and self._is_possible and not self._somebody_hangs():
+            self._turn(listening, gathered=True)
+
+    def opened(self, listening: Listening) -> None:
+        """These are new. An address that was there before is as the other processes have it."""
+        self._turn(listening, gathered=bool(self._common[_GATHERED]))
+
+    async def watch(self, listening: Callable[[], Listening]) -> None:
+        """Until it is cancelled."""
+        while True:
+            self.look(listening())
+            await asyncio.sleep(_LOOK)
+
+    def look(self, listening: Listening) -> None:
+        self._own[SEEN] = self._now()
+        if self._common[_GATHERED] and self._somebody_hangs():
+            self._turn(listening, gathered=False)
+
+    def _now(self) -> int:
+        """Never 0, which is what a process that is not there says."""
+        return int(self._clock() * 10) + 1
+
+    def _somebody_hangs(self) -> bool:
+        now = self._now()
+        return any(each[SEEN] and now - each[SEEN] > _SILENT for each in self._others)
+
+    def _turn(self, listening: Listening, *, gathered: bool) -> None:
+        if not self._lock.take():
+            return  # another process is at it: the next connection asks again
+        try:
+            if gathered:
+                self._common[_GATHERED] = 1  # first, and last below: wherever we die, who reads 0 has them shared out
+                gathered = self._is_possible = _gathered(listening)
+            if not gathered:
+                for each in listening:
+                    with suppress(OSError):  # they were
+                        spread(each)
+                self._common[_GATHERED] = 0
+        finally:
+            self._lock.give()
+
+
+def _gathered(listening: Listening) -> bool:
+    """False where the system refuses."""
+    try:
+        for each in listening:
+            gather(each)
+    except OSError:
+        return False
+    return True
+
+
+def gather(listening: socket.socket) -> None:
+    """From now on one of the processes that listen on this address gets every new connection: the one that has listened longest, mostly.
+
+    Raises OSError where this system has no such thing.
+    """
+    program = array("B", struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, 0))  # one struct sock_filter: always the first
+    address, _length = program.buffer_info()
+    listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", 1, address))  # struct sock_fprog
+
+
+def spread(listening: socket.socket) -> None:
+    """From now on the kernel shares new connections out again. Raises OSError where it did."""
+    listening.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
