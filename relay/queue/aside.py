@@ -9,10 +9,20 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
-_Given = tuple[Callable[[], Any], Callable[[Any, Exception | None], None]]
+_BEGINNING = 0.0003  # seconds; a thread wakes up in a fifth of that where a processor is free
+
+
+def _nobody_waits() -> None:
+    """For its beginning."""
+
+
+class _Given(NamedTuple):
+    work: Callable[[], Any]
+    then: Callable[[Any, Exception | None], None]
+    begun: Callable[[], None] = _nobody_waits
 
 
 class Aside:
@@ -27,7 +37,19 @@ class Aside:
 
     def do(self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None]) -> None:
         """Calls `work` in a thread, then `then` in the loop with its result, or with None and what it raised."""
-        self._work.put((work, then))
+        self._work.put(_Given(work, then))
+
+    def begin(
+        self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None], most: float = _BEGINNING
+    ) -> None:
+        """As `do`, and returns when the thread has begun, or after so many seconds.
+
+        A thread needs the interpreter to begin, and a loop that goes on at once keeps it until it has nothing more to do.
+        """
+        begun = threading.Lock()
+        begun.acquire()
+        self._work.put(_Given(work, then, begun.release))
+        begun.acquire(timeout=most)
 
     async def close(self) -> None:
         """Ends the threads behind the work that they were given."""
@@ -38,11 +60,11 @@ class Aside:
 
     def _run(self) -> None:
         while (given := self._work.get()) is not None:
-            work, then = given
             result, fault = None, None
+            given.begun()
             try:
-                result = work()
+                result = given.work()
             except Exception as error:  # noqa: BLE001 - handed to whoever wanted the work
                 fault = error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(then, result, fault)
+                self._loop.call_soon_threadsafe(given.then, result, fault)

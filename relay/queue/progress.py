@@ -31,6 +31,11 @@ class Progress:
         self._open: set[str] = set()
         self._recording: dict[int, None] = {}  # in the order of their numbers
 
+    @property
+    def arriving(self) -> int:
+        """Messages that have begun, and are not durable yet."""
+        return len(self._open)
+
     def began(self, message: str) -> None:
         self._open.add(message)
 

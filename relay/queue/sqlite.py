@@ -93,6 +93,7 @@ class SqliteStore:
             emit=emit,
             loosened=lambda: self._housekeeping.ask_to_drop(),
             reopened=self._reopened,
+            is_alone=lambda: self.progress.arriving == 1,
         )
         self._bodies = Bodies(BodyFolder(disk.path), share.slot, self._writer.blame)
         self._housekeeping = Housekeeping(

@@ -46,7 +46,8 @@ T = TypeVar("T")
 
 class Writer:
     """`slot` is what new messages get. `loosened` is called when large messages have ended (their bytes are to be deleted), `reopened` when
-    readers must reopen.
+    readers must reopen. `is_alone`: one message is all that arrives, so that the loop may wait until its sync has begun: what it does next is
+    mostly that message's delivery, which ends behind the sync anyway.
 
     At any moment either the loop or the thread aside works on the connection, never both: `_away`.
     """
@@ -60,6 +61,7 @@ class Writer:
         emit: Emit,
         loosened: Callable[[], None],
         reopened: Callable[[], None],
+        is_alone: Callable[[], bool],
     ) -> None:
         self.trouble = ""  # why no mail is taken
         self.writable = True
@@ -69,6 +71,7 @@ class Writer:
         self._emit = emit
         self._loosened = loosened
         self._reopened = reopened
+        self._is_alone = is_alone
         self._facts = Facts()
         self._loop = asyncio.get_running_loop()
         self._aside = Aside("queue-disk")
@@ -166,8 +169,11 @@ class Writer:
         if self._unsynced:
             self._unsynced = False
             # Not at once: the thread needs the interpreter for a moment to begin. Asked for before it begins: `_synced` must not come first.
-            self._loop.call_soon(self._tell_written, [each for each, _result, error in self._results if error is None])
-            self._go_aside(self._database.sync, self._synced)
+            written = [each for each, _result, error in self._results if error is None]
+            self._loop.call_soon(self._tell_written, written)
+            self._away = True
+            alone = self._is_alone() and any(each.kind is Kind.INTAKE for each in written)
+            (self._aside.begin if alone else self._aside.do)(self._database.sync, self._synced)
             return
         self._settle()
         if not self._waiting:
