@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def crowd(address: HostPort) -> AsyncIterator[None]:
+    """Two clients that stay: while they are there, the kernel shares all others out among the workers (relay.workers.steering)."""
+    clients = [await asyncio.open_connection(address.host, address.port) for _ in range(2)]
+    try:
+        for reader, _writer in clients:
+            assert (await reader.readline()).startswith(b"220 ")
+        yield
+    finally:
+        for _reader, writer in clients:
+            writer.close()
 
 
 class RelayProcess:

@@ -20,7 +20,7 @@ from relay.testing.pair import submit
 from relay.testing.pki import Pki
 from tests.e2e.alerting import SECRET, World, alerting, parsed, partner, send
 from tests.e2e.heard import Heard
-from tests.e2e.process import RelayProcess
+from tests.e2e.process import RelayProcess, crowd
 
 
 @pytest.fixture
@@ -198,8 +198,9 @@ async def test_workers_tell_it_once(world: World) -> None:
     async with partner(world, safe=False), RelayProcess(file) as relay:
         await relay.all_listen(3)
         address = relay.address
-        for number in range(12):
-            await submit(address, "alice@a.test", [f"bob{number}@b.test"], b"Subject: x\r\n\r\nx\r\n")
+        async with crowd(address):
+            for number in range(12):
+                await submit(address, "alice@a.test", [f"bob{number}@b.test"], b"Subject: x\r\n\r\nx\r\n")
         await world.hook.wait(1)
         await world.admin.wait(1)
         told = {line["worker"] for line in relay.lines if line.get("event") == "tls-withheld"}

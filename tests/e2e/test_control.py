@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay.testing import Sink
-from tests.e2e.process import RelayProcess, free_port
+from tests.e2e.process import RelayProcess, crowd, free_port
 from tests.e2e.test_workers import config, serving, until
 
 pytestmark = pytest.mark.timeout(180)
@@ -41,8 +41,9 @@ def send(port: int, recipient: str, sender: str = "alice@relay.test", text: str 
 
 
 async def by_all(relay: RelayProcess, recipient: str, **more: Any) -> None:
-    for _ in range(8):
-        await asyncio.to_thread(send, relay.address.port, recipient, **more)
+    async with crowd(relay.address):
+        for _ in range(8):
+            await asyncio.to_thread(send, relay.address.port, recipient, **more)
 
 
 async def taken(sink: Sink, count: int) -> None:

@@ -22,7 +22,7 @@ from relay.admin.accounts import add_token
 from relay.admin.endpoint import Scope
 from relay.inbound.passwords import make_line
 from relay.testing import Pki, Sink, write_config
-from tests.e2e.process import RelayProcess, free_port
+from tests.e2e.process import RelayProcess, crowd, free_port
 from tests.e2e.test_serve import run, send
 
 pytestmark = pytest.mark.timeout(120)
@@ -56,13 +56,14 @@ async def serving(file: Path, workers: int = 2) -> AsyncIterator[RelayProcess]:
 async def taken_by_all(relay: RelayProcess, recipient: str = "bob@example.com", *, workers: int = 2) -> list[str]:
     """Mail until every worker has taken some; the ids."""
     seen, sent = len(relay.lines), [0]
-    while True:
-        await asyncio.to_thread(send, relay.address.port, "alice@relay.test", recipient)
-        sent[0] += 1
-        await until(lambda: len(_accepted(relay, seen)) == sent[0])
-        accepted = _accepted(relay, seen)
-        if len({each["worker"] for each in accepted}) == workers:
-            return [each["message"] for each in accepted]
+    async with crowd(relay.address):
+        while True:
+            await asyncio.to_thread(send, relay.address.port, "alice@relay.test", recipient)
+            sent[0] += 1
+            await until(lambda: len(_accepted(relay, seen)) == sent[0])
+            accepted = _accepted(relay, seen)
+            if len({each["worker"] for each in accepted}) == workers:
+                return [each["message"] for each in accepted]
 
 
 def _accepted(relay: RelayProcess, after: int = 0) -> list[dict[str, Any]]:
@@ -258,6 +259,65 @@ async def test_a_port_that_is_taken_is_said_at_the_start(tmp_path: Path) -> None
         assert f"cannot listen on 127.0.0.1:{relay.address.port}" in err
 
 
+# Which of them clients meet.
+
+
+async def test_one_client_at_a_time_meets_the_same_worker(tmp_path: Path) -> None:
+    """And goes on meeting one when that is killed."""
+    async with Sink() as sink, serving(config(tmp_path, sink, workers=3), 3) as relay:
+        (first,) = await _one_by_one(relay)
+        await taken_by_all(relay, workers=3)
+        (after,) = await _one_by_one(relay)
+        assert after == first
+        seen = len(relay.lines)
+        os.kill(relay.workers[first], signal.SIGKILL)
+        await relay.line(lambda each: each.get("event") == "listener-ready", after=seen)
+        (other,) = await _one_by_one(relay)
+        assert other != first
+
+
+async def test_a_worker_that_hangs_does_not_keep_all_clients(tmp_path: Path) -> None:
+    async with Sink() as sink, serving(config(tmp_path, sink)) as relay:
+        (slot,) = await _one_by_one(relay)
+        pid = relay.workers[slot]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await until_true(lambda: _is_greeted(relay.address.port))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await until_true(lambda: _is_greeted(relay.address.port))
+
+
+async def _one_by_one(relay: RelayProcess) -> set[int]:
+    """The workers that took ten messages, each sent when the client before it was gone. Of those ahead of them nobody knows where they went:
+    others may have been there."""
+    began: list[int] = []
+    for _ in range(12):
+        began.append(len(relay.lines))
+        await asyncio.to_thread(_send_to_the_end, relay.address.port)
+        await until(lambda: len(_accepted(relay, began[0])) == len(began))
+    return {each["worker"] for each in _accepted(relay, began[2])}
+
+
+def _send_to_the_end(port: int) -> None:
+    """Returns when the relay has closed the connection."""
+    client = smtplib.SMTP("127.0.0.1", port, local_hostname="client.test", timeout=20)
+    client.sendmail("alice@relay.test", ["bob@example.com"], "Subject: from smtplib\r\n\r\nhello\r\n")
+    assert client.docmd("QUIT")[0] == 221
+    assert client.sock is not None
+    assert client.sock.recv(1) == b""
+    client.close()
+
+
+async def _is_greeted(port: int) -> bool:
+    try:
+        client = await asyncio.to_thread(smtplib.SMTP, "127.0.0.1", port, timeout=1)
+    except OSError:
+        return False
+    client.close()
+    return True
+
+
 # Limits.
 
 
@@ -350,10 +410,11 @@ async def test_who_is_blocked_for_failed_logins_has_no_fresh_tries_at_a_successo
             seen = len(relay.lines)
             os.kill(pid, signal.SIGKILL)
             await relay.line(lambda each: each.get("event") == "listener-ready", after=seen)
-            while not any(
-                each.get("event") == "command-refused" and each["worker"] == slot for each in relay.lines[seen:]
-            ):
-                assert await _is_blocked(port)
+            async with crowd(relay.address):
+                while not any(
+                    each.get("event") == "command-refused" and each["worker"] == slot for each in relay.lines[seen:]
+                ):
+                    assert await _is_blocked(port)
 
 
 async def _is_blocked(port: int) -> bool:
@@ -380,12 +441,10 @@ async def test_a_reload_is_everybodys(tmp_path: Path) -> None:
         file = config(tmp_path, sink)
         where = ("--config", str(file))
         async with serving(file) as relay:
-            port = relay.address.port
             text = file.read_text()
             file.write_text(text.replace("127.0.0.0/8", "127.0.0.2/32"))
             await until(lambda: _took(relay, 1))
-            replies = Counter([await asyncio.to_thread(_rcpt, port) for _ in range(12)])
-            assert replies == {550: 12}
+            assert await _replies(relay) == {550}
             # What weakens waits; a worker that dies meanwhile has a successor with what is in force, not with what is on disk.
             file.write_text(text)
             await relay.line(lambda each: each.get("event") == "configuration-waiting")
@@ -394,15 +453,21 @@ async def test_a_reload_is_everybodys(tmp_path: Path) -> None:
                 seen = len(relay.lines)
                 os.kill(pid, signal.SIGKILL)
                 await relay.line(lambda each: each.get("event") == "listener-ready", after=seen)
-            assert {await asyncio.to_thread(_rcpt, port) for _ in range(12)} == {550}
+            assert await _replies(relay) == {550}
             await relay.line(lambda each: each.get("event") == "configuration-waiting", after=before)
             code, _out, err = await run("reload", *where)
             assert code == 0, err
-            assert {await asyncio.to_thread(_rcpt, port) for _ in range(12)} == {250}
+            assert await _replies(relay) == {250}
 
 
 def _took(relay: RelayProcess, count: int) -> bool:
     return len([each for each in relay.lines if each.get("event") == "configuration-taken"]) >= count
+
+
+async def _replies(relay: RelayProcess) -> set[int]:
+    """To RCPT, of whichever worker the kernel chooses."""
+    async with crowd(relay.address):
+        return {await asyncio.to_thread(_rcpt, relay.address.port) for _ in range(12)}
 
 
 def _rcpt(port: int) -> int:

@@ -1,0 +1,218 @@
+"""Who gets the next connection, with the kernel's own sockets: one process while clients come one by one, all of them otherwise."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+import relay.workers.steering as steering
+from relay.workers.steering import Steering
+from relay.workers.table import Table
+
+MANY = 64  # that none of several sockets gets one of them happens once in 2**63 runs
+
+HOLDER = """
+import sys
+from relay.workers.locks import Byte, ProcessLock
+print(ProcessLock(int(sys.argv[1]), Byte.DOORS).take(), flush=True)
+sys.stdin.readline()
+"""
+
+
+class Relay:
+    """Processes of one relay, all of them in this one; `now` in seconds."""
+
+    def __init__(self, count: int) -> None:
+        self.now = 1000.0
+        self.table = Table(count)
+        self.processes = [Steering(self.table, slot, lambda: self.now) for slot in range(count)]
+        self._open: list[socket.socket] = []
+
+    def listen(self, port: int = 0) -> socket.socket:
+        made = socket.create_server(("127.0.0.1", port), backlog=2 * MANY, reuse_port=True)
+        made.setblocking(False)
+        self._open.append(made)
+        return made
+
+    def close(self) -> None:
+        for each in self._open:
+            each.close()
+        self.table.close()
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    made = Relay(2)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def doors(relay: Relay) -> list[socket.socket]:
+    """One of each process, on one address."""
+    first = relay.listen()
+    return [first, relay.listen(first.getsockname()[1])]
+
+
+def shares(sockets: list[socket.socket]) -> list[int]:
+    """How many of MANY connections each gets."""
+    address = sockets[0].getsockname()
+    clients = [socket.create_connection(address) for _ in range(MANY)]
+    found = [_accept(each) for each in sockets]
+    for each in clients:
+        each.close()
+    assert sum(found) == MANY
+    return found
+
+
+def _accept(listening: socket.socket) -> int:
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            count += 1
+    return count
+
+
+def is_shared_out(sockets: list[socket.socket]) -> bool:
+    return all(shares(sockets))
+
+
+def has_one(sockets: list[socket.socket]) -> bool:
+    return sorted(shares(sockets))[-1] == MANY
+
+
+def test_at_first_all_get_some(doors: list[socket.socket]) -> None:
+    assert is_shared_out(doors)
+
+
+def test_one_gets_all_when_the_last_client_has_left(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    one.left(1, doors[:1])
+    assert is_shared_out(doors)
+    two.left(0, doors[1:])  # whichever of them sees it
+    assert has_one(doors)
+    one.came(1, doors[:1])
+    assert has_one(doors)
+
+
+def test_all_get_some_from_the_second_at_once_on(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    two.came(2, doors[1:])
+    assert is_shared_out(doors)
+    one.came(3, doors[:1])
+    one.left(2, doors[:1])
+    one.left(1, doors[:1])
+    assert is_shared_out(doors)
+    one.left(0, doors[:1])
+    assert has_one(doors)
+
+
+def test_the_others_go_on_where_the_one_dies(relay: Relay, doors: list[socket.socket]) -> None:
+    relay.processes[0].left(0, doors[:1])
+    before = shares(doors)
+    dead = before.index(MANY)
+    doors.pop(dead).close()
+    successor = relay.listen(doors[0].getsockname()[1])
+    relay.processes[dead].opened([successor])
+    assert shares([*doors, successor]) == [MANY, 0]
+
+
+def test_a_new_address_is_as_the_others_are(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    first = relay.listen()
+    one.opened([first])
+    second = relay.listen(first.getsockname()[1])
+    two.opened([second])
+    assert has_one([first, second])
+    two.came(2, [doors[1], second])
+    assert is_shared_out([first, second])
+    assert is_shared_out(doors)
+
+
+def test_an_address_that_one_did_not_have_yet_is_shared_out_when_it_opens_it(
+    relay: Relay, doors: list[socket.socket]
+) -> None:
+    """In the middle of a reload: the others have it already, gathered, and the one that has not sees the second client."""
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    first = relay.listen()
+    one.opened([first])
+    two.came(2, doors[1:])
+    second = relay.listen(first.getsockname()[1])
+    assert has_one([first, second])
+    two.opened([second])
+    assert is_shared_out([first, second])
+
+
+def test_one_that_hangs_does_not_keep_all(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    one.look(doors[:1])
+    two.left(0, doors[1:])
+    relay.now += 2
+    two.look(doors[1:])
+    assert has_one(doors)
+    relay.now += 0.5
+    two.look(doors[1:])
+    assert is_shared_out(doors)
+    two.left(0, doors[1:])
+    assert is_shared_out(doors), "it hangs still"
+    one.look(doors[:1])
+    two.left(0, doors[1:])
+    assert has_one(doors)
+
+
+def test_one_that_is_dead_does_not_hang(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    one.look(doors[:1])
+    relay.now += 60
+    relay.table.clear(0)
+    two.left(0, doors[1:])
+    two.look(doors[1:])
+    assert has_one(doors)
+
+
+def test_a_system_that_does_not_allow_it_is_asked_once(
+    relay: Relay, doors: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def gather(listening: socket.socket) -> None:
+        asked.append(listening.fileno())
+        if len(asked) > 1:
+            raise PermissionError(1, "not here")
+        real(listening)
+
+    real: Callable[[socket.socket], None] = steering.gather
+    monkeypatch.setattr(steering, "gather", gather)
+    other = relay.listen()
+    one, two = relay.processes
+    one.left(0, [doors[0], other])
+    assert len(asked) == 2
+    assert is_shared_out(doors), "what was done before the refusal is undone"
+    one.left(0, [doors[0], other])
+    assert len(asked) == 2
+    two.came(2, doors[1:])
+    assert is_shared_out(doors)
+
+
+def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: list[socket.socket]) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(relay.table.fd)],
+        pass_fds=[relay.table.fd],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    relay.processes[0].left(0, doors[:1])
+    assert is_shared_out(doors)
+    holder.communicate("\n", timeout=20)
+    relay.processes[0].left(0, doors[:1])
+    assert has_one(doors)
