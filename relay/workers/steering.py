@@ -28,6 +28,7 @@ _RETURN_CONSTANT = 0x06  # BPF_RET | BPF_K
 _GATHERED = 2  # of the table's common page
 _TWO = 2
 _LOOK = 0.5  # seconds
+_TRIES = 50  # for the lock, which nobody holds for longer than a few microseconds
 _SILENT = 20  # tenths of a second without a sign from a process, after which it hangs
 
 Listening = Sequence[socket.socket]
@@ -55,8 +56,16 @@ class Steering:
             self._turn(listening, gathered=True)
 
     def opened(self, listening: Listening) -> None:
-        """These are new. An address that was there before is as the other processes have it."""
-        self._turn(listening, gathered=bool(self._common[_GATHERED]))
+        """These are new: as the others from now on. One that cannot be gathered is shared out, whatever the others are."""
+        if not any(self._lock.take() for _ in range(_TRIES)):
+            return
+        try:
+            if self._common[_GATHERED]:
+                _gather_all(listening)
+            else:
+                _spread_all(listening)
+        finally:
+            self._lock.give()
 
     async def watch(self, listening: Callable[[], Listening]) -> None:
         """Until it is cancelled."""
@@ -83,17 +92,15 @@ class Steering:
         try:
             if gathered:
                 self._common[_GATHERED] = 1  # first, and last below: wherever we die, who reads 0 has them shared out
-                gathered = self._is_possible = _gathered(listening)
-            if not gathered:
-                for each in listening:
-                    with suppress(OSError):  # they were
-                        spread(each)
+                self._is_possible = _gather_all(listening)
+            if not (gathered and self._is_possible):
+                _spread_all(listening)
                 self._common[_GATHERED] = 0
         finally:
             self._lock.give()
 
 
-def _gathered(listening: Listening) -> bool:
+def _gather_all(listening: Listening) -> bool:
     """False where the system refuses."""
     try:
         for each in listening:
@@ -101,6 +108,12 @@ def _gathered(listening: Listening) -> bool:
     except OSError:
         return False
     return True
+
+
+def _spread_all(listening: Listening) -> None:
+    for each in listening:
+        with suppress(OSError):  # it was
+            spread(each)
 
 
 def gather(listening: socket.socket) -> None:

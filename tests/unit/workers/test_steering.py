@@ -201,6 +201,24 @@ def test_a_system_that_does_not_allow_it_is_asked_once(
     assert is_shared_out(doors)
 
 
+def test_a_new_address_that_is_refused_leaves_the_others_as_they_are(
+    relay: Relay, doors: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_listening: socket.socket) -> None:
+        raise OSError(12, "no memory for that")
+
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    first = relay.listen()
+    second = relay.listen(first.getsockname()[1])
+    monkeypatch.setattr(steering, "gather", refuse)
+    one.opened([first])
+    assert is_shared_out([first, second])
+    assert has_one(doors)
+    two.came(2, [doors[1], second])
+    assert is_shared_out(doors)
+
+
 def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: list[socket.socket]) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(relay.table.fd)],
