@@ -56,6 +56,36 @@ async def test_a_delivery_begins_while_the_disk_is_at_work_and_ends_behind_it(qu
     assert nothing_in_hand(queue)
 
 
+async def test_the_loop_waits_for_the_sync_to_begin_where_one_message_is_all_that_arrives(
+    queue: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+
+    def noting(name: str) -> Callable[..., None]:
+        real = getattr(Aside, name)
+
+        def note(aside: Aside, *work: Any) -> None:
+            given.append(name)
+            real(aside, *work)
+
+        return note
+
+    await queue.settle()
+    for name in ("do", "begin"):
+        monkeypatch.setattr(Aside, name, noting(name))
+    await queue.put()
+    assert given == ["begin"]
+    await queue.settle()
+    given.clear()
+    await queue.store.work(lambda _db: None)
+    assert given == ["do"], "nobody's delivery waits for it"
+    given.clear()
+    other = queue.intake.begin()
+    await queue.put()
+    assert given == ["do"]
+    other.abort()
+
+
 @pytest.mark.parametrize("errors", [(), (BROKEN,)], ids=["kept", "refused"])
 async def test_a_disk_that_is_done_at_once_is_not_heard_of_first(
     queue: World, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch, errors: tuple[OSError, ...]
@@ -72,7 +102,7 @@ async def test_a_disk_that_is_done_at_once_is_not_heard_of_first(
     first = await queue.put()
     await queue.settle()
     disk.errors += errors
-    monkeypatch.setattr(Aside, "do", at_once)
+    monkeypatch.setattr(Aside, "begin", at_once)
     heard: list[str] = []
     message = replace(first, id=queue.store.new_id())
     with suppress(StoreUnavailable):
