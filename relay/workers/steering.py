@@ -119,13 +119,15 @@ def _spread_all(listening: Listening) -> None:
 def gather(listening: socket.socket) -> None:
     """From now on one of the processes that listen on this address gets every new connection: the one that has listened longest, mostly.
 
-    Raises OSError where this system has no such thing.
+    Raises OSError where this system has no such thing, or could not undo it (Linux before 5.3).
     """
+    with suppress(FileNotFoundError):  # nothing is to be undone
+        spread(listening)
     program = array("B", struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, 0))  # one struct sock_filter: always the first
     address, _length = program.buffer_info()
     listening.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", 1, address))  # struct sock_fprog
 
 
 def spread(listening: socket.socket) -> None:
-    """From now on the kernel shares new connections out again. Raises OSError where it did."""
+    """From now on the kernel shares new connections out again. Raises FileNotFoundError where it did, OSError where it cannot."""
     listening.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)

@@ -219,6 +219,17 @@ def test_a_new_address_that_is_refused_leaves_the_others_as_they_are(
     assert is_shared_out(doors)
 
 
+def test_what_a_system_could_not_undo_is_not_done(
+    relay: Relay, doors: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux 4.5 to 5.2 knows the filter, and no way to take it away: one would get all connections for ever."""
+    monkeypatch.setattr(steering, "_DETACH_FILTER", 9999)
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    two.came(2, doors[1:])
+    assert is_shared_out(doors)
+
+
 def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: list[socket.socket]) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(relay.table.fd)],
