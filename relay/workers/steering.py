@@ -44,6 +44,7 @@ class Steering:
         self._lock = ProcessLock(table.fd, Byte.DOORS)
         self._clock = clock
         self._is_possible = True
+        self._is_behind = False  # with what was opened
 
     def came(self, connections: int, listening: Listening) -> None:
         """A connection was accepted; so many are open now, with those of the other processes."""
@@ -57,8 +58,9 @@ class Steering:
 
     def opened(self, listening: Listening) -> None:
         """These are new: as the others from now on. One that cannot be gathered is shared out, whatever the others are."""
-        if not any(self._lock.take() for _ in range(_TRIES)):
-            return
+        self._is_behind = not any(self._lock.take() for _ in range(_TRIES))
+        if self._is_behind:
+            return  # until the next look
         try:
             if self._common[_GATHERED]:
                 _gather_all(listening)
@@ -75,6 +77,8 @@ class Steering:
 
     def look(self, listening: Listening) -> None:
         self._own[SEEN] = self._now()
+        if self._is_behind:
+            self.opened(listening)
         if self._common[_GATHERED] and self._somebody_hangs():
             self._turn(listening, gathered=False)
 

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -231,6 +231,33 @@ def test_what_a_system_could_not_undo_is_not_done(
 
 
 def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: list[socket.socket]) -> None:
+    with another_at_it(relay):
+        relay.processes[0].left(0, doors[:1])
+        assert is_shared_out(doors)
+    relay.processes[0].left(0, doors[:1])
+    assert has_one(doors)
+
+
+def test_an_address_that_was_opened_while_another_process_was_at_it_is_looked_at_later(
+    relay: Relay, doors: list[socket.socket]
+) -> None:
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    first = relay.listen()
+    one.opened([first])
+    two.came(2, doors[1:])
+    second = relay.listen(first.getsockname()[1])
+    with another_at_it(relay):
+        two.opened([second])
+        two.look([doors[1], second])
+        assert has_one([first, second])
+    two.look([doors[1], second])
+    assert is_shared_out([first, second])
+
+
+@contextmanager
+def another_at_it(relay: Relay) -> Iterator[None]:
+    """A process that holds the lock."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(relay.table.fd)],
         pass_fds=[relay.table.fd],
@@ -240,8 +267,7 @@ def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: lis
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "True\n"
-    relay.processes[0].left(0, doors[:1])
-    assert is_shared_out(doors)
-    holder.communicate("\n", timeout=20)
-    relay.processes[0].left(0, doors[:1])
-    assert has_one(doors)
+    try:
+        yield
+    finally:
+        holder.communicate("\n", timeout=20)
