@@ -277,8 +277,10 @@ class Relay:
         if self._place.link is not None:
             self._begin(stack, self._count())
             self._begin(stack, self._passage.learn_failed_logins())
-        if self._passage.steering is not None:
-            self._begin(stack, self._passage.steering.watch(lambda: self._passage.listeners.listening))
+        passage = self._passage
+        if passage.steering is not None:
+            watch = passage.steering.watch(lambda: passage.listeners.listening, lambda: len(passage.scheduler.claims))
+            self._begin(stack, watch)
 
     def _begin(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         stack.push_async_callback(_ended, asyncio.create_task(work))

@@ -1,5 +1,5 @@
 """The sockets that others connect to. Where a relay has several processes, each has one of its own on the same address (SO_REUSEPORT), and
-the kernel shares the connections out.
+the kernel shares the connections out (relay.inbound.services.Steering says when).
 
 Threat: with SO_REUSEPORT on both sides, a second relay of the same user would silently get half of the first one's mail. So an address
 is taken without it at first, and then kept (`Reserved`).

@@ -1,5 +1,5 @@
-"""Which of a relay's processes gets the next connection: while there is one at a time, always the same one; from two on, the kernel shares
-them out.
+"""Which of a relay's processes gets the next connection: while there is one at a time, always the same one; from two on, or where one has
+much to deliver, the kernel shares them out.
 
 A process that has just handled a message handles the next one in two thirds of the time that another takes, which has to fetch everything
 into the processor's caches first (docs/decisions/workers.md). Where clients come one by one that is all that counts.
@@ -7,6 +7,9 @@ into the processor's caches first (docs/decisions/workers.md). Where clients com
 Whether connections are gathered stands in memory that all processes map, and is changed under a lock, so that nobody takes them for shared
 out while one gets them all. Threat: that one hangs, and with it every new client. So each says twice a second that it is there, and where one
 does not, the others share the connections out.
+
+Who takes a message delivers it. So one client that sends much, a connection for each message, would leave all deliveries to one process and
+its part of the limits: each says how much it has in hand, too, and where that is much connections are shared out.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from relay.workers.locks import Byte, ProcessLock
-from relay.workers.table import SEEN, Table
+from relay.workers.table import IN_HAND, SEEN, Table
 
 # socket(7), and linux/filter.h; Python has no names for them.
 _ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF
@@ -30,6 +33,7 @@ _TWO = 2
 _LOOK = 0.5  # seconds
 _TRIES = 50  # for the lock, which nobody holds for longer than a few microseconds
 _SILENT = 20  # tenths of a second without a sign from a process, after which it hangs
+_MUCH = 50  # recipients in hand; where clients come one by one and the hops answer it is a handful
 
 Listening = Sequence[socket.socket]
 """Of this process, one for each address. What is done to one holds for all processes' sockets on its address."""
@@ -53,7 +57,7 @@ class Steering:
 
     def left(self, connections: int, listening: Listening) -> None:
         """One has ended."""
-        if not connections and not self._common[_GATHERED] and self._is_possible and not self._somebody_hangs():
+        if not connections and not self._common[_GATHERED] and self._is_possible and self._is_calm():
             self._turn(listening, gathered=True)
 
     def opened(self, listening: Listening) -> None:
@@ -69,26 +73,32 @@ class Steering:
         finally:
             self._lock.give()
 
-    async def watch(self, listening: Callable[[], Listening]) -> None:
-        """Until it is cancelled."""
-        while True:
-            self.look(listening())
-            await asyncio.sleep(_LOOK)
+    async def watch(self, listening: Callable[[], Listening], in_hand: Callable[[], int]) -> None:
+        """Until it is cancelled: then this process stops. `in_hand`: recipients that it delivers to, or will soon."""
+        try:
+            while True:
+                self.look(listening(), in_hand())
+                await asyncio.sleep(_LOOK)
+        finally:
+            self._own[SEEN] = self._own[IN_HAND] = 0  # it says nothing any more, and does not hang
 
-    def look(self, listening: Listening) -> None:
-        self._own[SEEN] = self._now()
+    def look(self, listening: Listening, in_hand: int = 0) -> None:
+        self._own[SEEN], self._own[IN_HAND] = self._now(), in_hand
         if self._is_behind:
             self.opened(listening)
-        if self._common[_GATHERED] and self._somebody_hangs():
+        if self._common[_GATHERED] and not self._is_calm():
             self._turn(listening, gathered=False)
 
     def _now(self) -> int:
         """Never 0, which is what a process that is not there says."""
         return int(self._clock() * 10) + 1
 
-    def _somebody_hangs(self) -> bool:
+    def _is_calm(self) -> bool:
+        """Nobody hangs, or has much to deliver."""
         now = self._now()
-        return any(each[SEEN] and now - each[SEEN] > _SILENT for each in self._others)
+        return self._own[IN_HAND] <= _MUCH and not any(
+            (each[SEEN] and now - each[SEEN] > _SILENT) or each[IN_HAND] > _MUCH for each in self._others
+        )
 
     def _turn(self, listening: Listening, *, gathered: bool) -> None:
         if not self._lock.take():

@@ -24,6 +24,7 @@ _PAGE = PAGESIZE
 # Of a process's own page of numbers:
 CONNECTIONS = 0  # of clients, that are open
 SEEN = 1  # when it last said that it is there: tenths of a second of the monotonic clock, 0 for never
+IN_HAND = 2  # recipients that it delivers to, or will soon, as it said then
 
 Cells = Sequence[int]
 """Where a key is counted: one cell in each row."""

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import smtplib
+import socket
 import ssl
 import time
 from collections import Counter
@@ -286,6 +287,23 @@ async def test_a_worker_that_hangs_does_not_keep_all_clients(tmp_path: Path) -> 
         finally:
             os.kill(pid, signal.SIGCONT)
         await until_true(lambda: _is_greeted(relay.address.port))
+
+
+async def test_one_client_with_much_mail_does_not_leave_it_all_to_one_worker(tmp_path: Path) -> None:
+    """A connection for each message, and a hop that takes its time: who took a message delivers it."""
+    with socket.create_server(("127.0.0.1", 0)) as hop:  # and never a greeting
+        route = {"smart_hosts": [f"127.0.0.1:{hop.getsockname()[1]}"]}
+        async with serving(config(tmp_path, defaults={"outbound": {"route": route}})) as relay:
+            await _one_by_one(relay)
+            seen = len(relay.lines)
+            for sent in range(1, 400):
+                await asyncio.to_thread(_send_to_the_end, relay.address.port)
+                await until(lambda sent=sent: len(_accepted(relay, seen)) == sent)
+                if len({each["worker"] for each in _accepted(relay, seen)}) == 2:
+                    break
+            else:
+                raise AssertionError("one worker took all of it")
+            hop.close()
 
 
 async def _one_by_one(relay: RelayProcess) -> set[int]:

@@ -1,5 +1,6 @@
 """Who gets the next connection, with the kernel's own sockets: one process while clients come one by one, all of them otherwise."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -228,6 +229,36 @@ def test_what_a_system_could_not_undo_is_not_done(
     one.left(0, doors[:1])
     two.came(2, doors[1:])
     assert is_shared_out(doors)
+
+
+def test_one_with_much_to_deliver_does_not_get_all(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    one.look(doors[:1], 50)
+    assert has_one(doors)
+    one.look(doors[:1], 51)
+    assert is_shared_out(doors)
+    one.left(0, doors[:1])
+    two.left(0, doors[1:])
+    assert is_shared_out(doors), "there is much to do still"
+    one.look(doors[:1], 50)
+    two.left(0, doors[1:])
+    assert has_one(doors)
+
+
+async def test_one_that_stops_does_not_hang(relay: Relay, doors: list[socket.socket]) -> None:
+    """It may take half a minute for it, and has no doors any more."""
+    one, two = relay.processes
+    watching = asyncio.create_task(one.watch(lambda: doors[:1], lambda: 51))
+    await asyncio.sleep(0)
+    two.left(0, doors[1:])
+    assert is_shared_out(doors)
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    relay.now += 10
+    two.left(0, doors[1:])
+    assert has_one(doors)
 
 
 def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: list[socket.socket]) -> None:
