@@ -8,6 +8,9 @@ Whether connections are gathered stands in memory that all processes map, and is
 out while one gets them all. Threat: that one hangs, and with it every new client. So each says twice a second that it is there, and where one
 does not, the others share the connections out.
 
+The second of two clients has come to the same process before anybody could share it out. Where both stay, all mail would be that one's. So a
+client that stays has those to come shared out before there is a second.
+
 Who takes a message delivers it. So one client that sends much, a connection for each message, would leave all deliveries to one process and
 its part of the limits: each says how much it has in hand, too, and where that is much connections are shared out.
 """
@@ -21,7 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from relay.workers.locks import Byte, ProcessLock
-from relay.workers.table import IN_HAND, SEEN, Table
+from relay.workers.table import CONNECTIONS, IN_HAND, SEEN, Table
 
 # socket(7), and linux/filter.h; Python has no names for them.
 _ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF
@@ -49,6 +52,7 @@ class Steering:
         self._clock = clock
         self._is_possible = True
         self._is_behind = False  # with what was opened
+        self._stays = False  # a client was there at the last look, and none has left since
 
     def came(self, connections: int, listening: Listening) -> None:
         """A connection was accepted; so many are open now, with those of the other processes."""
@@ -57,6 +61,7 @@ class Steering:
 
     def left(self, connections: int, listening: Listening) -> None:
         """One has ended."""
+        self._stays = False
         if not connections and not self._common[_GATHERED] and self._is_possible and self._is_calm():
             self._turn(listening, gathered=True)
 
@@ -86,8 +91,9 @@ class Steering:
         self._own[SEEN], self._own[IN_HAND] = self._now(), in_hand
         if self._is_behind:
             self.opened(listening)
-        if self._common[_GATHERED] and not self._is_calm():
+        if self._common[_GATHERED] and (self._stays or not self._is_calm()):
             self._turn(listening, gathered=False)
+        self._stays = self._own[CONNECTIONS] > 0
 
     def _now(self) -> int:
         """Never 0, which is what a process that is not there says."""

@@ -11,7 +11,7 @@ import pytest
 
 import relay.workers.steering as steering
 from relay.workers.steering import Steering
-from relay.workers.table import Table
+from relay.workers.table import CONNECTIONS, Table
 
 MANY = 64  # that none of several sockets gets one of them happens once in 2**63 runs
 
@@ -110,6 +110,33 @@ def test_all_get_some_from_the_second_at_once_on(relay: Relay, doors: list[socke
     one.left(1, doors[:1])
     assert is_shared_out(doors)
     one.left(0, doors[:1])
+    assert has_one(doors)
+
+
+def test_a_client_that_stays_does_not_have_the_next_beside_it(relay: Relay, doors: list[socket.socket]) -> None:
+    one, own = relay.processes[0], relay.table.own(0)
+    one.left(0, doors[:1])
+    own[CONNECTIONS] = 1
+    one.came(1, doors[:1])
+    one.look(doors[:1])
+    assert has_one(doors), "it may be a short one"
+    one.look(doors[:1])
+    assert is_shared_out(doors)
+    own[CONNECTIONS] = 0
+    one.left(0, doors[:1])
+    assert has_one(doors)
+
+
+def test_clients_that_come_and_go_do_not_stay(relay: Relay, doors: list[socket.socket]) -> None:
+    one, own = relay.processes[0], relay.table.own(0)
+    one.left(0, doors[:1])
+    for _ in range(3):
+        own[CONNECTIONS] = 1
+        one.came(1, doors[:1])
+        one.look(doors[:1])
+        own[CONNECTIONS] = 0
+        one.left(0, doors[:1])
+    one.look(doors[:1])
     assert has_one(doors)
 
 
