@@ -8,8 +8,9 @@ Whether connections are gathered stands in memory that all processes map, and is
 out while one gets them all. Threat: that one hangs, and with it every new client. So each says twice a second that it is there, and where one
 does not, the others share the connections out.
 
-The second of two clients has come to the same process before anybody could share it out. Where both stay, all mail would be that one's. So a
-client that stays has those to come shared out before there is a second.
+Clients that come at once have all come to the same process before it has seen the second of them. Where they stay, all mail would be that
+one's. So connections are gathered only behind a client that was alone, and for a second (what was in the caches is swept out by then);
+behind several at once, or while a client stays, those to come are shared out.
 
 Who takes a message delivers it. So one client that sends much, a connection for each message, would leave all deliveries to one process and
 its part of the limits: each says how much it has in hand, too, and where that is much connections are shared out.
@@ -24,18 +25,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from relay.workers.locks import Byte, ProcessLock
-from relay.workers.table import CONNECTIONS, IN_HAND, SEEN, Table
+from relay.workers.table import EMPTIED, IN_HAND, SEEN, Table
 
 # socket(7), and linux/filter.h; Python has no names for them.
 _ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF
 _DETACH_FILTER = 68  # SO_DETACH_REUSEPORT_BPF
 _RETURN_CONSTANT = 0x06  # BPF_RET | BPF_K
 
-_GATHERED = 2  # of the table's common page
+# Of the table's common page:
+_GATHERED = 2
+_COMPANY = 3  # since somebody was alone at last, there were two at once
 _TWO = 2
 _LOOK = 0.5  # seconds
 _TRIES = 50  # for the lock, which nobody holds for longer than a few microseconds
 _SILENT = 20  # tenths of a second without a sign from a process, after which it hangs
+_WARM = 10  # tenths of a second since the last client left
 _MUCH = 50  # recipients in hand; where clients come one by one and the hops answer it is a handful
 
 Listening = Sequence[socket.socket]
@@ -52,17 +56,18 @@ class Steering:
         self._clock = clock
         self._is_possible = True
         self._is_behind = False  # with what was opened
-        self._stays = False  # a client was there at the last look, and none has left since
 
     def came(self, connections: int, listening: Listening) -> None:
         """A connection was accepted; so many are open now, with those of the other processes."""
-        if connections >= _TWO and self._common[_GATHERED]:
-            self._turn(listening, gathered=False)
+        if connections >= _TWO and (self._common[_GATHERED] or not self._common[_COMPANY]):
+            self._turn(listening, gathered=False, company=True)
 
     def left(self, connections: int, listening: Listening) -> None:
-        """One has ended."""
-        self._stays = False
-        if not connections and not self._common[_GATHERED] and self._is_possible and self._is_calm():
+        """One has ended. The last of many does not show that they come one at a time; the next does."""
+        if connections:
+            return
+        self._own[EMPTIED] = self._now()
+        if not self._common[_GATHERED] and self._is_possible and self._is_calm():
             self._turn(listening, gathered=True)
 
     def opened(self, listening: Listening) -> None:
@@ -91,13 +96,17 @@ class Steering:
         self._own[SEEN], self._own[IN_HAND] = self._now(), in_hand
         if self._is_behind:
             self.opened(listening)
-        if self._common[_GATHERED] and (self._stays or not self._is_calm()):
+        if self._common[_GATHERED] and not (self._is_warm() and self._is_calm()):
             self._turn(listening, gathered=False)
-        self._stays = self._own[CONNECTIONS] > 0
 
     def _now(self) -> int:
         """Never 0, which is what a process that is not there says."""
         return int(self._clock() * 10) + 1
+
+    def _is_warm(self) -> bool:
+        """The last client left a moment ago."""
+        last = max(each[EMPTIED] for each in (self._own, *self._others))
+        return self._now() - last <= _WARM
 
     def _is_calm(self) -> bool:
         """Nobody hangs, or has much to deliver."""
@@ -106,10 +115,13 @@ class Steering:
             (each[SEEN] and now - each[SEEN] > _SILENT) or each[IN_HAND] > _MUCH for each in self._others
         )
 
-    def _turn(self, listening: Listening, *, gathered: bool) -> None:
+    def _turn(self, listening: Listening, *, gathered: bool, company: bool = False) -> None:
         if not self._lock.take():
             return  # another process is at it: the next connection asks again
+        had_company, self._common[_COMPANY] = self._common[_COMPANY], company
         try:
+            if gathered and had_company:
+                return
             if gathered:
                 self._common[_GATHERED] = 1  # first, and last below: wherever we die, who reads 0 has them shared out
                 self._is_possible = _gather_all(listening)

@@ -25,6 +25,7 @@ _PAGE = PAGESIZE
 CONNECTIONS = 0  # of clients, that are open
 SEEN = 1  # when it last said that it is there: tenths of a second of the monotonic clock, 0 for never
 IN_HAND = 2  # recipients that it delivers to, or will soon, as it said then
+EMPTIED = 3  # when it last saw that no client was left at any process: as SEEN
 
 Cells = Sequence[int]
 """Where a key is counted: one cell in each row."""

@@ -11,7 +11,7 @@ import pytest
 
 import relay.workers.steering as steering
 from relay.workers.steering import Steering
-from relay.workers.table import CONNECTIONS, Table
+from relay.workers.table import Table
 
 MANY = 64  # that none of several sockets gets one of them happens once in 2**63 runs
 
@@ -109,35 +109,49 @@ def test_all_get_some_from_the_second_at_once_on(relay: Relay, doors: list[socke
     one.left(2, doors[:1])
     one.left(1, doors[:1])
     assert is_shared_out(doors)
+
+
+def test_who_comes_again_and_again_with_several_at_once_meets_all(relay: Relay, doors: list[socket.socket]) -> None:
+    """All of them have connected before the first is accepted."""
+    one, two = relay.processes
     one.left(0, doors[:1])
-    assert has_one(doors)
+    for _ in range(2):
+        two.came(2, doors[1:])
+        one.came(3, doors[:1])
+        one.left(2, doors[:1])
+        two.left(1, doors[1:])
+        one.left(0, doors[:1])
+        assert is_shared_out(doors)
+    one.came(1, doors[:1])
+    one.left(0, doors[:1])
+    assert has_one(doors), "one at a time again"
 
 
 def test_a_client_that_stays_does_not_have_the_next_beside_it(relay: Relay, doors: list[socket.socket]) -> None:
-    one, own = relay.processes[0], relay.table.own(0)
+    one, two = relay.processes
     one.left(0, doors[:1])
-    own[CONNECTIONS] = 1
     one.came(1, doors[:1])
-    one.look(doors[:1])
+    relay.now += 1
+    two.look(doors[1:])
     assert has_one(doors), "it may be a short one"
-    one.look(doors[:1])
+    relay.now += 0.1
+    two.look(doors[1:])
     assert is_shared_out(doors)
-    own[CONNECTIONS] = 0
     one.left(0, doors[:1])
     assert has_one(doors)
 
 
-def test_clients_that_come_and_go_do_not_stay(relay: Relay, doors: list[socket.socket]) -> None:
-    one, own = relay.processes[0], relay.table.own(0)
-    one.left(0, doors[:1])
-    for _ in range(3):
-        own[CONNECTIONS] = 1
+def test_who_comes_after_a_while_with_several_at_once_meets_all(relay: Relay, doors: list[socket.socket]) -> None:
+    one, two = relay.processes
+    for _ in range(5):
         one.came(1, doors[:1])
-        one.look(doors[:1])
-        own[CONNECTIONS] = 0
         one.left(0, doors[:1])
-    one.look(doors[:1])
-    assert has_one(doors)
+        relay.now += 0.9
+        two.look(doors[1:])
+        assert has_one(doors), "one comes after the other"
+    relay.now += 0.5
+    two.look(doors[1:])
+    assert is_shared_out(doors)
 
 
 def test_the_others_go_on_where_the_one_dies(relay: Relay, doors: list[socket.socket]) -> None:
@@ -181,8 +195,8 @@ def test_an_address_that_one_did_not_have_yet_is_shared_out_when_it_opens_it(
 def test_one_that_hangs_does_not_keep_all(relay: Relay, doors: list[socket.socket]) -> None:
     one, two = relay.processes
     one.look(doors[:1])
-    two.left(0, doors[1:])
     relay.now += 2
+    two.left(0, doors[1:])
     two.look(doors[1:])
     assert has_one(doors)
     relay.now += 0.5
