@@ -296,9 +296,11 @@ async def test_one_client_with_much_mail_does_not_leave_it_all_to_one_worker(tmp
         async with serving(config(tmp_path, defaults={"outbound": {"route": route}})) as relay:
             await _one_by_one(relay)
             seen = len(relay.lines)
-            for sent in range(1, 400):
+            sent = [0]
+            while sent[0] < 400:
+                sent[0] += 1
                 await asyncio.to_thread(_send_to_the_end, relay.address.port)
-                await until(lambda sent=sent: len(_accepted(relay, seen)) == sent)
+                await until(lambda: len(_accepted(relay, seen)) == sent[0])
                 if len({each["worker"] for each in _accepted(relay, seen)}) == 2:
                     break
             else:
