@@ -160,9 +160,11 @@ class Writer:
             self._serve(self._gather())
             self._go_on()
 
-    def _go_aside(self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None]) -> None:
+    def _go_aside(
+        self, work: Callable[[], T], then: Callable[[T | None, Exception | None], None], *, at_once: bool = False
+    ) -> None:
         self._away = True
-        self._aside.do(work, then)
+        (self._aside.begin if at_once else self._aside.do)(work, then)
 
     def _go_on(self) -> None:
         """Behind a group: to the disk with it, then its callers hear, then whatever is next."""
@@ -171,9 +173,8 @@ class Writer:
             # Not at once: the thread needs the interpreter for a moment to begin. Asked for before it begins: `_synced` must not come first.
             written = [each for each, _result, error in self._results if error is None]
             self._loop.call_soon(self._tell_written, written)
-            self._away = True
             alone = self._is_alone() and any(each.kind is Kind.INTAKE for each in written)
-            (self._aside.begin if alone else self._aside.do)(self._database.sync, self._synced)
+            self._go_aside(self._database.sync, self._synced, at_once=alone)
             return
         self._settle()
         if not self._waiting:

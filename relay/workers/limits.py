@@ -10,7 +10,6 @@ from relay.workers.locks import Byte, ProcessLock
 from relay.workers.table import CONNECTIONS, Cells, Table
 
 _TURN = 0.1  # seconds: how long one process goes first where there are more processes than places
-_LOCK_TRIES = 50
 _ROWS = 2  # of the table's times
 _SECOND = 1_000_000_000
 
@@ -113,7 +112,7 @@ class SharedLane:
         """A delivery begins."""
         shared = self._shared
         # It is held for microseconds. Whatever keeps its holder from giving it back must not keep the loop: at worst a delivery is not counted.
-        locked = any(shared.lock.take() for _ in range(_LOCK_TRIES))
+        locked = shared.lock.insist()
         try:
             following = self._next(rate) + int(_SECOND / rate)
             for place in self._places:

@@ -35,9 +35,7 @@ _RETURN_CONSTANT = 0x06  # BPF_RET | BPF_K
 # Of the table's common page:
 _GATHERED = 2
 _COMPANY = 3  # since somebody was alone at last, there were two at once
-_TWO = 2
 _LOOK = 0.5  # seconds
-_TRIES = 50  # for the lock, which nobody holds for longer than a few microseconds
 _SILENT = 20  # tenths of a second without a sign from a process, after which it hangs
 _WARM = 10  # tenths of a second since the last client left
 _MUCH = 50  # recipients in hand; where clients come one by one and the hops answer it is a handful
@@ -59,7 +57,7 @@ class Steering:
 
     def came(self, connections: int, listening: Listening) -> None:
         """A connection was accepted; so many are open now, with those of the other processes."""
-        if connections >= _TWO and (self._common[_GATHERED] or not self._common[_COMPANY]):
+        if connections > 1 and (self._common[_GATHERED] or not self._common[_COMPANY]):
             self._turn(listening, gathered=False, company=True)
 
     def left(self, connections: int, listening: Listening) -> None:
@@ -72,7 +70,7 @@ class Steering:
 
     def opened(self, listening: Listening) -> None:
         """These are new: as the others from now on. One that cannot be gathered is shared out, whatever the others are."""
-        self._is_behind = not any(self._lock.take() for _ in range(_TRIES))
+        self._is_behind = not self._lock.insist()
         if self._is_behind:
             return  # until the next look
         try:

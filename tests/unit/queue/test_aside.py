@@ -14,14 +14,16 @@ def ignore(_result: object, _fault: object) -> None:
 
 
 async def test_whoever_begins_work_waits_until_it_has_begun() -> None:
-    aside, done = Aside("test"), threading.Event()
+    aside, asked, done = Aside("test"), threading.Event(), threading.Event()
 
     def take_time() -> None:
+        asked.wait(LONG)
         time.sleep(0.2)  # without the interpreter: whoever does not wait goes on meanwhile
         done.set()
 
     aside.do(take_time, ignore)
     assert not done.is_set()
+    asked.set()
     aside.begin(lambda: None, ignore, most=LONG)
     assert done.is_set(), "the thread had other work until now"
     await aside.close()

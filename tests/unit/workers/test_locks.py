@@ -1,24 +1,13 @@
 """Locks between processes: one holder at a time, and none that is dead."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from relay.workers.locks import Byte, ProcessLock, QueueTurn
 from relay.workers.table import Table
-
-HOLDER = """
-import sys
-from relay.workers.locks import Byte, ProcessLock
-lock = ProcessLock(int(sys.argv[1]), Byte.QUEUE)
-print(lock.take(), flush=True)
-sys.stdin.readline()
-lock.give()
-print("given", flush=True)
-sys.stdin.readline()
-"""
+from tests.unit.workers.holder import holding
 
 
 @pytest.fixture
@@ -31,18 +20,8 @@ def table() -> Iterator[Table]:
 @pytest.fixture
 def other(table: Table) -> Iterator["subprocess.Popen[str]"]:
     """Another process of the relay, that holds the right to write."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(table.fd)],
-        pass_fds=[table.fd],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "True\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with holding(table, Byte.QUEUE) as process:
+        yield process
 
 
 def test_a_lock_is_waited_for_by_asking(table: Table, other: "subprocess.Popen[str]") -> None:
@@ -64,6 +43,15 @@ def test_the_kernel_gives_back_what_the_dead_held(table: Table, other: "subproce
     other.kill()
     other.wait()
     assert turn.take()
+
+
+def test_one_that_is_held_for_long_is_not_insisted_on(table: Table, other: "subprocess.Popen[str]") -> None:
+    turn = QueueTurn(table)
+    assert not turn.insist()
+    other.kill()
+    other.wait()
+    assert turn.insist()
+    turn.give()
 
 
 def test_a_thread_may_wait_for_one(table: Table, other: "subprocess.Popen[str]") -> None:

@@ -2,25 +2,18 @@
 
 import asyncio
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
 import relay.workers.steering as steering
+from relay.workers.locks import Byte
 from relay.workers.steering import Steering
 from relay.workers.table import Table
+from tests.unit.workers.holder import holding
 
 MANY = 64  # that none of several sockets gets one of them happens once in 2**63 runs
-
-HOLDER = """
-import sys
-from relay.workers.locks import Byte, ProcessLock
-print(ProcessLock(int(sys.argv[1]), Byte.DOORS).take(), flush=True)
-sys.stdin.readline()
-"""
 
 
 class Relay:
@@ -56,6 +49,17 @@ def doors(relay: Relay) -> list[socket.socket]:
     """One of each process, on one address."""
     first = relay.listen()
     return [first, relay.listen(first.getsockname()[1])]
+
+
+def half_opened(relay: Relay, doors: list[socket.socket]) -> tuple[socket.socket, socket.socket]:
+    """A new address in the middle of a reload: one process has it already, gathered, and the other, which has not told of its own socket
+    yet, sees the second client."""
+    one, two = relay.processes
+    one.left(0, doors[:1])
+    first = relay.listen()
+    one.opened([first])
+    two.came(2, doors[1:])
+    return first, relay.listen(first.getsockname()[1])
 
 
 def shares(sockets: list[socket.socket]) -> list[int]:
@@ -180,13 +184,7 @@ def test_a_new_address_is_as_the_others_are(relay: Relay, doors: list[socket.soc
 def test_an_address_that_one_did_not_have_yet_is_shared_out_when_it_opens_it(
     relay: Relay, doors: list[socket.socket]
 ) -> None:
-    """In the middle of a reload: the others have it already, gathered, and the one that has not sees the second client."""
-    one, two = relay.processes
-    one.left(0, doors[:1])
-    first = relay.listen()
-    one.opened([first])
-    two.came(2, doors[1:])
-    second = relay.listen(first.getsockname()[1])
+    two, (first, second) = relay.processes[1], half_opened(relay, doors)
     assert has_one([first, second])
     two.opened([second])
     assert is_shared_out([first, second])
@@ -303,7 +301,7 @@ async def test_one_that_stops_does_not_hang(relay: Relay, doors: list[socket.soc
 
 
 def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: list[socket.socket]) -> None:
-    with another_at_it(relay):
+    with holding(relay.table, Byte.DOORS):
         relay.processes[0].left(0, doors[:1])
         assert is_shared_out(doors)
     relay.processes[0].left(0, doors[:1])
@@ -313,33 +311,10 @@ def test_while_another_process_is_at_it_nothing_is_done(relay: Relay, doors: lis
 def test_an_address_that_was_opened_while_another_process_was_at_it_is_looked_at_later(
     relay: Relay, doors: list[socket.socket]
 ) -> None:
-    one, two = relay.processes
-    one.left(0, doors[:1])
-    first = relay.listen()
-    one.opened([first])
-    two.came(2, doors[1:])
-    second = relay.listen(first.getsockname()[1])
-    with another_at_it(relay):
+    two, (first, second) = relay.processes[1], half_opened(relay, doors)
+    with holding(relay.table, Byte.DOORS):
         two.opened([second])
         two.look([doors[1], second])
         assert has_one([first, second])
     two.look([doors[1], second])
     assert is_shared_out([first, second])
-
-
-@contextmanager
-def another_at_it(relay: Relay) -> Iterator[None]:
-    """A process that holds the lock."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(relay.table.fd)],
-        pass_fds=[relay.table.fd],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "True\n"
-    try:
-        yield
-    finally:
-        holder.communicate("\n", timeout=20)
